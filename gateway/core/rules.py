@@ -1,0 +1,83 @@
+"""One immutable snapshot of every policy. A request takes it once and uses it to its end, so that a
+reload can never be seen halfway. Built by `settings.py`; nothing here reads files or environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gateway.core.ids import WorkspaceId
+
+if TYPE_CHECKING:
+    from gateway.core.limits import Limits
+    from gateway.core.models import ModelTable
+    from gateway.core.pricing import PriceTable
+    from gateway.core.principal import Keyring
+
+
+class PlacementMode(StrEnum):
+    ON = "on"
+    SHADOW = "shadow"
+    """Decide and count; send the client's own bytes."""
+    OFF = "off"
+
+
+class ClientMarks(StrEnum):
+    """What to do where the client sets breakpoints itself."""
+
+    HANDS_OFF = "hands_off"
+    COMPLETE = "complete"
+
+
+class EstimateMode(StrEnum):
+    """How a reservation bounds a request before it is sent."""
+
+    STRICT = "strict"
+    """Every byte could be a token, output up to `max_tokens`: never too little."""
+    ESTIMATE = "estimate"
+    """Typical tokens for the bytes, output capped by a setting: may be overrun, and says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A workspace's policy."""
+
+    id: WorkspaceId
+    organisation: str
+    upstream: str
+    """Name of its `Route`."""
+    models: tuple[str, ...] = ()
+    """Globs of models it may use; empty: all."""
+    placement: PlacementMode = PlacementMode.ON
+    client_marks: ClientMarks = ClientMarks.HANDS_OFF
+    ttl: str = "5m"
+    """TTL that the rule-based policy writes with."""
+    estimate: EstimateMode = EstimateMode.ESTIMATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a workspace's calls go. `credential` puts header lines on every request; what it returns is shown
+    by no `repr`, log, metric or error. It may read a file, and raises `CredentialUnavailable`."""
+
+    name: str
+    base_url: str
+    """Scheme, host, port and an optional path prefix, without a slash at the end."""
+    credential: Callable[[], Sequence[tuple[bytes, bytes]]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    generation: int
+    workspaces: Mapping[WorkspaceId, Workspace]
+    routes: Mapping[str, Route]
+    keyring: Keyring
+    limits: Limits
+    prices: PriceTable
+    models: ModelTable
+    prefix_secret: bytes = field(repr=False)
+    """Keys the digests of prefixes, so that they say nothing to who does not hold it."""
+    tag_headers: tuple[str, ...] = ()
+    """Request headers (lower case) whose values are kept with the ledger entry; never forwarded."""

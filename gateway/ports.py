@@ -1,0 +1,174 @@
+"""What the pipeline needs from the world, and what it offers to observers.
+
+Each method says whether it may raise, whether it is atomic and idempotent, and what bounds it in time.
+Two implementations of each exist from the first day: a real one, and one in memory or simulated that
+passes the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+    from gateway.core.exchange import ExchangeRecord
+    from gateway.core.ids import ReservationId
+    from gateway.core.limits import BoundLimit
+    from gateway.core.rules import Route
+
+Header = tuple[bytes, bytes]
+Headers = Sequence[Header]
+"""Header lines in order, names in lower case as sent, values undecoded; duplicates stay duplicates."""
+
+
+class Clock(Protocol):
+    """Time as an argument. Never raises."""
+
+    def now(self) -> float:
+        """Wall clock, seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; for durations."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class BudgetStore(Protocol):
+    """The state of all buckets and open reservations.
+
+    Every method may raise `StoreUnavailable`, within the store's own timeout (under half a second). All
+    are atomic over every replica, and idempotent by reservation id.
+    """
+
+    async def reserve(self, reservation: Reservation) -> Decision:
+        """Set aside on all limits or on none. Asked twice with one id, gives the first answer again."""
+        ...
+
+    async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
+        """Close at real cost, in the buckets that it was taken from, whatever is configured by now. An
+        overrun is charged. Unknown or closed ids: nothing happens."""
+        ...
+
+    async def release(self, reservation_id: ReservationId) -> None:
+        """Close at zero. Unknown or closed ids: nothing happens."""
+        ...
+
+    async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
+        """Prolong the lease of an open reservation (long streams). Unknown ids: nothing happens."""
+        ...
+
+    async def sweep(self) -> int:
+        """Close reservations whose lease is over, at what they had set aside; how many were closed."""
+        ...
+
+    async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
+        """What each limit would say to a request of nothing. Changes nothing."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store can serve and be written."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """One request as it goes out. `body` in pieces, to be written without joining them; or a `stream` of
+    pieces of unknown number for bodies that are passed through unread."""
+
+    method: str
+    target: str
+    """Path and query exactly as the client sent them."""
+    headers: Headers
+    """End-to-end headers, credential included; host, content-length and framing are the adapter's."""
+    route: Route
+    body: tuple[bytes | memoryview, ...] = ()
+    body_stream: BodyStream | None = None
+
+
+class BodyStream(Protocol):
+    """A request body that is relayed as it arrives."""
+
+    @property
+    def length(self) -> int | None:
+        """Content-length as announced, or None where the client sends chunks."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises `ClientGone`, `RequestTimeout`, `TooLarge`."""
+        ...
+
+
+class Answer(Protocol):
+    """Upstream's response, its head read."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Headers:
+        """End-to-end response headers; hop-by-hop ones are gone, content-length is kept."""
+        ...
+
+    async def pump(self, feed: Callable[[bytes], bool]) -> bool:
+        """Hand body bytes to `feed` as they arrive, straight from the socket's callback.
+
+        When `feed` returns True (congested), stop reading from upstream and return False; call again to go
+        on. Return True at the body's proper end. Raises `UpstreamCut`, or `UpstreamTimeout` when nothing
+        comes for the idle timeout.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """The other end. Pooled connections, TLS, timeouts; one attempt per call, no retries of its own."""
+
+    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
+        """Send and await the response's head. Leaving the context early cuts upstream at once. Raises
+        `UpstreamUnreachable`, `UpstreamTimeout`, and whatever `body_stream` raises."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Reply(Protocol):
+    """The client's end of one exchange. Its methods raise `ClientGone` once the client has left."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the response's head was written: after that, errors can only cut or end the stream."""
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Write the head. With a content-length among the headers the body is framed by it, else by
+        chunks (or by closing, for HTTP/1.0)."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Hand bytes to the client's socket without waiting; True where it is congested: await `drained`."""
+        ...
+
+    async def drained(self) -> None:
+        """Until the client has read enough. Raises `ClientGone` too where it reads too slowly."""
+        ...
+
+    def finish(self) -> None:
+        """End the body properly."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection so that the client cannot take what it has for complete."""
+        ...
+
+
+class Observer(Protocol):
+    """Told of each finished exchange exactly once. Must not block and must not raise; one that does raise
+    is counted and logged, and the others are told all the same."""
+
+    def observe(self, record: ExchangeRecord) -> None: ...
