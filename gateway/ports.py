@@ -7,21 +7,24 @@ passes the same contract suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.core.headers import Header, Headers
+
 if TYPE_CHECKING:
     from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+    from gateway.core.endpoints import Endpoint
     from gateway.core.exchange import ExchangeRecord
-    from gateway.core.ids import ReservationId
+    from gateway.core.ids import KeyId, ReservationId
     from gateway.core.limits import BoundLimit
+    from gateway.core.principal import KeyRecord
     from gateway.core.rules import Route
 
-Header = tuple[bytes, bytes]
-Headers = Sequence[Header]
-"""Header lines in order, names in lower case as sent, values undecoded; duplicates stay duplicates."""
+
+__all__ = ["Header", "Headers"]
 
 
 class Clock(Protocol):
@@ -126,6 +129,31 @@ class Answer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class InboundBody:
+    data: bytes
+    decoded: bool
+    """Whether a content-encoding was taken off here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What arrived. `headers` are all inbound lines; nothing of them crosses unless `core/headers.py`
+    says so."""
+
+    id: str
+    endpoint: Endpoint
+    method: str
+    target: str
+    headers: Headers
+    received_at: float
+    started: float
+    public_base: str
+    """Scheme, host and port by which the client reaches the gateway."""
+    read_body: Callable[[], Awaitable[InboundBody]]
+    stream_body: Callable[[], BodyStream | None]
+
+
 class Upstream(Protocol):
     """The other end. Pooled connections, TLS, timeouts; one attempt per call, no retries of its own."""
 
@@ -172,3 +200,23 @@ class Observer(Protocol):
     is counted and logged, and the others are told all the same."""
 
     def observe(self, record: ExchangeRecord) -> None: ...
+
+
+class KeyStore(Protocol):
+    """The records of virtual keys. Every method may raise `StoreUnavailable`, within two seconds; all are
+    atomic and idempotent. Revocation is for ever: no method takes it back."""
+
+    async def load(self) -> tuple[KeyRecord, ...]:
+        """All records, revoked and expired ones too, oldest first."""
+        ...
+
+    async def put(self, record: KeyRecord) -> None:
+        """Keep this record; one of the same id is replaced, but stays revoked where it was."""
+        ...
+
+    async def revoke(self, key_id: KeyId, at: float) -> bool:
+        """Revoke from now on, whatever instant is written down; False where no such key is known. The
+        first revocation's instant is kept."""
+        ...
+
+    async def close(self) -> None: ...

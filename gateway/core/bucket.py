@@ -1,11 +1,35 @@
-"""Arithmetic of one bucket: refill, reserve, settle, release. Pure integers; the stores keep the state."""
+"""Arithmetic of buckets, and the decision that several of them make together. Pure integers.
+
+A bucket is what is gone from it: `spent`, and `set_aside` for reservations that are open. Available is
+capacity - spent - set_aside, always. Two kinds differ only in how what is gone comes back:
+
+- Refilled continuously (per second, minute, hour): `spent` drains at the limit's rate. A reservation counts
+  as spent from the start, so that a long stream does not hold back what its minute has long given again;
+  settlement corrects it. Over any time t, at most capacity + rate * t is admitted.
+- Calendar windows (day, week, month): each window has a bucket of its own, which never drains. A reservation
+  is set aside in the window in which it was made, and settled there however late.
+
+Available may be below zero: by what settlements cost more than was set aside. What to keep per reservation,
+and for how long, is in `reservations.py`; nothing here knows a store or a clock.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.core.ids import ReservationId
-from gateway.core.limits import BoundLimit
+from gateway.core.limits import MAX_AMOUNT, BoundLimit, Limit, Mode, Period, Unit
+from gateway.core.windows import Window, windows_around
+
+MORE_THAN_ANY: Final = MAX_AMOUNT + 1
+"""Amounts are cut off here: no limit is as large. 2^53 - 1 is the last integer that doubles count exactly."""
+
+PERIOD_MS: Final = {Period.SECOND: 1_000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
+
+RETRY_WHILE_SET_ASIDE_SECONDS: Final = 1.0
+"""When to ask again where open reservations alone stand in the way: they may settle for less any moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +40,12 @@ class Amounts:
     input_tokens: int = 0
     output_tokens: int = 0
     nanousd: int = 0
+
+    def of(self, unit: Unit) -> int:
+        """The amount in one unit, cut off at `MORE_THAN_ANY`."""
+        amount: int = getattr(self, unit.value)
+        assert amount >= 0, f"{unit}: {amount}"
+        return min(amount, MORE_THAN_ANY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +68,23 @@ class Verdict:
     remaining: int
     """What is left for others after this reservation, never below zero in display."""
     retry_after_seconds: float | None
-    """Shortest wait after which the same request could pass; None where waiting cannot help."""
+    """Shortest wait after which the same request could pass; 0 where it passed, None where waiting cannot
+    help."""
     reset_at: float | None
     """When the bucket is full again, or its window ends; epoch seconds."""
+    spent: int = 0
+    """Spent in this window; of a refilled bucket, what has not yet come back."""
+    set_aside: int = 0
+    """Held by open reservations; of a refilled bucket they are part of `spent`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The answer for all limits of a reservation at once. Nothing is held where `allowed` is False.
 
-    `binding` is the strictest verdict: of a refusal, the one that bound. `shadow_refusals` names limits in
-    shadow mode that would have refused."""
+    `binding` is the strictest verdict of the limits that are enforced: of a refusal, the one that bound. It
+    is None where no limit is enforced, or where the reservation had been closed before it was asked for.
+    `shadow_refusals` names limits in shadow mode that would have refused."""
 
     allowed: bool
     binding: Verdict | None
@@ -56,3 +92,146 @@ class Decision:
     shadow_refusals: tuple[str, ...] = ()
     degraded: bool = False
     """True where a policy decided because the store could not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What is gone from one bucket, as of an instant."""
+
+    spent: int = 0
+    set_aside: int = 0
+    fraction: int = 0
+    """Of a refilled bucket: what came back beyond whole units, in units / period in milliseconds."""
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A bucket as a reservation finds it: all that a verdict is made from."""
+
+    level: Level
+    window: Window | None = None
+    """The store's current window, of a calendar limit."""
+
+
+EMPTY: Final = Level()
+
+
+def drained(level: Level, rate: int, period_ms: int, now_ms: int) -> Level:
+    """What is still gone at `now_ms`, when `rate` units come back per period. Exact: nothing is lost between
+    calls, however many. A clock that went back adds nothing."""
+    elapsed_ms = now_ms - level.at_ms
+    if level.spent == 0:
+        return Level(at_ms=max(now_ms, level.at_ms))
+    if elapsed_ms <= 0:
+        return level
+    back, fraction = divmod(elapsed_ms * rate + level.fraction, period_ms)
+    if back >= level.spent:
+        return Level(at_ms=now_ms)
+    return Level(spent=level.spent - back, fraction=fraction, at_ms=now_ms)
+
+
+def spend(level: Level, change: int) -> Level:
+    """The level of a refilled bucket after spending so much, or getting it back. Not below empty."""
+    spent = saturated(level.spent + change)
+    return Level(spent=spent, fraction=level.fraction if spent else 0, at_ms=level.at_ms)
+
+
+def saturated(units: int) -> int:
+    """A count as every store can hold it: it stops at `MORE_THAN_ANY`, where only a shadow limit gets to."""
+    return min(max(units, 0), MORE_THAN_ANY)
+
+
+def fits(level: Level, capacity: int, amount: int) -> bool:
+    """Whether a bucket has so much to give. Nothing fits always, even where a bucket is below zero."""
+    return amount == 0 or amount <= capacity - level.spent - level.set_aside
+
+
+def decide(
+    limits: Sequence[BoundLimit], amounts: Amounts, found: Sequence[Standing], now_ms: int
+) -> Decision:
+    """The decision of all limits together, from the levels that were found before anything was taken."""
+    asked = [
+        (bound, standing, amounts.of(bound.limit.unit)) for bound, standing in zip(limits, found, strict=True)
+    ]
+    passed = [fits(standing.level, bound.limit.capacity, amount) for bound, standing, amount in asked]
+    allowed = all(fit or bound.limit.mode is Mode.SHADOW for fit, bound in zip(passed, limits, strict=True))
+    verdicts = tuple(
+        _verdict(bound, standing, amount, fit, now_ms, taken=allowed)
+        for (bound, standing, amount), fit in zip(asked, passed, strict=True)
+    )
+    binding: Verdict | None = None
+    for verdict in verdicts:
+        if verdict.bound.limit.mode is Mode.ENFORCE:
+            binding = verdict if binding is None else stricter(binding, verdict)
+    return Decision(
+        allowed=allowed,
+        binding=binding,
+        verdicts=verdicts,
+        shadow_refusals=tuple(
+            v.bound.limit.id for v in verdicts if not v.allowed and v.bound.limit.mode is Mode.SHADOW
+        ),
+    )
+
+
+CLOSED_BEFORE: Final = Decision(allowed=False, binding=None)
+"""The answer to a reservation that was closed before it arrived: nothing is held."""
+
+
+def stricter(one: Verdict, other: Verdict) -> Verdict:
+    """The verdict that says more to a caller: a refusal before a pass, no hope before a long wait before a
+    short one, then the smaller share left. The first of equals."""
+    if one.allowed != other.allowed:
+        return other if one.allowed else one
+    if not one.allowed and one.retry_after_seconds != other.retry_after_seconds:
+        if one.retry_after_seconds is None or other.retry_after_seconds is None:
+            return one if one.retry_after_seconds is None else other
+        return one if one.retry_after_seconds > other.retry_after_seconds else other
+    # remaining / capacity, compared without dividing
+    share = one.remaining * max(other.bound.limit.capacity, 1)
+    return one if share <= other.remaining * max(one.bound.limit.capacity, 1) else other
+
+
+def standing_windows(limit: Limit, now_ms: int) -> tuple[Window, Window, Window] | None:
+    """The windows among which a store may find its clock; None for a refilled bucket."""
+    return windows_around(limit.period, limit.timezone, now_ms) if limit.period.is_calendar else None
+
+
+def _verdict(
+    bound: BoundLimit, standing: Standing, amount: int, fit: bool, now_ms: int, *, taken: bool
+) -> Verdict:
+    limit, level, window = bound.limit, standing.level, standing.window
+    held = amount if taken else 0
+    left = limit.capacity - level.spent - level.set_aside - held
+    if window is not None:
+        spent, set_aside, reset_ms = level.spent, level.set_aside + held, window.end_ms
+    else:
+        spent, set_aside = level.spent + held, 0
+        reset_ms = now_ms + _drain_ms(limit, level, spent)
+    return Verdict(
+        bound=bound,
+        allowed=fit,
+        remaining=max(left, 0),
+        retry_after_seconds=0.0 if fit else _retry_after_seconds(limit, standing, amount, now_ms),
+        reset_at=reset_ms / 1000,
+        spent=spent,
+        set_aside=set_aside,
+    )
+
+
+def _retry_after_seconds(limit: Limit, standing: Standing, amount: int, now_ms: int) -> float | None:
+    level, window = standing.level, standing.window
+    if amount > limit.capacity:
+        return None
+    if window is None:
+        return _drain_ms(limit, level, amount + level.spent - limit.capacity) / 1000
+    end_seconds = max(window.end_ms - now_ms, 0) / 1000
+    if amount <= limit.capacity - level.spent:
+        return min(RETRY_WHILE_SET_ASIDE_SECONDS, end_seconds)
+    return end_seconds
+
+
+def _drain_ms(limit: Limit, level: Level, units: int) -> int:
+    """Until so many units have come back, rounded up to a millisecond."""
+    missing = units * PERIOD_MS[limit.period] - level.fraction
+    return max(-(-missing // limit.amount), 0)

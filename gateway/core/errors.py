@@ -6,6 +6,7 @@ A broken invariant is an assertion, never one of these.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -127,9 +128,16 @@ class UpstreamFailure(GatewayError):
 
 
 class UpstreamUnreachable(UpstreamFailure):
-    """No connection, or it broke before a response began."""
+    """No connection, or it broke before a response began.
+
+    `reused_connection`: it broke on a connection kept from an earlier exchange before any byte of an answer
+    came, as happens where upstream closed it in the same moment."""
 
     code = "upstream_unreachable"
+
+    def __init__(self, message: str, *, request_sent: bool, reused_connection: bool = False) -> None:
+        super().__init__(message, request_sent=request_sent)
+        self.reused_connection = reused_connection
 
 
 class UpstreamTimeout(UpstreamFailure):
@@ -160,5 +168,27 @@ class ClientGone(Exception):
     """The client hung up. Not an error of anybody's; the exchange ends as cut by the client."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigProblem:
+    """One thing that is wrong, or doubtful, in what people wrote. Lines and columns count from 1; 0 where
+    there is none, as in an environment variable."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    key: str = ""
+    """Path of the setting, as in `timeouts.connect`."""
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names file, line and what to write instead."""
+    """The configuration cannot be used. The message names every problem of every file: file, line, key and
+    what to write instead; `problems` holds the same as values."""
+
+    def __init__(self, message: str, problems: tuple[ConfigProblem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gateway.core.errors import ClientGone, GatewayError, Refusal, UpstreamFailure
+
 if TYPE_CHECKING:
     from gateway.core.bucket import Reservation
     from gateway.core.placement import Placement
@@ -144,3 +146,137 @@ class ExchangeRecord:
     report: Report | None
     timings: Timings
     tags: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """A call and what became of it so far. The pipeline fills it in; `record` freezes it at the end."""
+
+    id: str
+    endpoint: str
+    method: str
+    received_at: float
+    started: float
+    """Monotonic instant of arrival; all other instants here are monotonic too."""
+    state: State = State.RECEIVED
+    closing: Closing = Closing.NONE
+    basis: Basis = Basis.NONE
+    status: int = 0
+    principal: Principal | None = None
+    route: str | None = None
+    model: str | None = None
+    streaming: bool = False
+    placement: Placement | None = None
+    plan_failed: bool = False
+    client_marks: int = 0
+    reservation: Reservation | None = None
+    maybe_billed: bool = False
+    """Whether some attempt may have reached upstream."""
+    reserved: bool = False
+    """Whether the store said yes; a named reservation may be open even where this is False."""
+    estimated_nanousd: int = 0
+    binding_limit: str | None = None
+    shadow_refusals: tuple[str, ...] = ()
+    store_degraded: bool = False
+    attempts: int = 0
+    error_code: str | None = None
+    upstream_request_id: str | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
+    report: Report | None = None
+    usage: Usage | None = None
+    cost: Cost | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    body_read_at: float | None = None
+    sent_at: float | None = None
+    """When the last attempt was sent."""
+    first_sent_at: float | None = None
+    head_at: float | None = None
+    first_byte_at: float | None = None
+
+    def apply(self, event: Event) -> None:
+        """Follow the table. An event that cannot happen in this state is a broken invariant."""
+        step = TRANSITIONS[self.state, event]
+        self.state, self.closing, self.basis = step.next, step.closing, step.basis
+
+    def interrupted(self, error: BaseException) -> None:
+        """Report to the table what ended the exchange early. A cancellation (no `Exception`) is the client
+        leaving; a bug counts as an answer that never came, so that what may have been billed is booked."""
+        if self.over:
+            return
+        if isinstance(error, GatewayError):
+            self.error_code = error.code
+        elif isinstance(error, Exception) and not isinstance(error, ClientGone):
+            self.error_code = GatewayError.code
+        self.apply(self._event_of(error))
+
+    def _event_of(self, error: BaseException) -> Event:
+        if self.state is State.RELAYING and self.status >= 400:
+            return Event.UPSTREAM_REJECTED  # nothing was billed, however its relay ended
+        if isinstance(error, ClientGone) or not isinstance(error, Exception):
+            return Event.CLIENT_GONE
+        if self.state is State.RELAYING:
+            return Event.UPSTREAM_GONE
+        if self.state is State.RECEIVED:
+            return Event.NEVER_REACHED if isinstance(error, UpstreamFailure) else Event.REFUSED
+        if isinstance(error, UpstreamFailure) and not self.maybe_billed:
+            return Event.NEVER_REACHED
+        if isinstance(error, Refusal) and not self.maybe_billed:
+            return Event.REFUSED
+        return Event.NO_ANSWER
+
+    @property
+    def over(self) -> bool:
+        return self.state not in (State.RECEIVED, State.ADMITTED, State.RELAYING)
+
+    def record(self, ended: float) -> ExchangeRecord:
+        """What observers read. `ended` is a monotonic instant."""
+        reserved = self.reservation.amounts.nanousd if self.reservation and self.reserved else 0
+        total = self.cost.total_nanousd if self.cost else 0
+        return ExchangeRecord(
+            id=self.id,
+            upstream_request_id=self.upstream_request_id,
+            received_at=self.received_at,
+            endpoint=self.endpoint,
+            method=self.method,
+            streaming=self.streaming,
+            principal=self.principal,
+            route=self.route,
+            model=(self.report.model if self.report else None) or self.model,
+            state=self.state,
+            basis=self.basis,
+            status=self.status,
+            error_code=self.error_code,
+            upstream_error_type=self.report.error_type if self.report else None,
+            attempts=self.attempts,
+            usage=self.usage,
+            cost=self.cost,
+            placement=self.placement,
+            plan_failed=self.plan_failed,
+            client_marks=self.client_marks,
+            estimated_nanousd=self.estimated_nanousd,
+            overrun_nanousd=max(0, total - reserved) if self.reserved else 0,
+            reservation=self.reservation,
+            binding_limit=self.binding_limit,
+            shadow_refusals=self.shadow_refusals,
+            store_degraded=self.store_degraded,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            report=self.report,
+            timings=self._timings(ended),
+            tags=self.tags,
+        )
+
+    def _timings(self, ended: float) -> Timings:
+        ready = self.body_read_at if self.body_read_at is not None else self.started
+        return Timings(
+            total_seconds=ended - self.started,
+            body_read_seconds=ready - self.started,
+            overhead_seconds=max(0.0, (self.first_sent_at or ended) - ready),
+            upstream_first_byte_seconds=_between(self.sent_at, self.head_at),
+            first_token_seconds=_between(self.started, self.first_byte_at),
+        )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start

@@ -1,10 +1,34 @@
-"""Which breakpoints a request gets, with what TTL, and why."""
+"""Which breakpoints a request gets, with what TTL, and why.
+
+The policy here is stateless: it goes by the shape of one request. A policy that learns takes its place at
+`PlacementPolicy`. `check_placement` then judges apart from any policy whether the API accepts the result; the
+bytes are edited in `edit.py`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from gateway.core.prompt import TTL
+import msgspec
+
+from gateway.core.api_facts import (
+    CLIENT_TOOLS,
+    LOOKBACK_BLOCKS,
+    MARKABLE_BLOCKS,
+    MAX_BREAKPOINTS,
+    SERVER_TOOL_SPARE_SLOTS,
+    TTL_ORDER,
+)
+from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.spans import OBJECT, has_text, read_string
+
+if TYPE_CHECKING:
+    from gateway.core.ids import PrefixKey
+    from gateway.core.models import ModelFacts
+    from gateway.core.rules import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +47,272 @@ class Placement:
     breakpoints: tuple[Breakpoint, ...] = ()
     reason: str = ""
     """Why there are none, or what policy decided."""
+
+
+class PlacementPolicy(Protocol):
+    def plan(
+        self, prompt: Prompt, keys: Sequence[PrefixKey], facts: ModelFacts, workspace: Workspace
+    ) -> Placement:
+        """Decide; pure, and the same for the same arguments. `keys` has one key per block."""
+        ...
+
+
+MINIMUM_MARGIN = 1.1
+"""Above the model's minimum by this factor, since tokens are guessed from bytes: a breakpoint below the
+minimum does nothing, and still takes one of the four."""
+THREAD_BREAKPOINTS = 2
+"""On the first request of a message thread; its later ones share the four and may want the others."""
+IMAGE_TOKENS = 1_600
+"""The most that an image counts for, however many bytes its encoding takes."""
+FILE_BYTES_PER_TOKEN = 48.0
+"""For documents sent as base64, where a page of some 100 kB is read as two or three thousand tokens."""
+_BLANK = re.compile(rb'"\s*"')
+
+
+def block_tokens(prompt: Prompt, facts: ModelFacts) -> tuple[int, ...]:
+    """For each block, an estimate of the tokens of the prefix that ends with it. Typical, not a bound: what
+    the API adds of its own, and what files and URLs stand for, is not in the body."""
+    total = 0.0
+    totals = []
+    for block in prompt.blocks:
+        if block.in_prefix:
+            tokens = (block.end - block.start) / facts.bytes_per_token
+            if block.type == "image":
+                tokens = min(tokens, IMAGE_TOKENS)
+            elif block.type == "document" and b'"base64"' in prompt.body[block.start : block.start + 512]:
+                tokens = (block.end - block.start) / FILE_BYTES_PER_TOKEN
+            total += tokens
+        totals.append(int(total))
+    return tuple(totals)
+
+
+class RulePolicy:
+    """Breakpoints by the shape of the request: the fixed head, where the previous turn was written, and the
+    end of the conversation, so that each turn reads what the one before it wrote."""
+
+    def plan(
+        self, prompt: Prompt, keys: Sequence[PrefixKey], facts: ModelFacts, workspace: Workspace
+    ) -> Placement:
+        """See `PlacementPolicy.plan`; `keys` plays no part."""
+        if (reason := _reason_for_none(prompt, workspace)) is not None:
+            return Placement(reason=reason)
+        tokens = block_tokens(prompt, facts)
+        least = facts.minimum_cacheable_tokens * MINIMUM_MARGIN
+        if not tokens or tokens[-1] < least:
+            size = tokens[-1] if tokens else 0
+            return Placement(
+                reason=f"The prompt has about {size} tokens, and this model caches from "
+                f"{facts.minimum_cacheable_tokens} on."
+            )
+        chosen: dict[int, str] = {}
+        slots = _free_slots(prompt)
+        for index, reason in _candidates(prompt, tokens, least):
+            if len(chosen) < slots and index not in chosen:
+                chosen[index] = reason
+        points = [
+            Breakpoint(index, ttl, chosen[index])
+            for index in sorted(chosen)
+            if (ttl := _ttl_at(prompt, index, TTL(workspace.ttl))) is not None
+        ]
+        if not points:
+            return Placement(reason="No block that may carry a breakpoint is long enough, or all are taken.")
+        return Placement(breakpoints=tuple(points), reason="Placed by rule, from the shape of the request.")
+
+
+def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
+    """Why this request gets no breakpoint, where its kind says so already."""
+    marks = prompt.client_marks
+    if prompt.unread_marks:
+        return "The client sets a cache_control of a kind that the gateway does not know."
+    if marks and workspace.client_marks == "hands_off":
+        return "The client sets its own breakpoints, and the workspace leaves those requests alone."
+    if marks >= MAX_BREAKPOINTS.value:
+        return "The client sets four breakpoints itself, all that the API allows."
+    if "max_tokens" not in prompt.fields:
+        return "Nothing will be generated, so nothing would be written to the cache."
+    if _type_of(prompt, "thread") == "continue":
+        return "The request continues a message thread, whose earlier turns share the four breakpoints."
+    if not any(block.level is not Level.MESSAGES for block in prompt.blocks) and _last_message(prompt) < 1:
+        return "A single message without tools and system: nothing that a later request could read again."
+    return None
+
+
+def _free_slots(prompt: Prompt) -> int:
+    slots = MAX_BREAKPOINTS.value - prompt.client_marks
+    if _has_server_tools(prompt):
+        slots -= SERVER_TOOL_SPARE_SLOTS.value
+    return min(slots, THREAD_BREAKPOINTS) if "thread" in prompt.fields else slots
+
+
+def _candidates(prompt: Prompt, tokens: Sequence[int], least: float) -> Iterable[tuple[int, str]]:
+    """Blocks worth a breakpoint and the reason, the most useful first; none that is marked already."""
+    blocks = prompt.blocks
+    head = _eligible(prompt, Level.SYSTEM)
+    tools = _eligible(prompt, Level.TOOLS)
+    tail = _tail(prompt)
+    read = None if tail is None else _previous_tail(prompt, tail)
+    found: list[tuple[int | None, str]] = []
+    if head is not None:
+        found.append((head, "The end of the system prompt: tools and system return in the next request."))
+    else:
+        found.append((tools, "The last tool: there is no system prompt to mark, and the tools return."))
+    found.append((tail, "The end of the conversation: the next turn reads everything up to here."))
+    if tail is not None and read is not None:
+        found.append((read, "The end of the previous turn: where that request wrote to the cache."))
+        if tail - read >= LOOKBACK_BLOCKS.value:
+            between = next(i for i in range(tail - LOOKBACK_BLOCKS.value, tail + 1) if _takes(blocks[i]))
+            reason = f"Half way: the last turn added {tail - read} blocks, more than the API looks back over."
+            found.append((between, reason))
+    if head is not None:
+        found.append((tools, "The last tool: the tools stay cached where the system prompt changes."))
+    automatic = _automatic_block(prompt)
+    for index, reason in found:
+        if index is not None and index != automatic and not blocks[index].marks and tokens[index] >= least:
+            yield index, reason
+
+
+def _takes(block: Block) -> bool:
+    return block.may_be_marked or block.marks > 0
+
+
+def _eligible(prompt: Prompt, level: Level, before: int | None = None) -> int | None:
+    """The last block of a level, ahead of `before`, that may carry a breakpoint or does so already."""
+    for index in range(len(prompt.blocks) if before is None else before)[::-1]:
+        if prompt.blocks[index].level is level and _takes(prompt.blocks[index]):
+            return index
+    return None
+
+
+def _automatic_block(prompt: Prompt) -> int | None:
+    """Where the API puts the client's automatic breakpoint, if there is one."""
+    if prompt.automatic_ttl is None:
+        return None
+    return next((i for i in range(len(prompt.blocks))[::-1] if _takes(prompt.blocks[i])), None)
+
+
+def _tail(prompt: Prompt) -> int | None:
+    """The last block that the next turn of this conversation will send again; None where none is likely."""
+    blocks = prompt.blocks
+    if _last_message(prompt) < 1:
+        # A first turn returns when a tool was called. A forced tool is how answers are extracted, once; and
+        # in a warm-up the only message is a placeholder.
+        agent = any(block.level is Level.TOOLS for block in blocks) and not _forces_tool(prompt)
+        return _eligible(prompt, Level.MESSAGES) if agent and prompt.max_tokens != 0 else None
+    end = len(blocks)
+    if blocks[-1].role == "assistant" and blocks[-1].type == "text":
+        # A prefill: the next turn has the whole answer in its place.
+        end = _start_of_run(blocks, end)
+    return _eligible(prompt, Level.MESSAGES, end)
+
+
+def _previous_tail(prompt: Prompt, tail: int) -> int | None:
+    """The end of the turn before the last answer, or None in a conversation's first turn."""
+    end = tail + 1
+    if prompt.blocks[tail].role != "assistant":
+        end = _start_of_run(prompt.blocks, end)
+    return _eligible(prompt, Level.MESSAGES, _start_of_run(prompt.blocks, end))
+
+
+def _start_of_run(blocks: Sequence[Block], end: int) -> int:
+    """Where the run of blocks of one side, the assistant's or the other, begins that ends at `end`."""
+    start = end
+    while start and (blocks[start - 1].role == "assistant") == (blocks[end - 1].role == "assistant"):
+        start -= 1
+    return start
+
+
+def _last_message(prompt: Prompt) -> int:
+    return prompt.blocks[-1].message if prompt.blocks else -1
+
+
+def _ttl_at(prompt: Prompt, index: int, wanted: TTL) -> TTL | None:
+    """The TTL that keeps the order with the client's own breakpoints, or None where there is none."""
+    earlier = [block.ttl for block in prompt.blocks[:index] if block.marks]
+    later = [prompt.automatic_ttl, *(block.ttl for block in prompt.blocks[index:] if block.marks)]
+    if TTL.ONE_HOUR in later:
+        return None if TTL.FIVE_MINUTES in earlier else TTL.ONE_HOUR
+    return TTL.FIVE_MINUTES if TTL.FIVE_MINUTES in earlier else wanted
+
+
+def _has_server_tools(prompt: Prompt) -> bool:
+    # A tool of a type that we do not know may be the API's to run.
+    kinds = {block.type for block in prompt.blocks if block.level is Level.TOOLS}
+    return "mcp_servers" in prompt.fields or not all(map(CLIENT_TOOLS.value.fullmatch, kinds))
+
+
+def _forces_tool(prompt: Prompt) -> bool:
+    return _type_of(prompt, "tool_choice") in ("any", "tool")
+
+
+def _type_of(prompt: Prompt, field: str) -> str:
+    """The `type` of a top-level object, or empty."""
+    start, end = prompt.fields.get(field, (0, 0))
+    try:
+        return read_string(OBJECT.decode(prompt.body[start:end]).get("type"))
+    except msgspec.DecodeError:
+        return ""
+
+
+def check_placement(prompt: Prompt, placement: Placement) -> str | None:
+    """Why the API would refuse the request with this placement, or None. A last guard over any policy, which
+    looks at the body itself and shares no judgement with the policies."""
+    points = placement.breakpoints
+    if not points:
+        return None
+    if prompt.unread_marks:
+        return "the client's own marks are of an unknown kind"
+    if _type_of(prompt, "thread") == "continue":
+        return "earlier requests of the thread may have used the breakpoints up"
+    indices = [point.block for point in points]
+    if indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= len(prompt.blocks):
+        return "the breakpoints are not in the order of the blocks, or one has no block"
+    if len(points) + prompt.client_marks > MAX_BREAKPOINTS.value:
+        return f"{len(points)} breakpoints and {prompt.client_marks} of the client are more than four"
+    for index in indices:
+        if (why := _why_not_here(prompt, prompt.blocks[index])) is not None:
+            return f"block {index} {why}"
+    return _why_not_in_this_order(prompt, {point.block: point.ttl for point in points})
+
+
+def _why_not_here(prompt: Prompt, block: Block) -> str | None:
+    if block.is_string:
+        literal = prompt.body[block.start : block.end]
+        return None if _BLANK.fullmatch(literal) is None and block.may_be_marked else "is an empty string"
+    try:
+        members = OBJECT.decode(prompt.body[block.start : block.end])
+    except msgspec.DecodeError:
+        return None if block.may_be_marked else "may not be marked"  # lone surrogates: trust the reader
+    kind = read_string(members.get("type"))
+    if "cache_control" in members or block.marks:
+        return "has a cache_control already"
+    if block.level is Level.TOOLS:
+        deferred = bytes(members.get("defer_loading", b"false"))
+        return None if deferred in (b"false", b"null") else "is a deferred tool"
+    if kind not in MARKABLE_BLOCKS.value or (block.level is Level.SYSTEM and kind != "text"):
+        return f"is of a type that takes no breakpoint ({kind or 'none'})"
+    if kind == "text" and not has_text(members.get("text")):
+        return "has no text"
+    if not block.in_prefix:
+        return "is no part of the prompt"
+    return None
+
+
+def _why_not_in_this_order(prompt: Prompt, ours: Mapping[int, TTL]) -> str | None:
+    ttls = [
+        ours.get(index, block.ttl)
+        for index, block in enumerate(prompt.blocks)
+        if block.marks or index in ours
+    ]
+    if prompt.automatic_ttl is not None:
+        ttls.append(prompt.automatic_ttl)
+        last = max(
+            (i for i, block in enumerate(prompt.blocks) if block.may_be_marked or block.marks), default=-1
+        )
+        if last in ours:
+            return "the client's automatic breakpoint falls on the same block"
+    known = [ttl for ttl in ttls if ttl is not None]
+    if len(known) != len(ttls):
+        return "a TTL of the client is unknown"
+    if known != sorted(known, key=TTL_ORDER.value.index):
+        return "a 1h breakpoint would come after a 5m one"
+    return None

@@ -1,10 +1,33 @@
-"""Who is calling: virtual keys by digest, and the principal that a credential stands for."""
+"""Who is calling: virtual keys by digest, and the principal that a credential stands for.
+
+A key reads `cgw_<id>_<secret><check>`: 8 base62 characters of public id, 32 of secret (190 bits), 6 of
+CRC-32 over all before it, so that scanners and people notice a typo without asking anybody. The secret is
+shown once and stored nowhere: records hold the SHA-256 of the whole text, which is enough for 190 random
+bits (slow hashes are for passwords). Where records are kept is the business of the key stores.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from gateway.core.errors import Unauthenticated
 from gateway.core.ids import KeyId, WorkspaceId
+
+KEY_PATTERN = r"\bcgw_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}\b"
+"""For secret scanners; the last six characters are the check."""
+RANDOM_BYTES = 40
+"""How much randomness one key takes."""
+CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
+"""Where a client's key comes in; neither header may ever go upstream as it came."""
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_KEY = re.compile(rb"cgw_([0-9A-Za-z]{8})_([0-9A-Za-z]{38})")
+_ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 8, 32, 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +38,144 @@ class Principal:
     key_id: KeyId
     key_name: str
     organisation: str = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """What is kept of a virtual key. Instants are epoch seconds. Nothing in it opens anything."""
+
+    id: KeyId
+    name: str
+    workspace: WorkspaceId
+    digest: bytes = field(repr=False)
+    """SHA-256 of the key's whole text."""
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    created_by: str = ""
+    last4: str = ""
+    """The last four characters, by which people tell their keys apart."""
+
+    def is_active(self, now: float) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+def mint_key(
+    *,
+    random_bytes: bytes,
+    name: str,
+    workspace: WorkspaceId,
+    created_at: float,
+    created_by: str = "",
+    expires_at: float | None = None,
+) -> tuple[str, KeyRecord]:
+    """A new key's text, to be shown once, and the record to keep. `random_bytes`: `RANDOM_BYTES` of them,
+    from the system's source of secrets; the same bytes make the same key."""
+    if len(random_bytes) != RANDOM_BYTES:
+        raise ValueError(f"a key takes exactly {RANDOM_BYTES} random bytes")
+    # 320 random bits for 238 bits of text: what the remainder prefers is below one in 2^80.
+    body = _base62(int.from_bytes(random_bytes), _ID_LENGTH + _SECRET_LENGTH)
+    key_id, secret = body[:_ID_LENGTH], body[_ID_LENGTH:]
+    text = f"cgw_{key_id}_{secret}"
+    text += _check(text.encode())
+    record = KeyRecord(
+        id=KeyId(key_id),
+        name=name,
+        workspace=workspace,
+        digest=key_digest(text),
+        created_at=created_at,
+        expires_at=expires_at,
+        created_by=created_by,
+        last4=text[-4:],
+    )
+    return text, record
+
+
+def key_digest(text: str) -> bytes:
+    """The digest that a record holds for a key's text."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def is_key(text: str) -> bool:
+    """Whether this is a well-formed key with a right check; says nothing about its being known."""
+    raw = text.encode()
+    return _KEY.fullmatch(raw) is not None and _check(raw[:-_CHECK_LENGTH]) == text[-_CHECK_LENGTH:]
+
+
+class Keyring:
+    """All keys that may call, at one moment; immutable.
+
+    `organisations` names the organisation of each configured workspace. A key of a workspace that is not
+    configured does not open anything.
+    """
+
+    __slots__ = ("_organisations", "_records")
+
+    def __init__(self, records: Iterable[KeyRecord], organisations: Mapping[WorkspaceId, str]) -> None:
+        self._organisations = dict(organisations)
+        self._records = {
+            record.id.encode(): record for record in records if record.workspace in self._organisations
+        }
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def identify(self, credential: str | bytes, now: float) -> Principal:
+        """Whose credential this is. Raises `Unauthenticated`, the same for unknown, malformed, expired and
+        revoked keys, and after the same work: one digest and one comparison in constant time."""
+        raw = credential if isinstance(credential, bytes) else credential.encode("utf-8", "surrogateescape")
+        shape = _KEY.fullmatch(raw)
+        record = self._records.get(shape[1], _NOBODY) if shape else _NOBODY
+        same = hmac.compare_digest(hashlib.sha256(raw).digest(), record.digest)
+        if not (same and record.is_active(now)):
+            raise Unauthenticated
+        return Principal(
+            workspace=record.workspace,
+            key_id=record.id,
+            key_name=record.name,
+            organisation=self._organisations[record.workspace],
+        )
+
+
+def find_credential(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The key that a request carries: `Authorization: Bearer` or `x-api-key`.
+
+    Both may be there if they agree (Claude Code's key helper sends both). Raises `Unauthenticated` for none,
+    for either one twice, for two that differ, and for another scheme than Bearer.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered not in CREDENTIAL_HEADERS:
+            continue
+        if lowered in found:
+            raise Unauthenticated
+        found[lowered] = _bearer(value) if lowered == b"authorization" else value.strip(b" \t")
+    if len(set(found.values())) != 1:
+        raise Unauthenticated
+    return next(iter(found.values()))
+
+
+def _bearer(value: bytes) -> bytes:
+    scheme, _, token = value.strip(b" \t").partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise Unauthenticated
+    return token.lstrip(b" ")
+
+
+def _check(raw: bytes) -> str:
+    return _base62(zlib.crc32(raw), _CHECK_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+_NOBODY = KeyRecord(
+    id=KeyId(""), name="", workspace=WorkspaceId(""), digest=bytes(32), created_at=0.0, revoked_at=0.0
+)
+"""Compared with where no record has the id; no text is known to have this digest, and it is revoked."""

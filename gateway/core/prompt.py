@@ -1,12 +1,46 @@
 """A lossless view of a Messages body: where its blocks begin and end, and the few values we act on.
 
-The body is never rebuilt. The reader finds offsets in the client's own bytes; `edit.py` inserts there.
+The body is never rebuilt. The reader finds offsets in the client's own bytes; `edit.py` inserts there, and
+`prefix.py` digests from there. What a block means for a placement is decided in `placement.py`.
+
+Refused is only what upstream certainly refuses too. Fields, block types and roles that the reader does not
+know pass through and are never marked; a part of the wrong shape has no blocks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import repeat
+
+import msgspec
+from msgspec import Raw
+
+from gateway.core.api_facts import ATTRIBUTION_PREFIX, CLIENT_TOOLS, MARKABLE_BLOCKS, SERVER_TOOLS
+from gateway.core.errors import BadRequest
+from gateway.core.spans import (
+    ARRAY,
+    OBJECT,
+    OBJECTS,
+    OPEN_ARRAY,
+    OPEN_OBJECT,
+    QUOTE,
+    Members,
+    Span,
+    compact_length,
+    compact_span,
+    cut_span,
+    element_spans,
+    has_text,
+    member_spans,
+    outer_span,
+    present,
+    read_integer,
+    read_string,
+    without_lone_surrogates,
+)
 
 
 class Level(StrEnum):
@@ -22,8 +56,9 @@ class TTL(StrEnum):
     ONE_HOUR = "1h"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+# A msgspec.Struct where the core has dataclasses elsewhere: a body has hundreds of blocks, and a frozen
+# dataclass takes ten times as long to make.
+class Block(msgspec.Struct, frozen=True, gc=False):
     """One tool, system block or content block.
 
     `start` and `end` are byte offsets into the body: of the block's object, or of the string literal where
@@ -41,10 +76,16 @@ class Block:
     is_string: bool
     may_be_marked: bool
     """False where the API refuses a breakpoint: thinking, empty text, deferred tools, unknown shapes."""
-    marks: int
+    marks: int = 0
     """How many of the client's own breakpoints it carries, nested ones included."""
-    ttl: TTL | None
+    ttl: TTL | None = None
     """TTL of the client's own breakpoint on it."""
+    text: Span | None = None
+    """The literal of a text block that is nothing but its text; then string and array form are the same."""
+    cuts: tuple[Span, ...] = ()
+    """Its `cache_control` members with the comma that goes with each: what the digest leaves out."""
+    in_prefix: bool = True
+    """False for what the API leaves out of the prompt: deferred tools, Claude Code's attribution block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +101,247 @@ class Prompt:
     fields: dict[str, tuple[int, int]]
     automatic_ttl: TTL | None
     """TTL of a top-level `cache_control`, where there is one."""
+    unread_marks: bool = False
+    """True where a `cache_control` of the client has a form that we do not know: then add nothing."""
+    message_extras: dict[int, tuple[tuple[str, Span], ...]] = field(default_factory=dict)
+    """Members of messages other than role and content, with the span of each value."""
 
     @property
     def client_marks(self) -> int:
         """Breakpoints that the client set itself, the automatic one included; the API allows four."""
-        return sum(block.marks for block in self.blocks) + (self.automatic_ttl is not None)
+        return sum([block.marks for block in self.blocks]) + (self.automatic_ttl is not None)
+
+
+def read_prompt(body: bytes) -> Prompt:
+    """Find the blocks of a `/v1/messages` or `count_tokens` body.
+
+    Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model,
+    repeats a member at a level that we read, or nests deeper than the interpreter's recursion limit allows
+    (several hundred levels; upstream's own parser stops at about a thousand).
+    """
+    try:
+        if not body.isascii():
+            body.decode()
+        return _Reader(body).read()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The request body is not valid UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise BadRequest("The request body is nested too deeply.") from None
+
+
+_STRINGS_IN_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_MARK = b'"cache_control"'
+_ESCAPED_MARK = re.compile(rb"\\u00(?:6[1358cefCEF]|5[fF]|7[24])")
+_FLAT = frozenset(
+    {"text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "mcp_tool_use", "custom"}
+)
+"""Types inside which the API takes no mark; a tool's schema and a call's input are the client's own data."""
+_NOT_MARKS = ("input", "input_schema", "cache_control")
+_OPENING = b"[{"
+_NESTED_DEPTH = 8
+_TYPES = {b'"%s"' % name.encode(): name for name in (*MARKABLE_BLOCKS.value, "thinking", "redacted_thinking")}
+_ROLES = {b'"%s"' % name.encode(): name for name in ("user", "assistant", "system")}
+
+_Element = tuple[Members, Span, dict[str, Span] | None]
+"""An object in an array: members, its own span, and its members' spans where they had to be found."""
+
+
+class _Reader:
+    """One reading of one body. `text` is the body, or an equally long copy that msgspec accepts."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.text = body
+        self.blocks: list[Block] = []
+        self.extras: dict[int, tuple[tuple[str, Span], ...]] = {}
+        self.unread_marks = False
+
+    def read(self) -> Prompt:
+        members = self._top()
+        start, end = outer_span(self.text)
+        fields = member_spans(self.text, start, end, members, "the body")
+        model = read_string(members.get("model"))
+        if not model:
+            raise BadRequest("The request body names no model: `model` must be a string.")
+        if (tools := members.get("tools")) is not None:
+            self._tools(tools, fields["tools"])
+        if present(system := members.get("system")):
+            self._content(system, fields["system"], Level.SYSTEM, "", -1)
+        if (messages := members.get("messages")) is not None:
+            self._messages(messages, fields["messages"])
+        automatic = members.get("cache_control")
+        return Prompt(
+            body=self.body,
+            model=model,
+            max_tokens=read_integer(members.get("max_tokens")),
+            stream=bytes(members.get("stream", b"")) == b"true",
+            blocks=tuple(self.blocks),
+            fields=fields,
+            automatic_ttl=(self._ttl(automatic) or TTL.FIVE_MINUTES) if present(automatic) else None,
+            unread_marks=self.unread_marks,
+            message_extras=self.extras,
+        )
+
+    def _top(self) -> Members:
+        try:
+            return OBJECT.decode(self.body)
+        except msgspec.ValidationError:
+            raise BadRequest("The request body must be a JSON object.") from None
+        except msgspec.DecodeError as error:
+            scratch = without_lone_surrogates(self.body)
+            if scratch is None:
+                raise BadRequest(f"The request body is not valid JSON: {error}.") from None
+        self.text = scratch
+        try:
+            return OBJECT.decode(scratch)
+        except msgspec.DecodeError as error:
+            raise BadRequest(f"The request body is not valid JSON: {error}.") from None
+
+    def _objects(self, raw: Raw, span: Span, where: str) -> Iterable[_Element]:
+        """The objects of an array; none where it is not an array of objects. Refuses repeated members."""
+        try:
+            objects = OBJECTS.decode(raw)
+        except msgspec.ValidationError:
+            return ()
+        lengths = [compact_length(members) for members in objects]
+        start, end = span
+        if 1 + sum(lengths) + max(len(lengths), 1) == end - start:
+            return zip(objects, element_spans(self.text, start, end, lengths), repeat(None))
+        places = element_spans(self.text, start, end, list(map(len, ARRAY.decode(raw))))
+        return [
+            (members, place, member_spans(self.text, *place, members, where))
+            for members, place in zip(objects, places, strict=True)
+        ]
+
+    def _tools(self, raw: Raw, span: Span) -> None:
+        for members, place, spans in self._objects(raw, span, "a tool"):
+            deferred = bytes(members.get("defer_loading", b"false"))
+            kind = read_string(type_) if present(type_ := members.get("type")) else "custom"
+            known = bool(CLIENT_TOOLS.value.fullmatch(kind) or SERVER_TOOLS.value.fullmatch(kind))
+            may_be_marked = known and deferred in (b"false", b"null")
+            home = (Level.TOOLS, "", -1, kind)
+            self._block(home, members, place, spans, may_be_marked, deferred != b"true")
+
+    def _messages(self, raw: Raw, span: Span) -> None:
+        for index, (members, place, spans) in enumerate(self._objects(raw, span, "a message")):
+            role = members.get("role")
+            name = "" if role is None else _ROLES.get(bytes(role)) or read_string(role)
+            if (content := members.get("content")) is not None:
+                where = spans["content"] if spans else compact_span(place[0], members, "content")
+                self._content(content, where, Level.MESSAGES, name, index)
+            if len(members) > 2:
+                where_all = spans or member_spans(self.text, *place, members, "a message")
+                extras = [item for item in where_all.items() if item[0] not in ("role", "content")]
+                self.extras[index] = tuple(extras)
+
+    def _content(self, raw: Raw, span: Span, level: Level, role: str, message: int) -> None:
+        """The blocks of a `system` or of a message's `content`: a string, or an array of blocks."""
+        start, end = span
+        first = self.text[start]
+        if first == QUOTE:
+            self.blocks.append(
+                Block(level, role, message, "text", start, end, True, has_text(raw), text=span)
+            )
+            return
+        count = len(self.blocks)
+        if first == OPEN_ARRAY:
+            for members, place, spans in self._objects(raw, span, "a block"):
+                raw_type = members.get("type")
+                kind = "" if raw_type is None else _TYPES.get(bytes(raw_type)) or read_string(raw_type)
+                in_prefix = True
+                if kind != "text":
+                    may_be_marked = kind in MARKABLE_BLOCKS.value and level is Level.MESSAGES
+                else:
+                    if level is Level.SYSTEM and len(self.blocks) == count:
+                        in_prefix = not _is_attribution(members)
+                    may_be_marked = in_prefix and has_text(members.get("text"))
+                self._block((level, role, message, kind), members, place, spans, may_be_marked, in_prefix)
+        if len(self.blocks) == count and end - start > 2:
+            # Upstream refuses this shape, or knows more than we do: an opaque block keeps it in the digest.
+            self.blocks.append(Block(level, role, message, "", start, end, False, False))
+
+    def _block(
+        self,
+        home: tuple[Level, str, int, str],
+        members: Members,
+        place: Span,
+        spans: dict[str, Span] | None,
+        may_be_marked: bool,
+        in_prefix: bool,
+    ) -> None:
+        start, end = place
+        kind = home[3]
+        marked = "cache_control" in members
+        text: Span | None = None
+        if kind == "text" and "text" in members and len(members) == 2 + marked:
+            text = spans["text"] if spans else compact_span(start, members, "text")
+            text = text if self.text[text[0]] == QUOTE else None
+        if not marked and (kind in _FLAT or not self._names_marks(place, members, 0)):
+            self.blocks.append(Block(*home, start, end, False, may_be_marked, 0, None, text, (), in_prefix))
+            return
+        spans = spans or member_spans(self.text, start, end, members, "a block")
+        marks, ttl, cuts = 0, None, []
+        if marked:
+            cuts.append(cut_span(self.text, start, spans, "cache_control"))
+            if present(control := members["cache_control"]):
+                marks, ttl = 1, self._ttl(control)
+        if kind not in _FLAT and self._names_marks(place, members, marked):
+            nested, nested_ttl = self._nested(members, spans, cuts)
+            marks, ttl = marks + nested, ttl or nested_ttl
+        may_be_marked = may_be_marked and not marked and not marks
+        self.blocks.append(
+            Block(*home, start, end, False, may_be_marked, marks, ttl, text, tuple(cuts), in_prefix)
+        )
+
+    def _names_marks(self, place: Span, members: Members, known: int) -> bool:
+        """Whether an object names more marks than the `known` ones anywhere, be it with escapes."""
+        for key, raw in members.items():
+            if memoryview(raw)[0] in _OPENING and key not in _NOT_MARKS:
+                return self.text.count(_MARK, *place) > known or bool(_ESCAPED_MARK.search(self.text, *place))
+        return False
+
+    def _nested(self, members: Members, spans: dict[str, Span], cuts: list[Span]) -> tuple[int, TTL | None]:
+        """How many marks lie deeper inside a block, outside what a tool takes in; and the first one's TTL.
+        Those of a tool_result's own children are cut from the digest, too."""
+        if "content" in members and self.text[spans["content"][0]] == OPEN_ARRAY:
+            for child, (start, end), found in self._objects(members["content"], spans["content"], "a block"):
+                if "cache_control" in child:
+                    inner = found or member_spans(self.text, start, end, child, "a block")
+                    cuts.append(cut_span(self.text, start, inner, "cache_control"))
+        marks, ttl = 0, None
+        pending = [(raw, 1) for key, raw in members.items() if key not in _NOT_MARKS]
+        while pending:
+            raw, depth = pending.pop()
+            first = memoryview(raw)[0]
+            if depth > _NESTED_DEPTH:
+                continue
+            if first == OPEN_ARRAY:
+                pending.extend((element, depth + 1) for element in ARRAY.decode(raw))
+            elif first == OPEN_OBJECT:
+                inside = OBJECT.decode(raw)
+                if present(control := inside.get("cache_control")):
+                    marks, ttl = marks + 1, ttl or self._ttl(control)
+                pending.extend((value, depth + 1) for value in inside.values())
+        return marks, ttl
+
+    def _ttl(self, control: Raw) -> TTL | None:
+        """The TTL of a `cache_control`; None, and noted, where it is of no form that we know."""
+        try:
+            members = OBJECT.decode(control)
+        except msgspec.ValidationError:
+            members = {}
+        member_spans(bytes(control), 0, len(control), members, "a cache_control")
+        ttl = members.get("ttl")
+        value = read_string(ttl) if present(ttl) else "5m"
+        if read_string(members.get("type")) == "ephemeral" and value in ("5m", "1h"):
+            return TTL(value)
+        self.unread_marks = True
+        return None
+
+
+def _is_attribution(members: Members) -> bool:
+    raw = members.get("text")
+    if raw is None or len(raw) > 4096 or not members.keys() <= {"type", "text", "cache_control"}:
+        return False
+    literal = bytes(raw)
+    return literal.startswith(b'"' + ATTRIBUTION_PREFIX.value) and b"\\n" not in literal

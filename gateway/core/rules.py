@@ -40,6 +40,14 @@ class EstimateMode(StrEnum):
     """Typical tokens for the bytes, output capped by a setting: may be overrun, and says so."""
 
 
+class UnknownModels(StrEnum):
+    """What becomes of a call for a model that the price table does not name."""
+
+    FALLBACK = "fallback"
+    """Relay it, priced as the table's stated fallback, and count it."""
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """A workspace's policy."""
@@ -51,10 +59,13 @@ class Workspace:
     models: tuple[str, ...] = ()
     """Globs of models it may use; empty: all."""
     placement: PlacementMode = PlacementMode.ON
+    """The stricter of the workspace's own mode and the gateway's."""
     client_marks: ClientMarks = ClientMarks.HANDS_OFF
     ttl: str = "5m"
     """TTL that the rule-based policy writes with."""
     estimate: EstimateMode = EstimateMode.ESTIMATE
+    output_cap_tokens: int = 8_192
+    """In estimate mode, the most output that is set aside for one request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +77,8 @@ class Route:
     base_url: str
     """Scheme, host, port and an optional path prefix, without a slash at the end."""
     credential: Callable[[], Sequence[tuple[bytes, bytes]]] = field(repr=False)
+    proxy: str | None = None
+    """HTTP proxy to go through, without a credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +94,12 @@ class Rules:
     """Keys the digests of prefixes, so that they say nothing to who does not hold it."""
     tag_headers: tuple[str, ...] = ()
     """Request headers (lower case) whose values are kept with the ledger entry; never forwarded."""
+    placement_header: str = "x-gateway-placement"
+    """Request header (lower case) that turns placement off for one call by the value `off`; not forwarded."""
+    cost_headers: bool = True
+    """Whether answers say what was placed, reserved and charged."""
+    unknown_models: UnknownModels = UnknownModels.FALLBACK
+    lease_seconds: float = 900.0
+    """How long a reservation holds unless renewed; what a dead replica had set aside is closed then."""
+    attempts: int = 3
+    """Attempts per call, the first one included."""

@@ -2,12 +2,18 @@
 
 This is the only file that knows the API's names of usage fields. Mind that the API's `input_tokens` is
 the part that was neither read from a cache nor written to one; here it is `uncached_input_tokens`.
-Prices live in `pricing.py`, the framing of streams in `sse.py`.
+Answers are read in `answer.py`, priced in `pricing.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeGuard
+
+MAX_TOKENS = 10**12
+"""Counts above it are nonsense and read as absent."""
+_MAX_TEXT_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +22,7 @@ class Usage:
 
     `iterations` is empty unless upstream reported any; then the bill is the sum over all of them, each by
     its own `model`, and the fields above them are only upstream's own totals (which leave some out).
+    Thinking is within `output_tokens`.
     """
 
     uncached_input_tokens: int = 0
@@ -30,6 +37,9 @@ class Usage:
     service_tier: str | None = None
     inference_geo: str | None = None
     speed: str | None = None
+    fallback_credit: str | None = None
+    """`redeemed` or `not_applied`, where the request carried a fallback credit. The tokens are priced as
+    reported: whether upstream has moved them already is not documented, and this never says too little."""
     iterations: tuple[Usage, ...] = ()
 
     @property
@@ -59,5 +69,78 @@ class Report:
     error_type: str | None = None
     complete: bool = False
     output_text_bytes: int = 0
-    """Bytes of generated text seen in deltas: the floor for settling a stream that was cut."""
+    """Bytes of generated text seen in deltas: the floor for settling a stream that was cut. Escapes count as
+    one byte, thinking that upstream does not show counts nothing: never more than there was."""
     parse_errors: int = 0
+
+
+def read_usage(raw: Mapping[str, object], *, model: str | None = None) -> Usage:
+    """A `usage` object. Fields that are absent, null or no counts are zero; `model` is the message's.
+
+    - The total of cache writes is authoritative, the split by TTL says how much of it is 1h; the rest, or all
+      where there is no split, is 5m. So what a server-tool loop adds after `message_start` counts as 5m: its
+      automatic breakpoint always is (tool use with prompt caching docs, 2026-08-21).
+    - Compaction and advisor iterations are outside the totals (compaction docs, 2026-09-23). Where upstream
+      lists only such, the totals stand in as one more iteration.
+    """
+    totals = _read_counts(raw, model)
+    entries = [entry for entry in as_list(raw.get("iterations")) if isinstance(entry, dict)]
+    if not entries:
+        return totals
+    iterations = tuple(_read_counts(entry, model) for entry in entries)
+    if not any(is_within_totals(entry) for entry in entries):
+        iterations = (totals, *iterations)
+    return replace(totals, iterations=iterations)
+
+
+def _read_counts(raw: Mapping[str, object], model: str | None) -> Usage:
+    split = as_dict(raw.get("cache_creation"))
+    write_5m = _count(split, "ephemeral_5m_input_tokens")
+    write_1h = _count(split, "ephemeral_1h_input_tokens")
+    written = raw.get("cache_creation_input_tokens")
+    if is_count(written):
+        write_1h = min(write_1h, written)
+        write_5m = written - write_1h
+    tools = as_dict(raw.get("server_tool_use"))
+    credit = as_dict(as_dict(raw.get("fallback_credit")).get("status"))
+    return Usage(
+        uncached_input_tokens=_count(raw, "input_tokens"),
+        cache_read_tokens=_count(raw, "cache_read_input_tokens"),
+        cache_write_5m_tokens=write_5m,
+        cache_write_1h_tokens=write_1h,
+        output_tokens=_count(raw, "output_tokens"),
+        web_search_requests=_count(tools, "web_search_requests"),
+        web_fetch_requests=_count(tools, "web_fetch_requests"),
+        code_execution_requests=_count(tools, "code_execution_requests"),
+        model=as_text(raw.get("model")) or model,
+        service_tier=as_text(raw.get("service_tier")),
+        inference_geo=as_text(raw.get("inference_geo")),
+        speed=as_text(raw.get("speed")),
+        fallback_credit=as_text(credit.get("type")),
+    )
+
+
+def is_within_totals(iteration: Mapping[str, object]) -> bool:
+    return iteration.get("type") in ("message", "fallback_message")
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a JSON value can be a number of tokens."""
+    return type(value) is int and 0 <= value <= MAX_TOKENS
+
+
+def _count(raw: Mapping[str, object], name: str) -> int:
+    value = raw.get(name)
+    return value if is_count(value) else 0
+
+
+def as_text(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _MAX_TEXT_CHARS else None
+
+
+def as_dict(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,273 @@
+"""Reads answers as they pass: streams and plain bodies, to one `Report`.
+
+Readers work on a copy of what is relayed. They never raise, keep a bounded amount, and decode only what is
+needed. What they cannot read they count (`Report.parse_errors`), and the usage stays None. The framing of
+streams is `sse.py`'s, compression `inflate.py`'s, the meaning of a usage object `usage.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from copy import copy
+from dataclasses import replace
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.core.inflate import Inflater
+from gateway.core.sse import SseReader
+from gateway.core.usage import Report, as_dict, as_list, as_text, is_count, is_within_totals, read_usage
+
+MAX_BODY_BYTES = 16 << 20
+"""Longest plain answer that is kept to be read; a longer one has no usage and counts as unreadable."""
+
+
+class AnswerReader(Protocol):
+    """Reads an answer as it passes. Never raises; `report` may be asked at any time, also halfway."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def report(self) -> Report: ...
+
+
+def answer_reader(content_type: bytes, content_encoding: bytes = b"") -> AnswerReader:
+    """The reader for an answer with these header values (empty where there is none).
+
+    gzip and deflate are read; of an answer in another encoding the report says that it could not be read.
+    """
+    media_type = content_type.partition(b";")[0].strip().lower()
+    reader: AnswerReader = StreamReader() if media_type == b"text/event-stream" else BodyReader()
+    encoding = content_encoding.strip().lower()
+    if encoding in (b"", b"identity"):
+        return reader
+    return EncodedReader(reader, encoding)
+
+
+class _Wire(msgspec.Struct):
+    """Those members of a message, an event, an error body or a batch result that are read. The rest, content
+    above all, is skipped without being built."""
+
+    type: Any = None
+    id: Any = None
+    model: Any = None
+    usage: Any = None
+    stop_reason: Any = None
+    stop_details: Any = None
+    error: Any = None
+    delta: Any = None
+    message: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
+
+
+_WIRE = msgspec.json.Decoder(_Wire)
+_MAX_DEPTH = 2
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+_WANTED = frozenset((b"message_start", b"content_block_delta", b"message_delta", b"message_stop", b"error"))
+# Up to the text itself. Spaces after separators are allowed for; upstream pads deltas at their end.
+_TEXT_DELTA = re.compile(
+    rb'\{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?\{"type": ?'
+    rb'"(?:text_delta", ?"text|thinking_delta", ?"thinking|input_json_delta", ?"partial_json)": ?"'
+)
+
+
+class _Seen:
+    """What has been read of one message so far."""
+
+    __slots__ = (
+        "category", "complete", "error_type", "message_id", "model", "parse_errors", "stop_reason",
+        "text_bytes", "usage",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.usage: dict[str, object] | None = None
+        self.message_id: str | None = None
+        self.model: str | None = None
+        self.stop_reason: str | None = None
+        self.category: str | None = None
+        self.error_type: str | None = None
+        self.complete = False
+        self.text_bytes = 0
+        self.parse_errors = 0
+
+    def take_message(self, wire: _Wire) -> None:
+        self.message_id = as_text(wire.id)
+        self.model = as_text(wire.model)
+        if isinstance(wire.usage, dict):
+            self.usage = wire.usage
+        self.take_stop(wire.stop_reason, wire.stop_details)
+
+    def take_stop(self, reason: object, details: object) -> None:
+        self.stop_reason = as_text(reason) or self.stop_reason
+        self.category = as_text(as_dict(details).get("category")) or self.category
+
+    def take_error(self, error: object) -> None:
+        envelope = as_dict(error)
+        inner = envelope.get("error")  # of a batch result the error is the whole envelope
+        self.error_type = as_text((inner if isinstance(inner, dict) else envelope).get("type")) or "unknown"
+
+    def take_delta(self, wire: _Wire) -> None:
+        """A `message_delta`: its counts are cumulative, so what it has replaces what was known, and what it
+        lacks stays. It may come several times (streaming docs, 2026-08-21)."""
+        delta = as_dict(wire.delta)
+        self.take_stop(delta.get("stop_reason"), delta.get("stop_details"))
+        fresh = {name: value for name, value in as_dict(wire.usage).items() if value is not None}
+        if not fresh:
+            return
+        known = self.usage or {}
+        if known.get("iterations") and "iterations" not in fresh:
+            # Those of before are stale within the totals, which are fresh; the others are known nowhere else.
+            old = [entry for entry in as_list(known["iterations"]) if isinstance(entry, dict)]
+            fresh["iterations"] = [entry for entry in old if not is_within_totals(entry)]
+        self.usage = {**known, **fresh}
+
+    def report(self) -> Report:
+        errors = self.parse_errors
+        usage = None
+        if self.usage is not None:
+            usage = read_usage(self.usage, model=self.model)
+            errors += sum(
+                self.usage.get(name) is not None and not is_count(self.usage[name]) for name in _COUNTS
+            )
+        return Report(
+            usage=usage,
+            message_id=self.message_id,
+            model=self.model,
+            stop_reason=self.stop_reason,
+            refusal_category=self.category,
+            error_type=self.error_type,
+            complete=self.complete,
+            output_text_bytes=self.text_bytes,
+            parse_errors=errors,
+        )
+
+
+class StreamReader:
+    """Reads an answer sent as server-sent events. Deltas of text are measured, not decoded."""
+
+    __slots__ = ("_events", "_seen")
+
+    def __init__(self) -> None:
+        self._events = SseReader(_WANTED)
+        self._seen = _Seen()
+
+    def feed(self, data: bytes) -> None:
+        for name, payload in self._events.feed(data):
+            if name == b"content_block_delta":
+                self._seen.text_bytes += _text_bytes(payload)
+            else:
+                _fold(self._seen, payload)
+
+    def report(self) -> Report:
+        """What is known so far. An event that lacks only its blank line counts, where its data is whole."""
+        seen = self._seen
+        rest = self._events.rest()
+        if rest is not None and rest[0] != b"content_block_delta":
+            seen = copy(seen)
+            _fold(seen, rest[1])
+            seen.parse_errors = self._seen.parse_errors
+        report = seen.report()
+        if self._events.oversized:
+            report = replace(report, parse_errors=report.parse_errors + self._events.oversized)
+        return report
+
+
+def _text_bytes(payload: bytes) -> int:
+    """Bytes of text in a delta, without decoding it: to its last quote, each escape counted as one byte."""
+    found = _TEXT_DELTA.match(payload)
+    if found is None:
+        return 0
+    size = payload.rfind(b'"') - found.end()
+    if b"\\" in payload:
+        size -= payload.count(b"\\") + 4 * payload.count(b"\\u")
+    return size if size > 0 else 0
+
+
+def _fold(seen: _Seen, payload: bytes) -> None:
+    """Take in one event. The type inside its data decides, as some relays drop the `event:` lines."""
+    try:
+        wire = _WIRE.decode(payload)
+        match wire.type:
+            case "message_start":
+                seen.take_message(_WIRE.decode(wire.message))
+            case "message_delta":
+                seen.take_delta(wire)
+            case "message_stop":
+                seen.complete = True
+            case "error":
+                seen.take_error(wire.error)
+            case "content_block_delta":
+                seen.text_bytes += _text_bytes(payload)
+    except _UNREADABLE:
+        seen.parse_errors += 1
+
+
+class BodyReader:
+    """Reads a plain answer: a message, an error, a batch result with either inside; or none of these, such
+    as the HTML of an edge. Keeps a copy of up to `MAX_BODY_BYTES`. A stream under a wrong content type is
+    read as one."""
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= MAX_BODY_BYTES:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+
+    def report(self) -> Report:
+        if self._size > MAX_BODY_BYTES:
+            return Report(parse_errors=1)
+        body = b"".join(self._pieces)
+        if not body:
+            return Report()
+        if body.lstrip().startswith((b"event:", b"data:", b":")):
+            reader = StreamReader()
+            reader.feed(body)
+            return reader.report()
+        seen = _Seen()
+        try:
+            _fold_body(seen, body)
+            seen.complete = True
+        except _UNREADABLE as error:
+            # A body that merely stops was cut, which is not for the reader to complain about.
+            seen.parse_errors = int("truncated" not in str(error))
+        return seen.report()
+
+
+def _fold_body(seen: _Seen, body: bytes | msgspec.Raw, depth: int = 0) -> None:
+    wire = _WIRE.decode(body)
+    inner = next(
+        (raw for raw in (wire.result, wire.message) if isinstance(raw, msgspec.Raw) and bytes(raw)), None
+    )
+    if wire.error is not None:
+        seen.take_error(wire.error)
+    elif inner is not None and depth < _MAX_DEPTH:
+        _fold_body(seen, inner, depth + 1)
+    else:
+        seen.take_message(wire)
+
+
+class EncodedReader:
+    """Inflates an answer for the reader within."""
+
+    __slots__ = ("_inflater", "_reader")
+
+    def __init__(self, reader: AnswerReader, encoding: bytes) -> None:
+        self._reader = reader
+        self._inflater = Inflater(encoding)
+
+    def feed(self, data: bytes) -> None:
+        for piece in self._inflater.feed(data):
+            self._reader.feed(piece)
+
+    def report(self) -> Report:
+        report = self._reader.report()
+        if self._inflater.broken:
+            return replace(report, complete=False, parse_errors=report.parse_errors + 1)
+        return report

@@ -1,0 +1,39 @@
+"""How one limit stands for one subject, for gauges and reports. A value only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.bucket import Verdict
+from gateway.core.limits import Period
+
+_CALENDAR = frozenset({Period.CALENDAR_DAY, Period.CALENDAR_WEEK, Period.CALENDAR_MONTH})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReading:
+    """`unit` is a value of `core.limits.Unit`; amounts are in it."""
+
+    limit: str
+    workspace: str
+    """Empty for limits of an organisation. Limits of single keys are not read: too many label sets."""
+    unit: str
+    amount: int
+    used: int
+    """Spent and reserved together; above `amount` after an overrun."""
+    reset_at: float | None
+
+
+def reading_of(verdict: Verdict, workspace: str) -> BudgetReading:
+    """What a store's answer says about a limit."""
+    limit = verdict.bound.limit
+    # What a refilled bucket has set aside is within its `spent` already.
+    reserved = verdict.set_aside if limit.period in _CALENDAR else 0
+    return BudgetReading(
+        limit=limit.id,
+        workspace=workspace,
+        unit=limit.unit,
+        amount=limit.amount,
+        used=verdict.spent + reserved,
+        reset_at=verdict.reset_at,
+    )

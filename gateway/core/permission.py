@@ -1,0 +1,48 @@
+"""What a caller may use: endpoints and models. Pure; raises the refusal that the client is shown."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from gateway.core.endpoints import Endpoint
+from gateway.core.errors import Forbidden, NotFound
+from gateway.core.rules import Rules, UnknownModels, Workspace
+
+SHOWN_CHARACTERS = 100
+"""Of what a client sent, so much is repeated in an error at most."""
+
+
+def allows(workspace: Workspace, model: str) -> bool:
+    """Whether the workspace's allow-list (globs; empty: everything) has the model."""
+    return not workspace.models or any(fnmatchcase(model, glob) for glob in workspace.models)
+
+
+def permit_endpoint(endpoint: Endpoint, target: str, workspace: Workspace) -> None:
+    """Raises `Forbidden` or `NotFound`."""
+    path = target.partition("?")[0]
+    if endpoint is Endpoint.CLOSED:
+        raise Forbidden("This gateway does not relay the provider's administration and token endpoints.")
+    if endpoint is Endpoint.UNKNOWN:
+        raise NotFound(
+            f"There is no {path[:SHOWN_CHARACTERS]!r} here. The API's paths begin with /v1/; check whether "
+            "the base URL of your client has to end in /v1."
+        )
+    if endpoint is Endpoint.MODELS:
+        model = path[len("/v1/models") :].lstrip("/")
+        if model and not allows(workspace, model):
+            raise NotFound(f"model: {model[:SHOWN_CHARACTERS]}")
+
+
+def permit_model(model: str, workspace: Workspace, rules: Rules) -> None:
+    """Raises `Forbidden` where the workspace may not use the model, or nobody knows its price and the
+    configuration refuses such models."""
+    if not allows(workspace, model):
+        raise Forbidden(
+            f"Workspace {workspace.id} may not use model {model[:SHOWN_CHARACTERS]!r}; it may use: "
+            f"{', '.join(workspace.models)}. Whoever runs the gateway can allow more."
+        )
+    if rules.unknown_models is UnknownModels.REFUSE and rules.models.canonical(model) is None:
+        raise Forbidden(
+            f"This gateway has no price for model {model[:SHOWN_CHARACTERS]!r} and is set to refuse such "
+            "models. Check the spelling, or ask whoever runs the gateway to add a price row."
+        )

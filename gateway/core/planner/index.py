@@ -1,0 +1,99 @@
+"""What is remembered of each known prefix: a fixed table of parallel arrays, open addressing, no objects.
+
+A prefix hashes to a window of `WINDOW` neighbouring slots. A new one takes an empty slot of its window, or
+the one whose prefix was accessed longest ago: eviction looks at one window and no further. Nothing here
+decides anything.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+WINDOW = 8
+BYTES_PER_SLOT = 8 + 8 + 8 + 1 + 1
+"""Key, last access, expiry, flags, accesses. Tables are best kept three quarters full at most."""
+
+HAS_CHILD = 1
+"""A longer prompt went through this prefix."""
+BRANCH = 2
+"""Two different prompts went on from it, or one came twice."""
+WRITTEN = 4
+"""It was written once; `expires` says until when it was readable."""
+HOUR = 8
+"""Its entry's TTL is an hour."""
+LAYERED = 16
+"""Its entry is 1h behind a prefix that was only kept for 5 min."""
+
+_SPREAD = 0x9E3779B97F4A7C15
+
+
+class PrefixTable:
+    """Slots are integers; -1 is no slot. A slot may be given to another prefix by any later `add`."""
+
+    __slots__ = ("_mask", "accesses", "expires", "flags", "keys", "last", "used")
+
+    def __init__(self, capacity: int) -> None:
+        size = 1 << max(4, (capacity - 1).bit_length())
+        self._mask = size - 1
+        room = size + WINDOW
+        self.keys = array("Q", bytes(8 * room))
+        self.last = array("d", bytes(8 * room))
+        self.expires = array("d", bytes(8 * room))
+        self.flags = bytearray(room)
+        self.accesses = bytearray(room)
+        self.used = 0
+
+    def find(self, key: int) -> int:
+        """The slot of `key`, or -1."""
+        keys = self.keys
+        at = ((key * _SPREAD) >> 20) & self._mask
+        for slot in range(at, at + WINDOW):
+            found = keys[slot]
+            if found == key:
+                return slot
+            if not found:
+                return -1
+        return -1
+
+    def find_all(self, keys: Sequence[int]) -> list[int]:
+        """The slots of a prompt's prefixes, up to the deepest known one. A prefix that was forgotten between
+        known ones has -1."""
+        find = self.find
+        slots: list[int] = []
+        unknown = 0
+        for key in keys:
+            slot = find(key)
+            if slot < 0:
+                unknown += 1
+                if unknown > WINDOW:
+                    break
+            else:
+                unknown = 0
+            slots.append(slot)
+        while slots and slots[-1] < 0:
+            slots.pop()
+        return slots
+
+    def add(self, key: int, now: float) -> int:
+        """The slot of `key`, taken for it where it was not known."""
+        keys, last = self.keys, self.last
+        at = ((key * _SPREAD) >> 20) & self._mask
+        oldest, oldest_at = -1, now + 1.0
+        for slot in range(at, at + WINDOW):
+            found = keys[slot]
+            if found == key:
+                return slot
+            if not found:
+                self.used += 1
+                oldest = slot
+                break
+            if last[slot] < oldest_at:
+                oldest, oldest_at = slot, last[slot]
+        slot = oldest if oldest >= 0 else at
+        keys[slot] = key
+        last[slot] = now
+        self.expires[slot] = 0.0
+        self.flags[slot] = 0
+        self.accesses[slot] = 0
+        return slot

@@ -1,0 +1,232 @@
+"""What the planner is told and what it answers. Values only; no decision is made here.
+
+Costs are input-token equivalents: 1 is one uncached input token at the model's own price. Instants are
+seconds on whatever clock the caller uses throughout. A prefix is known by a 64-bit integer that is made from
+its keyed digest (`compact_key`); indexes of boundaries count the blocks of the prompt from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+FIVE_MINUTES_SECONDS = 300.0
+ONE_HOUR_SECONDS = 3600.0
+LOOKBACK_BLOCKS = 20
+"""Positions that a breakpoint searches, its own included (prompt caching docs, 2026-08-21)."""
+MAX_BREAKPOINTS = 4
+"""Prompt caching docs, 2026-08-21."""
+
+
+class Kind(IntEnum):
+    """What a block is, as far as planning needs to know."""
+
+    TOOLS = 0
+    SYSTEM = 1
+    USER = 2
+    ASSISTANT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """A model's caching facts. Factors of its price of one uncached input token."""
+
+    read: float = 0.1
+    write_5m: float = 1.25
+    write_1h: float = 2.0
+    minimum_tokens: int = 1024
+    """The shortest prefix that is cached; a shorter one is ignored by the API."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerOptions:
+    """What an operator may set. One set of values serves all workloads; none is tuned to one of them."""
+
+    capacity: int = 1 << 18
+    """Prefixes remembered; memory is taken at once, see `index.BYTES_PER_SLOT`."""
+    regret_share: float = 0.005
+    """What may be lost at most against no caching, as a share of a workspace's input cost."""
+    opening_tokens: float = 8192.0
+    """What may be lost before that share has grown to anything, per workspace, once."""
+    layered_trust: float = 0.9
+    """Belief, before anything was measured, that a 1h entry written behind a 5m one is readable for an hour.
+    Reported usage corrects it; 0 turns the use of it off."""
+    hold_seconds: float = 8.0
+    """No request is held longer than this for another's first byte."""
+    hold_share_seconds: float = 0.06
+    """Seconds of holding that each request adds to what may be spent on holding: the mean never exceeds it
+    by more than `hold_opening_seconds` over all requests."""
+    hold_opening_seconds: float = 1.0
+    hold_tokens_per_second: float = 1500.0
+    """What a second of a held request must save at least, in token equivalents."""
+    warming: bool = True
+    """Whether keep-alive warm-ups are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request as the planner sees it."""
+
+    id: int
+    workspace: int
+    """64-bit identity of the cache scope's workspace; learned facts and the regret ledger hang on it."""
+    keys: Sequence[int]
+    """For each block the compact key of the prefix up to and including it; never 0."""
+    ends: Sequence[int]
+    """The prompt's tokens up to and including each block."""
+    kinds: Sequence[Kind]
+    prices: Prices
+    unmarkable: frozenset[int] = frozenset()
+    """Blocks on which the API refuses a breakpoint."""
+
+
+class Why(StrEnum):
+    """Why a breakpoint was set, or a boundary left alone."""
+
+    READ = "read"
+    REFRESH = "refresh"
+    WRITE_TAIL = "write_tail"
+    WRITE_SHARED = "write_shared"
+    WRITE_LAYER = "write_layer"
+    NOTHING_PAYS = "nothing_pays"
+    TOO_SHORT = "too_short"
+    LOSS_BOUND = "loss_bound"
+    WAITS = "waits"
+    EMPTY = "empty"
+
+
+class MissCause(StrEnum):
+    """Why a prefix that was known could not be read."""
+
+    EXPIRED = "expired"
+    NEVER_WRITTEN = "never_written"
+    BELOW_MINIMUM = "below_minimum"
+    PARALLEL_TWIN = "parallel_twin"
+    BEYOND_LOOKBACK = "beyond_lookback"
+    GONE_EARLY = "gone_early"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A breakpoint: the block, whether it asks for an hour, and why."""
+
+    block: int
+    hour: bool
+    why: Why
+    chance_5m: float = 0.0
+    """Estimated chance of a read within five minutes."""
+    chance_1h: float = 0.0
+    """Estimated chance of a read within an hour."""
+    tokens: int = 0
+    """Tokens that this breakpoint writes or keeps readable."""
+
+    @property
+    def ttl(self) -> str:
+        return "1h" if self.hour else "5m"
+
+    @property
+    def reason(self) -> str:
+        """A sentence a person understands."""
+        odds = f"{self.chance_5m:.0%} likely to be read within 5 min, {self.chance_1h:.0%} within 1 h"
+        match self.why:
+            case Why.READ:
+                return f"reads {self.tokens:,} tokens that are cached up to here"
+            case Why.REFRESH:
+                return f"prolongs a cached prefix of {self.tokens:,} tokens that others share, at no cost"
+            case Why.WRITE_SHARED:
+                return f"writes {self.tokens:,} tokens that several prompts start with: {odds}"
+            case Why.WRITE_LAYER:
+                return f"keeps the {self.tokens:,} tokens before it readable for an hour: {odds}"
+            case _:
+                return f"writes {self.tokens:,} tokens for the next turn: {odds}"
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A known prefix deeper than what is read, and why it cannot be read."""
+
+    block: int
+    cause: MissCause
+    tokens: int
+    """Tokens between what is read and this prefix's end."""
+    seconds: float = 0.0
+    """EXPIRED: how long ago. PARALLEL_TWIN: for how long it has been in flight."""
+
+    @property
+    def reason(self) -> str:
+        """A sentence a person understands."""
+        match self.cause:
+            case MissCause.EXPIRED:
+                return f"{self.tokens:,} tokens had expired {self.seconds:,.1f} s before"
+            case MissCause.NEVER_WRITTEN:
+                return f"{self.tokens:,} tokens were seen before but not written, as that did not seem to pay"
+            case MissCause.BELOW_MINIMUM:
+                return f"the shared prefix is shorter than the model's minimum by {self.tokens:,} tokens"
+            case MissCause.PARALLEL_TWIN:
+                return f"{self.tokens:,} tokens were being written by a request sent {self.seconds:.1f} s before"
+            case MissCause.BEYOND_LOOKBACK:
+                return f"{self.tokens:,} tokens lie further back than a breakpoint searches"
+            case MissCause.GONE_EARLY:
+                return f"{self.tokens:,} tokens should still have been cached; upstream did not read them"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with one request."""
+
+    marks: tuple[Mark, ...]
+    """In block order, at most four, every 1h before every 5m."""
+    why: Why
+    """Why there are no more, or none."""
+    wait_for: int | None = None
+    """Hold the request until this one's first byte, then ask again."""
+    read_tokens: int = 0
+    write_5m_tokens: int = 0
+    write_1h_tokens: int = 0
+    miss: Miss | None = None
+
+    @property
+    def reason(self) -> str:
+        """A sentence a person understands."""
+        return _REASONS[self.why]
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Send an earlier request's prompt up to `upto` with `max_tokens: 0`."""
+
+    request: int
+    upto: int
+    marks: tuple[Mark, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Usage as upstream billed it."""
+
+    uncached: int
+    read: int
+    write_5m: int
+    write_1h: int
+
+
+def compact_key(digest: bytes) -> int:
+    """The planner's name of a prefix, from its keyed digest. Two of a million prefixes share one with a
+    chance of one in thirty-seven million, and that would cost money, not correctness."""
+    return int.from_bytes(digest[:8], "little") or 1
+
+
+_REASONS = {
+    Why.READ: "reads what is cached; writing more would not pay",
+    Why.REFRESH: "reads what is cached; writing more would not pay",
+    Why.WRITE_TAIL: "writes what the next turn will read",
+    Why.WRITE_SHARED: "writes what other prompts will read",
+    Why.WRITE_LAYER: "keeps what is cached readable through a longer pause",
+    Why.NOTHING_PAYS: "no prefix is likely enough to be read again before it expires",
+    Why.TOO_SHORT: "the prompt is shorter than the model's minimum",
+    Why.LOSS_BOUND: "writing may pay, but the share that may be lost on trying is used up",
+    Why.WAITS: "waits for another request that is writing the same prefix",
+    Why.EMPTY: "the prompt has no blocks",
+}

@@ -1,0 +1,232 @@
+"""The life of reservations over tables: reserve, close, renew, sweep, peek. Pure but for the tables.
+
+The stores that run Python use this (memory and SQLite); the scripts in `adapters/lua/` say the same in Lua,
+and one test drives both. Each function must run atomically: the store sees to that, and to durability.
+
+States: `open`, then `closed` (settled or released), or `swept` (its lease ended: closed at what it had set
+aside, presumed spent; a later settle puts the actual cost in place of the presumed). `refused` holds nothing.
+An id closed before its reserve arrived is `closed` too, and the reserve then finds it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from gateway.core.bucket import (
+    CLOSED_BEFORE,
+    EMPTY,
+    PERIOD_MS,
+    Amounts,
+    Decision,
+    Level,
+    Reservation,
+    Standing,
+    Verdict,
+    decide,
+    drained,
+    saturated,
+    spend,
+    standing_windows,
+)
+from gateway.core.ids import ReservationId
+from gateway.core.limits import BoundLimit, Unit
+
+CLOSED_KEPT_MS: Final = 300_000
+"""How long closed and refused ids are remembered: far longer than any request to a store can be under way.
+After that an id is unknown, and closing it does nothing still."""
+
+SWEPT_KEPT_MS: Final = 86_400_000
+"""How long after its lease a swept reservation can still be corrected by its settlement."""
+
+WINDOW_KEPT_MS: Final = 7 * 86_400_000
+"""How long a window's bucket outlives its window, for late settlements."""
+
+SWEEP_BATCH: Final = 200
+"""How many reservations one sweep closes at most, so that nobody waits long behind it."""
+
+
+class State(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+    SWEPT = "swept"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a reservation took from one bucket, with all that is needed to settle it there."""
+
+    bucket_key: str
+    unit: Unit
+    amount: int
+    rate: int
+    """Units that come back per period; 0 in a calendar window."""
+    period_ms: int
+    window_end_ms: int
+    """End of the calendar window; 0 for a refilled bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is kept of a reservation."""
+
+    state: State
+    until_ms: int
+    """End of the lease while it is open, afterwards the instant at which it is forgotten."""
+    charges: tuple[Charge, ...] = ()
+    found_at_ms: int = 0
+    found: tuple[Standing, ...] | None = None
+    """What it found, from which its first answer can be given again; None where it came after its close."""
+
+
+class Tables(Protocol):
+    """Where a store keeps buckets and reservations. Called within one atomic step at a time."""
+
+    def level(self, bucket_key: str) -> Level | None: ...
+
+    def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
+        """`keep_until_ms`: from then on the bucket is surely empty, or of no interest to anyone."""
+        ...
+
+    def record(self, reservation_id: ReservationId) -> Record | None: ...
+
+    def put_record(self, reservation_id: ReservationId, record: Record) -> None: ...
+
+    def due(self, now_ms: int, at_most: int) -> Sequence[ReservationId]:
+        """Open reservations whose lease is over, the oldest first."""
+        ...
+
+    def forget(self, now_ms: int) -> None:
+        """Drop records (other than open ones) and buckets that need not be kept any longer, or some."""
+        ...
+
+
+def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
+    """`BudgetStore.reserve`."""
+    known = tables.record(reservation.id)
+    if known is not None:
+        if known.found is None:
+            return CLOSED_BEFORE
+        return decide(reservation.limits, reservation.amounts, known.found, known.found_at_ms)
+    keys, found = _find(tables, reservation.limits, now_ms)
+    decision = decide(reservation.limits, reservation.amounts, found, now_ms)
+    if not decision.allowed:
+        refused = Record(State.REFUSED, now_ms + CLOSED_KEPT_MS, found_at_ms=now_ms, found=found)
+        tables.put_record(reservation.id, refused)
+        return decision
+    charges = []
+    for bound, key, standing in zip(reservation.limits, keys, found, strict=True):
+        amount = reservation.amounts.of(bound.limit.unit)
+        rate, period_ms = _refill(bound)
+        end_ms = standing.window.end_ms if standing.window else 0
+        charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms)
+        charges.append(charge)
+        if amount:
+            _take(tables, charge, standing, now_ms)
+    lease_ms = now_ms + round(reservation.lease_seconds * 1000)
+    tables.put_record(reservation.id, Record(State.OPEN, lease_ms, tuple(charges), now_ms, found))
+    return decision
+
+
+def close(tables: Tables, reservation_id: ReservationId, actual: Amounts, now_ms: int) -> None:
+    """`BudgetStore.settle`; at `Amounts()` it is `BudgetStore.release`. Either corrects what was swept."""
+    record = tables.record(reservation_id)
+    if record is None:
+        tables.put_record(reservation_id, Record(State.CLOSED, now_ms + CLOSED_KEPT_MS))
+        return
+    if record.state not in (State.OPEN, State.SWEPT):
+        return
+    for charge in record.charges:
+        _settle(tables, charge, actual.of(charge.unit), now_ms, still_open=record.state is State.OPEN)
+    closed = Record(State.CLOSED, now_ms + CLOSED_KEPT_MS, found_at_ms=record.found_at_ms, found=record.found)
+    tables.put_record(reservation_id, closed)
+
+
+def renew(tables: Tables, reservation_id: ReservationId, lease_seconds: float, now_ms: int) -> None:
+    """`BudgetStore.renew`."""
+    record = tables.record(reservation_id)
+    if record is not None and record.state is State.OPEN:
+        until_ms = now_ms + round(lease_seconds * 1000)
+        renewed = Record(State.OPEN, until_ms, record.charges, record.found_at_ms, record.found)
+        tables.put_record(reservation_id, renewed)
+
+
+def sweep(tables: Tables, now_ms: int) -> int:
+    """`BudgetStore.sweep`, for at most `SWEEP_BATCH` reservations."""
+    due = tables.due(now_ms, SWEEP_BATCH)
+    for reservation_id in due:
+        record = tables.record(reservation_id)
+        assert record is not None and record.state is State.OPEN, reservation_id
+        for charge in record.charges:
+            if charge.amount and not charge.rate:  # a refilled bucket counts it as spent already
+                _settle(tables, charge, charge.amount, now_ms, still_open=True)
+        swept = Record(State.SWEPT, now_ms + SWEPT_KEPT_MS, record.charges, record.found_at_ms, record.found)
+        tables.put_record(reservation_id, swept)
+    tables.forget(now_ms)
+    return len(due)
+
+
+def peek(tables: Tables, limits: Sequence[BoundLimit], now_ms: int) -> tuple[Verdict, ...]:
+    """`BudgetStore.peek`."""
+    _, found = _find(tables, limits, now_ms)
+    return decide(limits, Amounts(), found, now_ms).verdicts
+
+
+def _find(
+    tables: Tables, limits: Sequence[BoundLimit], now_ms: int
+) -> tuple[list[str], tuple[Standing, ...]]:
+    keys, found = [], []
+    for bound in limits:
+        windows = standing_windows(bound.limit, now_ms)
+        if windows is None:
+            key, window = bound.bucket_id, None
+            rate, period_ms = _refill(bound)
+            level = drained(tables.level(key) or Level(at_ms=now_ms), rate, period_ms, now_ms)
+        else:
+            window = windows[1]
+            key = f"{bound.bucket_id}/{window.label}"
+            level = tables.level(key) or EMPTY
+        keys.append(key)
+        found.append(Standing(level, window))
+    return keys, tuple(found)
+
+
+def _refill(bound: BoundLimit) -> tuple[int, int]:
+    limit = bound.limit
+    return (0, 0) if limit.period.is_calendar else (limit.amount, PERIOD_MS[limit.period])
+
+
+def _take(tables: Tables, charge: Charge, standing: Standing, now_ms: int) -> None:
+    level = standing.level
+    if charge.rate:
+        _put_refilled(tables, charge, spend(level, charge.amount))
+    else:
+        _put_window(tables, charge, Level(level.spent, saturated(level.set_aside + charge.amount)), now_ms)
+
+
+def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_open: bool) -> None:
+    if not charge.amount and not actual:
+        return
+    level = tables.level(charge.bucket_key)
+    if charge.rate:
+        level = drained(level or Level(at_ms=now_ms), charge.rate, charge.period_ms, now_ms)
+        _put_refilled(tables, charge, spend(level, actual - charge.amount))
+        return
+    level = level or EMPTY
+    if still_open:
+        settled = Level(saturated(level.spent + actual), saturated(level.set_aside - charge.amount))
+    else:
+        settled = Level(saturated(level.spent + actual - charge.amount), level.set_aside)
+    _put_window(tables, charge, settled, now_ms)
+
+
+def _put_refilled(tables: Tables, charge: Charge, level: Level) -> None:
+    keep_ms = -(-level.spent * charge.period_ms // charge.rate) + charge.period_ms
+    tables.put_level(charge.bucket_key, level, level.at_ms + keep_ms)
+
+
+def _put_window(tables: Tables, charge: Charge, level: Level, now_ms: int) -> None:
+    tables.put_level(charge.bucket_key, level, max(charge.window_end_ms, now_ms) + WINDOW_KEPT_MS)

@@ -1,0 +1,66 @@
+"""What a finished exchange used and cost, and on what basis that is known. Pure.
+
+Reported usage where there is any; else what a cut answer had reported, with a floor for its output; else
+what was estimated. A rejected or refused call costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.bucket import Amounts
+from gateway.core.estimate import Estimate, presumed_usage
+from gateway.core.exchange import Basis, Closing
+from gateway.core.models import ModelFacts
+from gateway.core.pricing import Cost, PriceTable
+from gateway.core.usage import Report, Usage
+
+ONE_REQUEST = Amounts(requests=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    usage: Usage | None
+    cost: Cost | None
+    amounts: Amounts
+    basis: Basis
+
+
+def settle_exchange(
+    *,
+    closing: Closing,
+    basis: Basis,
+    report: Report | None,
+    estimate: Estimate | None,
+    facts: ModelFacts | None,
+    model: str | None,
+    prices: PriceTable,
+    at: float,
+) -> Settlement:
+    """`estimate` and `facts` are None for calls that are counted by request only."""
+    if closing is not Closing.SETTLE:
+        return Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
+    if estimate is None or facts is None or model is None:
+        return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=basis)
+    if basis is Basis.REPORTED and (report is None or report.usage is None):
+        basis = Basis.ESTIMATED
+    if basis is Basis.REPORTED and report is not None and not report.complete:
+        basis = Basis.PARTIAL
+    usage = (
+        report.usage
+        if basis is Basis.REPORTED and report is not None
+        else presumed_usage(report if basis is Basis.PARTIAL else None, estimate, facts)
+    )
+    assert usage is not None
+    cost = prices.cost(usage, model=(report.model if report else None) or model, at=at, report=report)
+    billed = usage.iterations or (usage,)
+    amounts = Amounts(
+        requests=1,
+        input_tokens=sum(
+            part.uncached_input_tokens + part.cache_write_5m_tokens + part.cache_write_1h_tokens
+            for part in billed
+        ),
+        output_tokens=sum(part.output_tokens for part in billed),
+        nanousd=cost.total_nanousd,
+    )
+    return Settlement(usage=usage, cost=cost, amounts=amounts, basis=basis)

@@ -1,0 +1,362 @@
+"""One call, top to bottom: identify, read, plan, reserve, forward, relay, settle.
+
+This is the only file that knows the order of the steps. Decisions are pure calls into core; effects go
+through ports. Nothing here knows HTTP's framing, Redis or SQLite. What `handle` raises is a `GatewayError`
+to be shown to the client, `ClientGone`, or a cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.core.bucket import Amounts, Reservation
+from gateway.core.endpoints import Endpoint
+from gateway.core.errors import BadRequest, StoreUnavailable, UpstreamFailure
+from gateway.core.estimate import Estimate
+from gateway.core.exchange import Closing, Event, Exchange, State
+from gateway.core.headers import (
+    Header,
+    Headers,
+    repeated,
+    request_headers,
+    response_headers,
+    value_of,
+    with_credential,
+)
+from gateway.core.ids import ReservationId
+from gateway.core.limits import Mode, OnStoreFailure
+from gateway.core.permission import allows, permit_endpoint, permit_model
+from gateway.core.placement import PlacementPolicy
+from gateway.core.plan import Plan, estimate_plan, plan_call
+from gateway.core.principal import Principal, find_credential
+from gateway.core.refusal import exhausted
+from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
+from gateway.core.rewrite import filter_models, point_results_home
+from gateway.core.rules import Rules, Workspace
+from gateway.core.settlement import settle_exchange
+from gateway.ports import (
+    Answer,
+    BudgetStore,
+    Call,
+    Clock,
+    Observer,
+    Reply,
+    Upstream,
+    UpstreamRequest,
+)
+from gateway.relay import relay_rewritten, relay_untouched
+from gateway.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+PLANNED = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
+"""Endpoints whose bodies are read. All others stream through unread."""
+REWRITTEN = frozenset({Endpoint.MODELS, Endpoint.BATCHES})
+"""Endpoints whose answers are changed so that clients stay inside the gateway."""
+FREE = frozenset({Endpoint.COUNT_TOKENS, Endpoint.MODELS})
+"""Never charged and never blocked by a budget: clients plan with them."""
+OFFLOAD_BYTES = 1 << 20
+"""Bodies above this are read in a thread, so that no stream waits for them."""
+SETTLE_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Admitted:
+    """What a call may do, all decisions taken."""
+
+    rules: Rules
+    workspace: Workspace
+    request: UpstreamRequest
+    plan: Plan | None
+    estimate: Estimate | None
+
+
+class Pipeline:
+    """Handles calls. Holds no state but the retry budget and the list of open reservations.
+
+    `admit` raises a `Refusal` when the replica takes no more work; `random` gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Callable[[], Rules],
+        admit: Callable[[], None],
+        policy: PlacementPolicy,
+        upstream: Upstream,
+        budgets: BudgetStore,
+        observers: Sequence[Observer],
+        clock: Clock,
+        tasks: TaskSet,
+        random: Callable[[], float],
+        observer_failed: Callable[[str], None],
+    ) -> None:
+        self._rules = rules
+        self._may_admit = admit
+        self._open: dict[str, Reservation] = {}
+        self._policy = policy
+        self._upstream = upstream
+        self._budgets = budgets
+        self._observers = observers
+        self._clock = clock
+        self._tasks = tasks
+        self._random = random
+        self._observer_failed = observer_failed
+        self._retries = RetryBudget()
+
+    async def handle(self, call: Call, reply: Reply) -> None:
+        rules = self._rules()  # one snapshot for the whole call
+        exchange = Exchange(
+            id=call.id,
+            endpoint=call.endpoint,
+            method=call.method,
+            received_at=call.received_at,
+            started=call.started,
+        )
+        admitted: _Admitted | None = None
+        try:
+            admitted = await self._admit(call, rules, exchange)
+            await self._forward(call, admitted, reply, exchange)
+        except BaseException as error:
+            exchange.interrupted(error)
+            raise
+        finally:
+            self._tasks.spawn(self._settle(exchange, rules, admitted), "settle")
+
+    def open_reservations(self) -> list[Reservation]:
+        """Those whose exchange still runs: their leases are to be renewed."""
+        return list(self._open.values())
+
+    # Admit: nothing has been sent yet; every refusal is free.
+
+    async def _admit(self, call: Call, rules: Rules, exchange: Exchange) -> _Admitted:
+        self._may_admit()
+        if (twice := repeated(call.headers)) is not None:
+            raise BadRequest(f"The request has two {twice.decode()} headers; send one.")
+        principal = rules.keyring.identify(find_credential(call.headers), call.received_at)
+        exchange.principal = principal
+        exchange.tags = _tags(call.headers, rules)
+        workspace = rules.workspaces[principal.workspace]
+        route = rules.routes[workspace.upstream]
+        exchange.route = route.name
+        permit_endpoint(call.endpoint, call.target, workspace)
+
+        plan, estimate = None, None
+        pieces: tuple[bytes | memoryview, ...] = ()
+        decoded = False
+        if call.endpoint in PLANNED:
+            body = await call.read_body()
+            exchange.body_read_at = self._clock.monotonic()
+            exchange.request_bytes = len(body.data)
+            decoded = body.decoded
+            plan = await self._plan(call, body.data, rules, workspace)
+            permit_model(plan.prompt.model, workspace, rules)
+            self._note_plan(exchange, plan)
+            pieces = plan.pieces
+            if call.endpoint not in FREE:
+                estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=call.received_at)
+                exchange.estimated_nanousd = estimate.amounts.nanousd
+        if call.endpoint not in FREE:
+            await self._reserve(call, rules, principal, plan, estimate, exchange)
+        metered = call.endpoint in PLANNED or call.endpoint in REWRITTEN
+        headers = request_headers(call.headers, decoded=decoded, identity=metered, drop=rules.tag_headers)
+        request = UpstreamRequest(
+            method=call.method,
+            target=call.target,
+            headers=with_credential(headers, route.credential()),
+            route=route,
+            body=pieces,
+            body_stream=None if call.endpoint in PLANNED else call.stream_body(),
+        )
+        return _Admitted(rules=rules, workspace=workspace, request=request, plan=plan, estimate=estimate)
+
+    async def _plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace) -> Plan:
+        wanted = call.endpoint is Endpoint.MESSAGES and not _opts_out(call.headers, rules)
+
+        def work() -> Plan:
+            return plan_call(
+                body,
+                rules=rules,
+                workspace=workspace,
+                policy=self._policy,
+                headers=call.headers,
+                wanted=wanted,
+            )
+
+        return await asyncio.to_thread(work) if len(body) > OFFLOAD_BYTES else work()
+
+    @staticmethod
+    def _note_plan(exchange: Exchange, plan: Plan) -> None:
+        exchange.model = plan.prompt.model
+        exchange.streaming = plan.prompt.stream
+        exchange.placement = plan.placement
+        exchange.client_marks = plan.prompt.client_marks
+        exchange.plan_failed = plan.failure is not None
+        if plan.failure is not None:
+            log.error("planning failed, the client's own bytes go through: %s", plan.failure)
+
+    async def _reserve(
+        self,
+        call: Call,
+        rules: Rules,
+        principal: Principal,
+        plan: Plan | None,
+        estimate: Estimate | None,
+        exchange: Exchange,
+    ) -> None:
+        limits = rules.limits.binding(principal, plan.prompt.model if plan else "")
+        if not limits:
+            return
+        amounts = estimate.amounts if estimate else Amounts(requests=1)
+        reservation = Reservation(
+            id=ReservationId(call.id), limits=limits, amounts=amounts, lease_seconds=rules.lease_seconds
+        )
+        self._open[call.id] = reservation
+        exchange.reservation = reservation  # known before the store is asked: closing it is always safe
+        try:
+            decision = await self._budgets.reserve(reservation)
+        except StoreUnavailable:
+            exchange.store_degraded = True
+            if any(
+                bound.limit.on_store_failure is OnStoreFailure.REFUSE and bound.limit.mode is Mode.ENFORCE
+                for bound in limits
+            ):
+                raise
+            return
+        exchange.shadow_refusals = decision.shadow_refusals
+        if not decision.allowed:
+            exchange.reservation = None  # nothing is held
+            self._open.pop(call.id, None)
+            refusal = exhausted(decision, reservation, principal)
+            exchange.binding_limit = refusal.limit_id
+            raise refusal
+        exchange.reserved = True
+
+    # Forward: bounded attempts, none after the first byte has been relayed.
+
+    async def _forward(self, call: Call, admitted: _Admitted, reply: Reply, exchange: Exchange) -> None:
+        exchange.apply(Event.ADMITTED)
+        self._retries = self._retries.earned()
+        while True:
+            exchange.attempts += 1
+            exchange.sent_at = self._clock.monotonic()
+            if exchange.first_sent_at is None:
+                exchange.first_sent_at = exchange.sent_at
+            try:
+                async with self._upstream.open(admitted.request) as answer:
+                    await self._relay(call, admitted, answer, reply, exchange)
+                return
+            except UpstreamFailure as error:
+                exchange.maybe_billed |= error.request_sent
+                decision = self._again(call, admitted, error, exchange)
+                if not decision.again:
+                    raise
+            await self._clock.sleep(decision.delay_seconds)
+
+    def _again(
+        self, call: Call, admitted: _Admitted, error: UpstreamFailure, exchange: Exchange
+    ) -> RetryDecision:
+        begun = exchange.state is not State.ADMITTED or admitted.request.body_stream is not None
+        decision = plan_retry(
+            Failure.BEGUN if begun else failure_of(error),
+            attempts=exchange.attempts,
+            client_retry_count=_number(value_of(call.headers, b"x-stainless-retry-count")),
+            free=call.method in ("GET", "HEAD"),
+            continues_thread=admitted.plan is not None and admitted.plan.continues_thread,
+            budget=self._retries,
+            randomness=self._random(),
+        )
+        if decision.again:
+            self._retries = self._retries.spent()
+        return decision
+
+    # Relay: bytes go out untouched; a copy is read for its usage.
+
+    async def _relay(
+        self, call: Call, admitted: _Admitted, answer: Answer, reply: Reply, exchange: Exchange
+    ) -> None:
+        exchange.head_at = self._clock.monotonic()
+        exchange.apply(Event.RESPONSE_BEGAN)
+        exchange.status = answer.status
+        request_id = value_of(answer.headers, b"request-id")
+        exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
+        headers = [*response_headers(answer.headers), *_own_headers(exchange)]
+        if call.endpoint in REWRITTEN and answer.status < 300:
+            await relay_rewritten(answer, reply, exchange, headers, self._rewrite(call, admitted))
+        else:
+            metered = call.endpoint is Endpoint.MESSAGES
+            await relay_untouched(answer, reply, exchange, headers, self._clock, metered=metered)
+        exchange.apply(Event.UPSTREAM_REJECTED if answer.status >= 400 else Event.RESPONSE_ENDED)
+
+    @staticmethod
+    def _rewrite(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
+        if call.endpoint is Endpoint.MODELS:
+            return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
+        return lambda body: point_results_home(body, admitted.request.route.base_url, call.public_base)
+
+    # Settle: close the reservation, tell every observer. Runs to its end whatever became of the client.
+
+    async def _settle(self, exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> None:
+        ended = self._clock.monotonic()
+        settlement = settle_exchange(
+            closing=exchange.closing,
+            basis=exchange.basis,
+            report=exchange.report,
+            estimate=admitted.estimate if admitted else None,
+            facts=admitted.plan.facts if admitted and admitted.plan else None,
+            model=exchange.model,
+            prices=rules.prices,
+            at=exchange.received_at,
+        )
+        exchange.usage, exchange.cost, exchange.basis = settlement.usage, settlement.cost, settlement.basis
+        record = exchange.record(ended)
+        for observer in self._observers:
+            try:
+                observer.observe(record)
+            except Exception:
+                self._observer_failed(type(observer).__name__)
+                log.exception("observer %s failed", type(observer).__name__)
+        if exchange.reservation is not None:
+            await self._close(exchange.reservation, exchange.closing, settlement.amounts)
+
+    async def _close(self, reservation: Reservation, closing: Closing, amounts: Amounts) -> None:
+        """Idempotent by id, so it is simply tried again; if the store stays away, the sweeper closes it at
+        what was set aside."""
+        self._open.pop(reservation.id, None)
+        for attempt in range(SETTLE_ATTEMPTS):
+            try:
+                if closing is Closing.SETTLE:
+                    await self._budgets.settle(reservation.id, amounts)
+                else:
+                    await self._budgets.release(reservation.id)
+            except StoreUnavailable:
+                await self._clock.sleep(0.2 * 4**attempt)
+            else:
+                return
+        log.error("reservation %s could not be closed; it will expire", reservation.id)
+
+
+def _opts_out(headers: Headers, rules: Rules) -> bool:
+    return (value_of(headers, rules.placement_header.encode()) or b"").strip().lower() == b"off"
+
+
+def _tags(headers: Headers, rules: Rules) -> tuple[tuple[str, str], ...]:
+    if not rules.tag_headers:
+        return ()
+    wanted = {name.encode(): name for name in rules.tag_headers}
+    return tuple((wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted)
+
+
+def _own_headers(exchange: Exchange) -> list[Header]:
+    headers = [(b"x-gateway-exchange-id", exchange.id.encode())]
+    if exchange.placement is not None:
+        count = len(exchange.placement.breakpoints)
+        headers.append((b"x-gateway-breakpoints", b"%d" % count))
+    return headers
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
