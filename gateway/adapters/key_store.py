@@ -1,0 +1,146 @@
+"""Key records on one machine: in SQLite, or in memory. The Redis one is `key_store_redis.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.principal import KeyRecord
+
+BUSY_SECONDS = 1.0
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS virtual_keys (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    workspace TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL,
+    revoked_at REAL,
+    created_by TEXT NOT NULL,
+    last4 TEXT NOT NULL
+) STRICT
+"""
+_COLUMNS = "id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4"
+# A key that was revoked stays so, whatever is put in its place.
+_PUT = f"""
+INSERT INTO virtual_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    name = excluded.name, workspace = excluded.workspace, digest = excluded.digest,
+    created_at = excluded.created_at, expires_at = excluded.expires_at,
+    revoked_at = COALESCE(virtual_keys.revoked_at, excluded.revoked_at),
+    created_by = excluded.created_by, last4 = excluded.last4
+"""  # noqa: S608 - a constant
+
+T = TypeVar("T")
+
+
+class SqliteKeyStore:
+    """Records in a table of a SQLite file, which the embedded budget store may share.
+
+    Keys are read every few seconds and written by people, so each call opens the file, in a thread, and
+    closes it again: nothing is held, and the file may be replaced under a running gateway.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def load(self) -> tuple[KeyRecord, ...]:
+        def read(connection: sqlite3.Connection) -> tuple[KeyRecord, ...]:
+            query = f"SELECT {_COLUMNS} FROM virtual_keys ORDER BY created_at, id"  # noqa: S608
+            return tuple(_record(row) for row in connection.execute(query))
+
+        return await self._run(read)
+
+    async def put(self, record: KeyRecord) -> None:
+        values = (
+            record.id,
+            record.name,
+            record.workspace,
+            record.digest,
+            record.created_at,
+            record.expires_at,
+            record.revoked_at,
+            record.created_by,
+            record.last4,
+        )
+        await self._run(lambda connection: connection.execute(_PUT, values))
+
+    async def revoke(self, key_id: KeyId, at: float) -> bool:
+        statement = "UPDATE virtual_keys SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?"
+        return await self._run(lambda connection: connection.execute(statement, (at, key_id)).rowcount > 0)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.to_thread(self._work, work)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self._open() as connection, connection:
+                return work(connection)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"the keys in {self._path} cannot be reached: {error}") from error
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
+        try:
+            # The mode that the embedded budget store uses: readers never wait for a writer.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_TABLE)
+            yield connection
+        finally:
+            connection.close()
+
+
+class MemoryKeyStore:
+    """Records in a dict, forgotten with it. For trials and tests."""
+
+    def __init__(self) -> None:
+        self._records: dict[KeyId, KeyRecord] = {}
+
+    async def load(self) -> tuple[KeyRecord, ...]:
+        return tuple(sorted(self._records.values(), key=lambda record: (record.created_at, record.id)))
+
+    async def put(self, record: KeyRecord) -> None:
+        before = self._records.get(record.id)
+        if before is not None and before.revoked_at is not None:
+            record = replace(record, revoked_at=before.revoked_at)
+        self._records[record.id] = record
+
+    async def revoke(self, key_id: KeyId, at: float) -> bool:
+        record = self._records.get(key_id)
+        if record is None:
+            return False
+        if record.revoked_at is None:
+            self._records[key_id] = replace(record, revoked_at=at)
+        return True
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _record(row: tuple[str, str, str, bytes, float, float | None, float | None, str, str]) -> KeyRecord:
+    key_id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4 = row
+    return KeyRecord(
+        id=KeyId(key_id),
+        name=name,
+        workspace=WorkspaceId(workspace),
+        digest=digest,
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        created_by=created_by,
+        last4=last4,
+    )

@@ -1,0 +1,104 @@
+"""Key records in Redis, for several replicas: one hash of records and one of revocations.
+
+A revocation is a field of its own, so that revoking never has to read and write back a record, and no
+`put` can undo it. Nothing here is executed twice to another effect: every command may be retried.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from typing import TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.principal import KeyRecord
+
+T = TypeVar("T")
+
+
+class RedisKeyStore:
+    """Records in the hashes `{<prefix>}:keys` and `{<prefix>}:keys:revoked`. Owns its connections."""
+
+    def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
+        # One retry only: the client's own default of ten would hold a caller for seconds.
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(ConstantBackoff(0.05), 1),
+        )
+        # The braces put all keys into one slot of a cluster: a record and its revocation are read together.
+        self._records = f"{{{prefix}}}:keys"
+        self._revoked = f"{{{prefix}}}:keys:revoked"
+
+    async def load(self) -> tuple[KeyRecord, ...]:
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(self._records)
+            pipeline.hgetall(self._revoked)
+            texts, revoked = cast("list[dict[bytes, bytes]]", await _reached(pipeline.execute()))
+        records = [_record(text, revoked.get(key_id)) for key_id, text in texts.items()]
+        return tuple(sorted(records, key=lambda record: (record.created_at, record.id)))
+
+    async def put(self, record: KeyRecord) -> None:
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(self._records, record.id, _text(record))
+            if record.revoked_at is not None:
+                pipeline.hsetnx(self._revoked, record.id, repr(record.revoked_at))
+            await _reached(pipeline.execute())
+
+    async def revoke(self, key_id: KeyId, at: float) -> bool:
+        # Records are never removed, so what exists now exists a moment later.
+        if not await _reached(self._redis.hexists(self._records, key_id)):
+            return False
+        await _reached(self._redis.hsetnx(self._revoked, key_id, repr(at)))
+        return True
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+async def _reached(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except (RedisError, OSError) as error:
+        # The message of a connection error names host and port, never the password.
+        raise StoreUnavailable(f"the keys in Redis cannot be reached: {error}") from error
+
+
+def _text(record: KeyRecord) -> str:
+    return json.dumps(
+        {
+            "name": record.name,
+            "workspace": record.workspace,
+            "digest": record.digest.hex(),
+            "created_at": record.created_at,
+            "expires_at": record.expires_at,
+            "created_by": record.created_by,
+            "last4": record.last4,
+            "id": record.id,
+        }
+    )
+
+
+def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord:
+    try:
+        fields = json.loads(text)
+        return KeyRecord(
+            id=KeyId(fields["id"]),
+            name=fields["name"],
+            workspace=WorkspaceId(fields["workspace"]),
+            digest=bytes.fromhex(fields["digest"]),
+            created_at=fields["created_at"],
+            expires_at=fields["expires_at"],
+            revoked_at=None if revoked_at is None else float(revoked_at),
+            created_by=fields["created_by"],
+            last4=fields["last4"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreUnavailable("a key record in Redis cannot be read; is the prefix shared?") from error

@@ -1,0 +1,109 @@
+-- What the scripts share; comes after clock.lua and before each of them. The same arithmetic as core/bucket.py,
+-- and the same life of a reservation as core/reservations.py: one test drives both.
+-- Numbers are doubles: every count stops at MOST, the last integer that they hold exactly; products that could
+-- pass it are either split or only compared with something below it.
+-- The first write of each script is one that Redis refuses when out of memory, so that it acts whole or not at
+-- all. All keys bear one hash tag; settlement reaches buckets that a record names, which share its slot.
+
+local MOST = 9007199254740991
+local LONGEST_TTL = 34560000000 -- 400 days
+
+local function saturated(units)
+  return math.min(math.max(units, 0), MOST)
+end
+
+-- Sets the version where there is none. Returns 1 then: the database is new, or lost its data.
+local function check_schema(key, version)
+  local found = redis.call('GET', key)
+  if found == version then return 0 end
+  if found then
+    error('GWSCHEMA the budgets in Redis have schema ' .. found .. ', this gateway knows ' .. version, 0)
+  end
+  redis.call('SET', key, version)
+  return 1
+end
+
+-- spent, fraction, at: what is still gone from a refilled bucket. rate = whole * period + rest.
+local function drained(spent, fraction, at, rate, whole, rest, period, now)
+  if spent == 0 then return 0, 0, math.max(now, at) end
+  local elapsed = now - at
+  if elapsed <= 0 then return spent, fraction, at end
+  local part = elapsed % period
+  local periods = (elapsed - part) / period
+  if periods * rate >= spent then return 0, 0, now end
+  local sum = part * rest + fraction
+  local back = periods * rate + part * whole + math.floor(sum / period)
+  if back >= spent then return 0, 0, now end
+  return spent - back, sum % period, now
+end
+
+local function put_refilled(key, spent, fraction, at, rate, period)
+  if spent == 0 then fraction = 0 end
+  redis.call('HSET', key, 'spent', spent, 'fraction', fraction, 'at', at)
+  redis.call('PEXPIRE', key, math.min(math.ceil(spent * period / rate) + period, LONGEST_TTL))
+end
+
+-- Nine arguments per limit from argument `a` on: unit, enforced, amount, capacity, period, and then for a
+-- refilled bucket rate, whole, rest, 0 with one key; for a window (period 0) the four edges of the windows
+-- before, now and next, with three keys.
+local function find(k, a, now)
+  local found = {}
+  while ARGV[a] do
+    local f = {unit = tonumber(ARGV[a]), enforced = ARGV[a + 1] == '1', amount = tonumber(ARGV[a + 2]),
+      capacity = tonumber(ARGV[a + 3]), period = tonumber(ARGV[a + 4]), set_aside = 0, fraction = 0,
+      rate = 0, whole = 0, rest = 0, window_end = 0}
+    local p, q, r, s = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
+    if f.period > 0 then
+      f.key, f.rate, f.whole, f.rest = KEYS[k], p, q, r
+      k = k + 1
+      local h = redis.call('HMGET', f.key, 'spent', 'fraction', 'at')
+      f.spent, f.fraction, f.at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
+        p, q, r, f.period, now)
+    else
+      if now < p or now >= s then
+        error('GWCLOCK the clocks of the gateway and of Redis differ by more than a window', 0)
+      end
+      if now < q then f.key, f.window_end = KEYS[k], q
+      elseif now < r then f.key, f.window_end = KEYS[k + 1], r
+      else f.key, f.window_end = KEYS[k + 2], s end
+      k = k + 3
+      local h = redis.call('HMGET', f.key, 'spent', 'set_aside')
+      f.spent, f.set_aside, f.new = tonumber(h[1] or 0), tonumber(h[2] or 0), not (h[1] or h[2])
+    end
+    found[#found + 1] = f
+    a = a + 9
+  end
+  return found
+end
+
+-- 0, the instant, and per limit: spent, set aside, fraction. What a decision is made from.
+local function answer_of(found, now)
+  local answer = {0, now}
+  for _, f in ipairs(found) do
+    local n = #answer
+    answer[n + 1], answer[n + 2], answer[n + 3] = f.spent, f.set_aside, f.fraction
+  end
+  return answer
+end
+
+-- A charge: key, unit, amount, period, rate, whole, rest, window_end.
+local function settle_charge(c, actual, now, still_open)
+  local key, amount, period = c[1], c[3], c[4]
+  if amount == 0 and actual == 0 then return end
+  if period > 0 then
+    local h = redis.call('HMGET', key, 'spent', 'fraction', 'at')
+    local spent, fraction, at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
+      c[5], c[6], c[7], period, now)
+    put_refilled(key, saturated(spent + actual - amount), fraction, at, c[5], period)
+    return
+  end
+  local h = redis.call('HMGET', key, 'spent', 'set_aside')
+  local spent, set_aside = tonumber(h[1] or 0), tonumber(h[2] or 0)
+  if still_open then
+    spent, set_aside = saturated(spent + actual), saturated(set_aside - amount)
+  else
+    spent = saturated(spent + actual - amount)
+  end
+  redis.call('HSET', key, 'spent', spent, 'set_aside', set_aside)
+  redis.call('PEXPIRE', key, math.max(c[8] - now, 0) + 604800000)
+end

@@ -1,0 +1,37 @@
+-- KEYS: record, leases, schema, then those of the limits. ARGV: id, lease in ms, how long a refusal is kept in
+-- ms, schema version, then the limits. Sets aside on all limits or on none. Asked again, answers as before;
+-- for an id that was closed before it came, the answer is empty and nothing is held.
+local known = redis.call('HMGET', KEYS[1], 'state', 'answer')
+if known[2] then return cmsgpack.unpack(known[2]) end
+if known[1] then return {} end
+
+local now = now_ms()
+local new_database = check_schema(KEYS[3], ARGV[4])
+local found = find(4, 5, now)
+local answer = answer_of(found, now)
+
+for _, f in ipairs(found) do
+  if f.enforced and f.amount > 0 and f.amount > f.capacity - f.spent - f.set_aside then
+    redis.call('HSET', KEYS[1], 'state', 'refused', 'answer', cmsgpack.pack(answer))
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    answer[1] = new_database
+    return answer
+  end
+end
+
+local charges = {}
+for i, f in ipairs(found) do
+  charges[i] = {f.key, f.unit, f.amount, f.period, f.rate, f.whole, f.rest, f.window_end}
+  if f.amount > 0 then
+    if f.period > 0 then
+      put_refilled(f.key, saturated(f.spent + f.amount), f.fraction, f.at, f.rate, f.period)
+    else
+      redis.call('HSET', f.key, 'set_aside', saturated(f.set_aside + f.amount))
+      if f.new then redis.call('PEXPIRE', f.key, f.window_end - now + 604800000) end
+    end
+  end
+end
+redis.call('HSET', KEYS[1], 'state', 'open', 'answer', cmsgpack.pack(answer), 'charges', cmsgpack.pack(charges))
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+answer[1] = new_database
+return answer

@@ -1,0 +1,164 @@
+"""Budgets in Redis or Valkey: one count for all replicas, by the server's clock.
+
+Each operation is one script and one round trip. What the scripts do is said in `core/reservations.py` and
+done in `lua/`; here values become arguments, and replies become decisions. Connections and deadlines are in
+`redis_scripts.py`.
+
+Needs Redis 6.2 or Valkey 7.2 with `maxmemory-policy noeviction`: evicted budgets are budgets forgotten. What
+Redis loses (restart without persistence, failover to a replica that lags) is forgotten too; an emptied
+database is noticed and logged. Every key bears the hash tag `{prefix}`, so that all buckets of one request
+lie in one slot: settlement knows an id only, not whose it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+from gateway.adapters.redis_scripts import RedisScripts, Script
+from gateway.core.bucket import (
+    CLOSED_BEFORE,
+    PERIOD_MS,
+    Amounts,
+    Decision,
+    Level,
+    Reservation,
+    Standing,
+    Verdict,
+    decide,
+    standing_windows,
+)
+from gateway.core.errors import ConfigError, StoreUnavailable
+from gateway.core.ids import ReservationId
+from gateway.core.limits import BoundLimit, Mode, Unit
+from gateway.core.reservations import CLOSED_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS
+from gateway.ports import Clock
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+
+_LUA: Final = Path(__file__).parent / "lua"
+
+_UNITS: Final = (Unit.REQUESTS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS, Unit.NANOUSD)
+"""Their order in the scripts' arguments; part of the schema."""
+
+_INDEX: Final = {unit: index for index, unit in enumerate(_UNITS, start=1)}
+
+
+class RedisBudgets:
+    """`ports.BudgetStore` in Redis. `clock` is used for durations, and to tell the scripts which calendar
+    windows are near; which of them is current, the server's clock says."""
+
+    clock_source: ClassVar[str] = (_LUA / "clock.lua").read_text()
+    """Where the scripts get the time from; tests that need to move it put their own in a subclass."""
+
+    def __init__(self, url: str, clock: Clock, prefix: str = "gw") -> None:
+        assert prefix and not set("{}") & set(prefix), prefix
+        self._clock = clock
+        self._scripts = RedisScripts(url, clock)
+        self._tag = f"{{{prefix}}}"
+        self._leases = f"{self._tag}:leases"
+        self._schema = f"{self._tag}:schema"
+        before = self.clock_source + (_LUA / "common.lua").read_text()
+        names = ("reserve", "close", "renew", "sweep", "peek", "ping")
+        self._lua = {name: Script(before + (_LUA / f"{name}.lua").read_text()) for name in names}
+
+    async def open(self) -> RedisBudgets:
+        """Check the server where it can be reached; where it cannot, log and go on, as at any other time.
+        Raises ConfigError where another version's budgets are there."""
+        try:
+            await self.ping()
+        except StoreUnavailable as error:
+            if "GWSCHEMA" in error.message:
+                raise ConfigError(
+                    f"{error.message} Use another prefix, or the version that wrote them."
+                ) from error
+            log.warning("the budgets in Redis cannot be used at start: %s", error.message)
+        return self
+
+    async def reserve(self, reservation: Reservation) -> Decision:
+        limits, amounts = reservation.limits, reservation.amounts
+        keys = [self._record(reservation.id), self._leases, self._schema]
+        args: list[str | int] = [
+            reservation.id,
+            round(reservation.lease_seconds * 1000),
+            CLOSED_KEPT_MS,
+            SCHEMA_VERSION,
+        ]
+        self._add_limits(keys, args, limits, amounts)
+        reply: list[int] = await self._scripts.run(self._lua["reserve"], keys, args)
+        if not reply:
+            return CLOSED_BEFORE
+        if reply[0]:
+            log.warning("the budgets in Redis are new, or were lost: everything counts from zero")
+        return decide(limits, amounts, _standings(limits, reply), reply[1])
+
+    async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
+        keys = [self._record(reservation_id), self._leases]
+        args: list[str | int] = [reservation_id, CLOSED_KEPT_MS, *(actual.of(unit) for unit in _UNITS)]
+        await self._scripts.run(self._lua["close"], keys, args)
+
+    async def release(self, reservation_id: ReservationId) -> None:
+        await self.settle(reservation_id, Amounts())
+
+    async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
+        keys = [self._record(reservation_id), self._leases]
+        await self._scripts.run(self._lua["renew"], keys, [reservation_id, round(lease_seconds * 1000)])
+
+    async def sweep(self) -> int:
+        args: list[str | int] = [self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS]
+        swept: int = await self._scripts.run(self._lua["sweep"], [self._leases], args)
+        return swept
+
+    async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
+        keys: list[str] = []
+        args: list[str | int] = []
+        self._add_limits(keys, args, limits, Amounts())
+        reply: list[int] = await self._scripts.run(self._lua["peek"], keys, args)
+        return decide(limits, Amounts(), _standings(limits, reply), reply[1]).verdicts
+
+    async def ping(self) -> None:
+        keys = [f"{self._tag}:heartbeat", self._schema]
+        await self._scripts.run(self._lua["ping"], keys, [SCHEMA_VERSION])
+
+    async def close(self) -> None:
+        await self._scripts.close()
+
+    def _record(self, reservation_id: ReservationId) -> str:
+        return f"{self._tag}:r:{reservation_id}"
+
+    def _add_limits(
+        self,
+        keys: list[str],
+        args: list[str | int],
+        limits: Sequence[BoundLimit],
+        amounts: Amounts,
+    ) -> None:
+        """Keys and the nine arguments of each limit, as `lua/common.lua` reads them."""
+        now_ms = round(self._clock.now() * 1000)
+        for bound in limits:
+            limit, key = bound.limit, f"{self._tag}:b:{bound.bucket_id}"
+            unit, enforced = _INDEX[limit.unit], int(limit.mode is Mode.ENFORCE)
+            args += (unit, enforced, amounts.of(limit.unit), limit.capacity)
+            if windows := standing_windows(limit, now_ms):
+                before, current, after = windows
+                args += (0, before.start_ms, current.start_ms, after.start_ms, after.end_ms)
+                keys += (f"{key}/{before.label}", f"{key}/{current.label}", f"{key}/{after.label}")
+            else:
+                period_ms = PERIOD_MS[limit.period]
+                args += (period_ms, limit.amount, *divmod(limit.amount, period_ms), 0)
+                keys.append(key)
+
+
+def _standings(limits: Sequence[BoundLimit], reply: Sequence[int]) -> list[Standing]:
+    """A reply is: whether the database is new, the server's instant, and per limit what was spent, set aside
+    and fractional before. Which window was current then follows from the instant."""
+    standings = []
+    for i, bound in enumerate(limits):
+        spent, set_aside, fraction = reply[2 + 3 * i : 5 + 3 * i]
+        windows = standing_windows(bound.limit, reply[1])
+        standings.append(Standing(Level(spent, set_aside, fraction), windows[1] if windows else None))
+    return standings

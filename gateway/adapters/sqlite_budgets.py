@@ -1,0 +1,196 @@
+"""Budgets in one SQLite file: for one machine, one process or several, surviving restarts.
+
+The life of a reservation is in `core/reservations.py`; here are its tables, and the one thread per process
+that writes. The thread takes all operations that wait and performs them in one transaction (group commit), so
+that a hundred concurrent requests cost one commit. Operations run in the order of their asking: a reserve
+whose caller was cancelled is performed before the release that follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from gateway.adapters.sqlite_tables import SqliteTables, open_database
+from gateway.core import reservations
+from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import ReservationId
+from gateway.core.limits import BoundLimit
+from gateway.ports import Clock
+
+ANSWER_SECONDS: Final = 0.5
+"""How long a caller waits; a disk that hangs is a store that is down."""
+
+BATCH: Final = 256
+"""How many operations share a transaction at most."""
+
+T = TypeVar("T")
+
+
+class SqliteBudgets:
+    """`ports.BudgetStore` in a file.
+
+    `synchronous="full"` waits for the disk at each commit: nothing that was answered is lost when the machine
+    loses power. `"normal"` may lose the last moments then, but never tears the file; a crash of the process
+    alone loses nothing in either. Time is this machine's clock.
+
+    `await open()` first: it raises ConfigError for a file that is damaged, foreign or of another version.
+    """
+
+    def __init__(
+        self, path: str | Path, clock: Clock, synchronous: Literal["normal", "full"] = "normal"
+    ) -> None:
+        self._path = Path(path)
+        self._clock = clock
+        self._synchronous = synchronous
+        self._waiting: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> SqliteBudgets:
+        """Create or check the file and start the writer. Raises ConfigError."""
+        assert self._thread is None, "opened twice"
+        connection = await asyncio.to_thread(open_database, self._path, self._synchronous)
+        writer = partial(_write, connection, self._waiting)
+        self._thread = threading.Thread(target=writer, name="sqlite-budgets", daemon=True)
+        self._thread.start()
+        return self
+
+    async def reserve(self, reservation: Reservation) -> Decision:
+        return await self._perform(lambda tables: reservations.reserve(tables, reservation, self._now_ms()))
+
+    async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
+        await self._perform(lambda tables: reservations.close(tables, reservation_id, actual, self._now_ms()))
+
+    async def release(self, reservation_id: ReservationId) -> None:
+        await self.settle(reservation_id, Amounts())
+
+    async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
+        await self._perform(
+            lambda tables: reservations.renew(tables, reservation_id, lease_seconds, self._now_ms())
+        )
+
+    async def sweep(self) -> int:
+        return await self._perform(lambda tables: reservations.sweep(tables, self._now_ms()))
+
+    async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
+        return await self._perform(lambda tables: reservations.peek(tables, limits, self._now_ms()))
+
+    async def ping(self) -> None:
+        await self._perform(SqliteTables.touch)
+
+    async def close(self) -> None:
+        """Performs what waits, then closes the file. Later calls raise StoreUnavailable."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._waiting.put(None)
+            await asyncio.to_thread(thread.join)
+
+    async def _perform(self, work: Callable[[SqliteTables], T]) -> T:
+        if self._thread is None:
+            raise StoreUnavailable("The budget file is not open.")
+        job = _Job(work)
+        self._waiting.put(job)  # before the first await: a cancelled caller's work keeps its place
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await job.answer
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"{self._path}: no answer in {ANSWER_SECONDS} s; is the disk overloaded?", outcome_known=False
+            ) from None
+
+    def _now_ms(self) -> int:
+        return round(self._clock.now() * 1000)
+
+
+class _Job(Generic[T]):
+    """One operation on its way to the writer and back."""
+
+    __slots__ = ("answer", "error", "loop", "result", "work")
+
+    def __init__(self, work: Callable[[SqliteTables], T]) -> None:
+        self.work = work
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[T] = self.loop.create_future()
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+    def resolve(self) -> None:
+        """On the loop's own thread."""
+        if self.answer.done():  # its caller has left
+            return
+        if self.error is not None:
+            self.answer.set_exception(self.error)
+        else:
+            self.answer.set_result(self.result)  # type: ignore[arg-type]
+
+
+def _write(connection: sqlite3.Connection, waiting: SimpleQueue[_Job[Any] | None]) -> None:
+    """The writer thread: until a None, and all that came before it, is done."""
+    tables = SqliteTables(connection)
+    last = False
+    while not last:
+        jobs = [waiting.get()]
+        while len(jobs) < BATCH and not waiting.empty():
+            jobs.append(waiting.get())
+        last = None in jobs
+        batch = [job for job in jobs if job is not None]
+        _perform_together(connection, tables, batch)
+        _answer(batch)
+    connection.close()
+
+
+def _perform_together(
+    connection: sqlite3.Connection, tables: SqliteTables, batch: Sequence[_Job[Any]]
+) -> None:
+    if not batch:
+        return
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            job.result = job.work(tables)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # Busy beyond its timeout, full disk, I/O error: rolled back, so nothing of the batch was done.
+        _roll_back(connection)
+        unavailable = StoreUnavailable(f"The budget file cannot be written: {error}.")
+        for job in batch:
+            job.error = unavailable
+    except Exception as error:
+        # A broken invariant in one operation must not fail its neighbours.
+        _roll_back(connection)
+        if len(batch) == 1:
+            batch[0].error = error
+            return
+        for job in batch:
+            _perform_together(connection, tables, [job])
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:  # SQLite has rolled back by itself
+        return
+
+
+def _answer(batch: Iterable[_Job[Any]]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job[Any]]] = {}
+    for job in batch:
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, jobs in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve_all, jobs)
+        except RuntimeError:  # the loop is closed, and nobody waits on it any more
+            continue
+
+
+def _resolve_all(jobs: Iterable[_Job[Any]]) -> None:
+    for job in jobs:
+        job.resolve()

@@ -1,0 +1,207 @@
+"""The tables of `sqlite_budgets.py`: schema, checks at opening, and rows to values and back. No threads here.
+
+Numbers are SQLite's 64-bit integers; a charge and a standing are rows of JSON, read by this file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.core.bucket import Level, Standing
+from gateway.core.errors import ConfigError
+from gateway.core.ids import ReservationId
+from gateway.core.limits import Unit
+from gateway.core.reservations import Charge, Record, State
+from gateway.core.windows import Window
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x43_47_42_31
+"""Marks the file as ours ("CGB1"), so that no other SQLite file is written into by mistake."""
+
+BUSY_SECONDS: Final = 0.25
+"""How long to wait for another process's transaction."""
+
+FORGET_BATCH: Final = 5_000
+"""Rows that one sweep deletes at most: some ten milliseconds."""
+
+_SCHEMA: Final = """
+CREATE TABLE bucket (
+    key TEXT PRIMARY KEY,
+    spent INTEGER NOT NULL,
+    set_aside INTEGER NOT NULL,
+    fraction INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    keep_until_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bucket_keep ON bucket (keep_until_ms);
+CREATE TABLE reservation (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    until_ms INTEGER NOT NULL,
+    charges TEXT NOT NULL,
+    found_at_ms INTEGER NOT NULL,
+    found TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reservation_until ON reservation (state, until_ms);
+CREATE TABLE heartbeat (only INTEGER PRIMARY KEY, beats INTEGER NOT NULL) STRICT;
+INSERT INTO heartbeat VALUES (1, 0);
+"""
+
+
+def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
+    """Open, or create, and check. Raises ConfigError, saying what is wrong and how to recover."""
+    assert synchronous in ("normal", "full"), synchronous
+    try:
+        # Handed over to the writer thread, which alone uses it from then on.
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path}: the budget file cannot be opened: {error}.") from error
+    try:
+        _prepare(connection, path, synchronous)
+    except sqlite3.Error as error:
+        connection.close()
+        raise ConfigError(_damaged(path, str(error))) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")  # several processes may start at once
+    (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if journal != "wal":
+        raise ConfigError(f"{path}: this file system cannot hold the budget file (WAL). Use a local disk.")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute("BEGIN IMMEDIATE")
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables and not application_id:
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif application_id != APPLICATION_ID:
+        raise ConfigError(f"{path}: this SQLite file is not a budget file. Name another one.")
+    elif version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path}: the budget file has schema version {version}, this gateway knows {SCHEMA_VERSION}. "
+            "Run the version that wrote it, or move the file away to start with empty budgets."
+        )
+    connection.execute("COMMIT")
+    (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if finding != "ok":
+        raise ConfigError(_damaged(path, finding))
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _damaged(path: Path, finding: str) -> str:
+    return (
+        f"{path}: the budget file is damaged or cannot be used ({finding}). If it is damaged: stop every "
+        "gateway that uses it, keep a copy with its -wal and -shm files, try the `.recover` command of "
+        "sqlite3 into a new file, or move all three away to start with empty budgets."
+    )
+
+
+class SqliteTables:
+    """`reservations.Tables` over a connection, within a transaction that its owner begins and ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def level(self, bucket_key: str) -> Level | None:
+        row = self._execute(
+            "SELECT spent, set_aside, fraction, at_ms FROM bucket WHERE key = ?", (bucket_key,)
+        ).fetchone()
+        return Level(*row) if row else None
+
+    def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
+        self._execute(
+            "REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?)",
+            (bucket_key, level.spent, level.set_aside, level.fraction, level.at_ms, keep_until_ms),
+        )
+
+    def record(self, reservation_id: ReservationId) -> Record | None:
+        row = self._execute(
+            "SELECT state, until_ms, charges, found_at_ms, found FROM reservation WHERE id = ?",
+            (reservation_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        state, until_ms, charges, found_at_ms, found = row
+        return Record(State(state), until_ms, _read_charges(charges), found_at_ms, _read_found(found))
+
+    def put_record(self, reservation_id: ReservationId, record: Record) -> None:
+        self._execute(
+            "REPLACE INTO reservation VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                reservation_id,
+                record.state.value,
+                record.until_ms,
+                _written_charges(record.charges),
+                record.found_at_ms,
+                _written_found(record.found),
+            ),
+        )
+
+    def due(self, now_ms: int, at_most: int) -> Sequence[ReservationId]:
+        rows = self._execute(
+            "SELECT id FROM reservation WHERE state = 'open' AND until_ms <= ? ORDER BY until_ms LIMIT ?",
+            (now_ms, at_most),
+        )
+        return [ReservationId(row[0]) for row in rows.fetchall()]
+
+    def forget(self, now_ms: int) -> None:
+        for state in (State.CLOSED, State.REFUSED, State.SWEPT):
+            self._execute(
+                "DELETE FROM reservation WHERE id IN "
+                "(SELECT id FROM reservation WHERE state = ? AND until_ms <= ? LIMIT ?)",
+                (state.value, now_ms, FORGET_BATCH),
+            )
+        self._execute(
+            "DELETE FROM bucket WHERE key IN (SELECT key FROM bucket WHERE keep_until_ms <= ? LIMIT ?)",
+            (now_ms, FORGET_BATCH),
+        )
+
+    def touch(self) -> None:
+        """Write something, so that a file which can only be read does not look healthy."""
+        self._execute("UPDATE heartbeat SET beats = beats + 1")
+
+
+def _written_charges(charges: Sequence[Charge]) -> str:
+    return json.dumps(
+        [(c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms) for c in charges]
+    )
+
+
+def _read_charges(text: str) -> tuple[Charge, ...]:
+    if text == "[]":
+        return ()
+    return tuple(Charge(key, Unit(unit), *numbers) for key, unit, *numbers in json.loads(text))
+
+
+def _written_found(found: Sequence[Standing] | None) -> str | None:
+    if found is None:
+        return None
+    return json.dumps(
+        [
+            (s.level.spent, s.level.set_aside, s.level.fraction, s.level.at_ms)
+            + ((s.window.label, s.window.start_ms, s.window.end_ms) if s.window else ())
+            for s in found
+        ]
+    )
+
+
+def _read_found(text: str | None) -> tuple[Standing, ...] | None:
+    if text is None:
+        return None
+    return tuple(
+        Standing(Level(*row[:4]), Window(*row[4:]) if len(row) > 4 else None) for row in json.loads(text)
+    )

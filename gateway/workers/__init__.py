@@ -1,0 +1,1 @@
+"""Loops in the background, each around a decision that is made elsewhere."""
