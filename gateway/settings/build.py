@@ -1,0 +1,98 @@
+"""From settings to the values that a running gateway works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gateway.core.errors import ConfigError
+from gateway.core.ids import WorkspaceId
+from gateway.core.limits import Limit, Limits
+from gateway.core.principal import KeyRecord, Keyring
+from gateway.core.rules import PlacementMode, Route, Rules, Workspace
+from gateway.settings.load import Settings
+from gateway.settings.secrets import prefix_secret, upstream_credential
+from gateway.settings.workspaces import WorkspaceSettings
+
+_STRICTNESS = (PlacementMode.ON, PlacementMode.SHADOW, PlacementMode.OFF)
+
+
+def build_rules(settings: Settings, keyring: Keyring, generation: int) -> Rules:
+    """One snapshot. Reads the secret of prefixes (and makes it, where it is to be generated and missing);
+    credentials of upstreams are read when they are needed. Raises `ConfigError`."""
+    gateway = settings.gateway
+    return Rules(
+        generation=generation,
+        workspaces={
+            WorkspaceId(name): _workspace(name, workspace, gateway.placement.mode)
+            for name, workspace in settings.workspaces.workspaces.items()
+        },
+        routes={
+            name: Route(
+                name=name,
+                base_url=upstream.base_url,
+                credential=upstream_credential(name, upstream, settings.environ),
+                proxy=upstream.proxy,
+            )
+            for name, upstream in gateway.upstreams.items()
+        },
+        keyring=keyring,
+        limits=build_limits(settings),
+        prices=settings.prices.price_table(),
+        models=settings.prices.model_table(),
+        prefix_secret=prefix_secret(gateway, settings.environ),
+        tag_headers=gateway.tags.headers,
+        placement_header=gateway.placement.header,
+        cost_headers=gateway.responses.cost_headers,
+        unknown_models=gateway.models.unknown,
+        lease_seconds=gateway.store.lease,
+        attempts=gateway.retries.attempts,
+    )
+
+
+def build_limits(settings: Settings) -> Limits:
+    """Defaults and overrides in configured order. Raises `ConfigError`."""
+    defaults = {default.id: default for default in settings.limits.defaults}
+    limits: list[Limit] = [default.limit() for default in settings.limits.defaults]
+    try:
+        limits += [override.limit_over(defaults[override.limit]) for override in settings.limits.overrides]
+        return Limits(tuple(limits))
+    except ValueError as error:
+        raise ConfigError(f"limits.yaml: {error}") from None
+
+
+def build_keyring(settings: Settings, stored: Iterable[KeyRecord]) -> Keyring:
+    """The keys of the store and those that workspaces.yaml declares. Revoked in one place is revoked: the
+    command revokes a declared key by a record of the same id in the store."""
+    records = {record.id: record for record in declared_keys(settings)}
+    for record in stored:
+        declared = records.get(record.id)
+        records[record.id] = replace(declared, revoked_at=record.revoked_at) if declared else record
+    workspaces = settings.workspaces.workspaces
+    return Keyring(
+        records.values(),
+        {WorkspaceId(name): workspace.organisation for name, workspace in workspaces.items()},
+    )
+
+
+def declared_keys(settings: Settings) -> tuple[KeyRecord, ...]:
+    """The keys that workspaces.yaml declares by digest."""
+    return tuple(
+        key.record(WorkspaceId(name))
+        for name, workspace in settings.workspaces.workspaces.items()
+        for key in workspace.keys
+    )
+
+
+def _workspace(name: str, workspace: WorkspaceSettings, mode: PlacementMode) -> Workspace:
+    return Workspace(
+        id=WorkspaceId(name),
+        organisation=workspace.organisation,
+        upstream=workspace.upstream,
+        models=workspace.models,
+        placement=max(mode, workspace.placement, key=_STRICTNESS.index),
+        client_marks=workspace.client_marks,
+        ttl=workspace.ttl,
+        estimate=workspace.estimate,
+        output_cap_tokens=workspace.output_cap_tokens,
+    )

@@ -1,0 +1,174 @@
+"""What no single file can tell: whether names that files use of each other exist, and what is doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.core.errors import ConfigProblem
+from gateway.core.limits import Scope
+from gateway.settings.gateway import StoreKind
+from gateway.settings.limits import DefaultLimit, OverrideLimit
+from gateway.settings.load import Settings
+from gateway.settings.secrets import is_available
+from gateway.settings.source import FILE_NAMES, Document, KeyPath
+
+Found = tuple[str, KeyPath, str]
+"""File, place in it, message."""
+
+
+def check_across(
+    settings: Settings, documents: Mapping[str, Document]
+) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
+    """Errors and warnings of settings that are valid file by file."""
+    errors = [*_workspace_errors(settings), *_limit_errors(settings)]
+    warnings = [
+        *_upstream_warnings(settings),
+        *_store_warnings(settings),
+        *_glob_warnings(settings),
+        *_subject_warnings(settings),
+    ]
+    return _located(errors, documents), [*_located(warnings, documents), *_strangers(settings.directory)]
+
+
+def _located(found: list[Found], documents: Mapping[str, Document]) -> list[ConfigProblem]:
+    return [documents[file].problem(path, message) for file, path, message in found]
+
+
+def _workspace_errors(settings: Settings) -> Iterator[Found]:
+    upstreams = settings.gateway.upstreams
+    for name, workspace in settings.workspaces.workspaces.items():
+        if workspace.upstream not in upstreams:
+            path: KeyPath = ("workspaces", name, "upstream")
+            known = ", ".join(sorted(upstreams))
+            message = f"gateway.yaml has no upstream {workspace.upstream!r}; it has: {known}"
+            yield "workspaces.yaml", path, message
+
+
+def _limit_errors(settings: Settings) -> Iterator[Found]:
+    defaults: dict[str, DefaultLimit] = {}
+    for index, default in enumerate(settings.limits.defaults):
+        path: KeyPath = ("defaults", index)
+        if default.id in defaults:
+            yield "limits.yaml", (*path, "id"), f"the id {default.id} is used twice"
+        for other in defaults.values():
+            if default.subject is not None and other.subject is None and _kind(default) == _kind(other):
+                message = f"write it as an override of {other.id}: the two count the same for this subject"
+                yield "limits.yaml", (*path, "subject"), message
+        defaults[default.id] = default
+        if default.subject is not None:
+            yield from _subject_errors(settings, default.scope, default.subject, (*path, "subject"))
+    seen: set[tuple[str, str]] = set()
+    for index, override in enumerate(settings.limits.overrides):
+        path = ("overrides", index)
+        yield from _override_errors(settings, defaults, override, path)
+        if (override.limit, override.subject) in seen:
+            yield "limits.yaml", path, f"{override.limit} is overridden for {override.subject} already"
+        seen.add((override.limit, override.subject))
+
+
+def _override_errors(
+    settings: Settings, defaults: Mapping[str, DefaultLimit], override: OverrideLimit, path: KeyPath
+) -> Iterator[Found]:
+    default = defaults.get(override.limit)
+    if default is None:
+        known = ", ".join(defaults) or "none"
+        yield "limits.yaml", (*path, "limit"), f"there is no default {override.limit!r}; there are: {known}"
+        return
+    if default.subject is not None:
+        yield "limits.yaml", (*path, "limit"), f"{default.id} is for one subject only; change it there"
+    twins = [other.id for other in defaults.values() if _kind(other) == _kind(default)]
+    if len(twins) > 1:
+        message = f"an override would replace all of {', '.join(twins)}: they count the same"
+        yield "limits.yaml", (*path, "limit"), message
+    try:
+        override.limit_over(default)
+    except ValueError as error:
+        yield "limits.yaml", (*path, "amount"), str(error)
+    yield from _subject_errors(settings, default.scope, override.subject, (*path, "subject"))
+
+
+def _subject_errors(settings: Settings, scope: Scope, subject: str, path: KeyPath) -> Iterator[Found]:
+    workspaces = settings.workspaces.workspaces
+    if scope is Scope.WORKSPACE:
+        known = set(workspaces)
+    elif scope is Scope.ORGANISATION:
+        known = {workspace.organisation for workspace in workspaces.values()}
+    else:
+        return  # keys come and go in the store
+    if subject not in known:
+        names = ", ".join(sorted(known))
+        yield "limits.yaml", path, f"workspaces.yaml has no {scope} {subject!r}; it has: {names}"
+
+
+def _kind(limit: DefaultLimit) -> tuple[object, ...]:
+    return (limit.scope, limit.unit, limit.per, tuple(sorted(limit.models)))
+
+
+def _upstream_warnings(settings: Settings) -> Iterator[Found]:
+    for name, upstream in settings.gateway.upstreams.items():
+        path: KeyPath = ("upstreams", name)
+        if not is_available(upstream.credential, settings.environ):
+            message = f"{upstream.credential} cannot be read now; calls will fail until it can"
+            yield "gateway.yaml", (*path, "credential"), message
+        url = urlsplit(upstream.base_url)
+        if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+            message = "the credential and all prompts go over this line unencrypted"
+            yield "gateway.yaml", (*path, "base_url"), message
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _store_warnings(settings: Settings) -> Iterator[Found]:
+    gateway = settings.gateway
+    if gateway.store.kind is StoreKind.MEMORY:
+        yield "gateway.yaml", ("store", "kind"), "budgets and keys are forgotten when the gateway stops"
+    if gateway.store.kind is not StoreKind.REDIS:
+        return
+    if not is_available(gateway.store.url, settings.environ):
+        message = f"{gateway.store.url} cannot be read now; the gateway will not start without it"
+        yield "gateway.yaml", ("store", "url"), message
+    if gateway.prefixes.secret is None:
+        message = (
+            "each replica generates a secret of its own, so they cannot share what they learn of prefixes; "
+            "give all of them the same one by `env` or `file`"
+        )
+        yield "gateway.yaml", ("prefixes", "secret"), message
+
+
+def _glob_warnings(settings: Settings) -> Iterator[Found]:
+    known = [facts.id for facts in settings.prices.model_table().known()]
+    for name, workspace in settings.workspaces.workspaces.items():
+        for index, glob in enumerate(workspace.models):
+            if not any(fnmatchcase(model, glob) for model in known):
+                path: KeyPath = ("workspaces", name, "models", index)
+                yield "workspaces.yaml", path, f"{glob} matches no model of prices.yaml"
+    for number, limit in enumerate(settings.limits.defaults):
+        for index, glob in enumerate(limit.models):
+            if not any(fnmatchcase(model, glob) for model in known):
+                yield (
+                    "limits.yaml",
+                    ("defaults", number, "models", index),
+                    (f"{glob} matches no model of prices.yaml"),
+                )
+
+
+def _subject_warnings(settings: Settings) -> Iterator[Found]:
+    if not any(limit.unit == "usd" for limit in settings.limits.defaults):
+        yield "limits.yaml", (), "no limit counts money: nothing bounds what may be spent"
+
+
+def _strangers(directory: Path) -> list[ConfigProblem]:
+    return [
+        ConfigProblem(file=str(path), message=f"is not read; the files are {', '.join(FILE_NAMES)}")
+        for path in sorted(directory.glob("*.y*ml"))
+        if path.name not in FILE_NAMES
+    ]

@@ -1,0 +1,304 @@
+"""`gateway.yaml`: what operators decide about a replica and its upstreams.
+
+Only shapes and checks live here. Every field has a working default, and `config/gateway.yaml` shows each of
+them; a test keeps the two equal. The docstring of a field is its text in the schema and in config/README.md.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field
+
+from gateway.core.retry import MAX_ATTEMPTS
+from gateway.core.rules import PlacementMode, UnknownModels
+from gateway.settings.shared import HeaderName, Name, SecretRef, Section
+from gateway.settings.units import Bytes, Seconds
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError("not an address; write for example 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
+    return text
+
+
+def _split_url(text: str) -> SplitResult:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        raise ValueError("not a URL that can be called; write for example https://api.anthropic.com")
+    if url.username is not None or url.password is not None:
+        raise ValueError("a URL must not hold a credential")
+    _ = url.port
+    return url
+
+
+def _base_url(text: str) -> str:
+    url = _split_url(text)
+    if url.path.rstrip("/").endswith("/v1"):
+        raise ValueError("must not end in /v1: the client's path brings it")
+    return text.rstrip("/")
+
+
+def _proxy_url(text: str) -> str:
+    if _split_url(text).path not in ("", "/"):
+        raise ValueError("a proxy is a host and a port, without a path")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+PositiveBytes = Annotated[Bytes, Field(gt=0)]
+
+
+class Listen(Section):
+    """Where the gateway listens. The admin plane has no login of its own: keep it off public networks."""
+
+    data: Address = "127.0.0.1:8080"
+    """Data plane: what apps call."""
+    admin: Address = "127.0.0.1:9090"
+    """Admin plane: metrics, health, dashboard. Shows spend by workspace, never content."""
+    public_url: BaseUrl | None = None
+    """How apps reach the data plane, where links in answers must say so; their own Host header where it is
+    not said."""
+
+
+class State(Section):
+    """What a replica keeps on disk: budgets.sqlite3, keys.sqlite3, ledger.sqlite3, prefix.secret."""
+
+    directory: Annotated[str, Field(min_length=1)] = "var"
+    """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""
+
+
+class Synchronous(StrEnum):
+    NORMAL = "normal"
+    FULL = "full"
+
+
+class StoreKind(StrEnum):
+    SQLITE = "sqlite"
+    REDIS = "redis"
+    MEMORY = "memory"
+
+
+class Store(Section):
+    """Where buckets, open reservations and keys live."""
+
+    kind: StoreKind = StoreKind.SQLITE
+    """`sqlite` for one replica, `redis` for several, `memory` for trials: forgotten at exit."""
+    url: SecretRef = SecretRef(env="REDIS_URL")
+    """Where the URL of the `redis` store is found, as redis://host:6379/0 or rediss://... with TLS."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "cgw"
+    """All Redis keys begin with it, in braces; two gateways that share a server need two of them."""
+    timeout: Annotated[PositiveSeconds, Field(le=0.5)] = 0.25
+    """How long one question to Redis may take before `on_store_failure` decides."""
+    synchronous: Synchronous = Synchronous.NORMAL
+    """Of the `sqlite` store. `full`: not even a power failure forgets anything; slower."""
+    lease: Annotated[Seconds, Field(ge=60, le=86_400)] = 900.0
+    """How long a reservation holds unless it is renewed; what a dead replica had set aside is closed then."""
+
+
+class Timeouts(Section):
+    """How long each end may take."""
+
+    client_head: PositiveSeconds = 15.0
+    """Until a client has sent the head of its request."""
+    client_body: PositiveSeconds = 600.0
+    """For all of a request's body. One that comes slower than 1 kB a second is refused earlier."""
+    client_write: PositiveSeconds = 60.0
+    """For a client to take what it was sent, before it counts as gone."""
+    client_keep_alive: PositiveSeconds = 75.0
+    """For the next request on an idle connection. Keep it longer than the load balancer's own."""
+    upstream_connect: PositiveSeconds = 5.0
+    """To connect to upstream, TLS included."""
+    upstream_write: PositiveSeconds = 60.0
+    """For upstream to take what it was sent."""
+    upstream_head: PositiveSeconds = 900.0
+    """From the request's last byte to the head of upstream's answer. Calls that do not stream spend all of
+    their time here."""
+    upstream_idle: PositiveSeconds = 300.0
+    """Between two pieces of upstream's answer. Its streams send pings far more often."""
+    upstream_keep_alive: PositiveSeconds = 30.0
+    """How long an idle connection to upstream is kept for the next call."""
+
+
+class Sizes(Section):
+    """Largest request bodies, by endpoint. The defaults are the API's own."""
+
+    messages: PositiveBytes = 32 * MIB
+    """`/v1/messages`, `/v1/messages/count_tokens` and whatever is not named below."""
+    batches: PositiveBytes = 256 * MIB
+    """`/v1/messages/batches`."""
+    files: PositiveBytes = 500 * MIB
+    """`/v1/files`; relayed as it comes, never held."""
+
+
+class Capacity(Section):
+    """What one replica takes on before it answers 529 and leaves the call to another."""
+
+    exchanges: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """Exchanges at the same time, streams included."""
+    connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Connections of clients, idle ones included; the system's limit of open files has to allow for it."""
+
+
+class Retries(Section):
+    """Second attempts, only where upstream surely has not begun, and on at most a tenth of the traffic."""
+
+    attempts: Annotated[int, Field(ge=1, le=5)] = MAX_ATTEMPTS
+    """Attempts per call, the first one included; 1 never tries again."""
+
+
+class Drain(Section):
+    """How a replica goes away."""
+
+    announce: Seconds = 5.0
+    """From SIGTERM until new connections are refused; readiness says no from the start."""
+    timeout: Seconds = 300.0
+    """For open exchanges to end; what is still open then is cut and settled."""
+
+
+class PlacementSettings(Section):
+    """Whether the gateway adds breakpoints, for all workspaces; each one may ask for less."""
+
+    mode: PlacementMode = PlacementMode.ON
+    """`on`; `shadow`: decide and count, send the client's own bytes; `off`."""
+    header: HeaderName = "x-gateway-placement"
+    """A request that carries this header with the value `off` gets no breakpoints."""
+
+
+class CredentialHeader(StrEnum):
+    BEARER = "bearer"
+    X_API_KEY = "x-api-key"
+
+
+class Upstream(Section):
+    """A place that serves the Messages API, and the credential for it."""
+
+    base_url: BaseUrl = "https://api.anthropic.com"
+    """Scheme, host, port and an optional path, without `/v1`."""
+    credential: SecretRef = SecretRef(env="ANTHROPIC_API_KEY")
+    """Where the credential for it is found."""
+    header: CredentialHeader = CredentialHeader.BEARER
+    """`bearer` sends `Authorization: Bearer`, `x-api-key` the older header."""
+    workspace_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")] | None = None
+    """Sent as `anthropic-workspace-id`: needed with keys that serve several workspaces."""
+    betas: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], ...] = ()
+    """Added to the client's `anthropic-beta` list: what the credential itself needs, as oauth-2025-04-20."""
+    proxy: ProxyUrl | None = None
+    """HTTP proxy to go through, as http://proxy.internal:3128. The environment's own is not looked at."""
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+class Logging(Section):
+    """Logs go to standard output, one line each, and hold no content and no credential."""
+
+    level: LogLevel = LogLevel.INFO
+    """`debug`, `info`, `warning` or `error`."""
+    format: LogFormat = LogFormat.JSON
+    """`json` for machines, `text` for people."""
+
+
+class Metrics(Section):
+    """How much the metrics tell apart."""
+
+    workspace_label: bool = True
+    """Off: all workspaces are counted as one."""
+    model_label: bool = True
+    """Off: all models are counted as one."""
+    max_label_sets: Annotated[int, Field(ge=10, le=100_000)] = 2_000
+    """Label sets per metric; what comes later is counted as `other`."""
+
+
+class Tags(Section):
+    """Headers by which apps say what a call was for; they go into the ledger, never upstream."""
+
+    headers: Annotated[tuple[HeaderName, ...], Field(max_length=8)] = ()
+    """Names that are kept, as x-team; all others are ignored."""
+
+
+class Prefixes(Section):
+    """How prefixes are known. No prompt text is kept: a prefix is a keyed digest."""
+
+    secret: SecretRef | None = None
+    """Where the key of the digests is found: 32 bytes or more that nobody can guess. Where it is not said, it
+    is made once, in the state directory; replicas that share a store must share it, and so must name one."""
+
+
+class Responses(Section):
+    """What the gateway adds to answers."""
+
+    cost_headers: bool = True
+    """Headers that say what the gateway placed, reserved and charged."""
+
+
+class Models(Section):
+    """Models that prices.yaml does not know."""
+
+    unknown: UnknownModels = UnknownModels.FALLBACK
+    """`fallback`: relay, priced as the stated fallback and counted; `refuse`: 403."""
+
+
+class GatewayFile(Section):
+    """The whole of gateway.yaml."""
+
+    listen: Listen = Listen()
+    state: State = State()
+    store: Store = Store()
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": Upstream()}
+    )
+    """By the names that workspaces.yaml uses."""
+    placement: PlacementSettings = PlacementSettings()
+    models: Models = Models()
+    responses: Responses = Responses()
+    tags: Tags = Tags()
+    prefixes: Prefixes = Prefixes()
+    timeouts: Timeouts = Timeouts()
+    sizes: Sizes = Sizes()
+    capacity: Capacity = Capacity()
+    retries: Retries = Retries()
+    drain: Drain = Drain()
+    logging: Logging = Logging()
+    metrics: Metrics = Metrics()
+
+    def state_path(self, name: str) -> Path:
+        """A file of the state directory."""
+        return Path(self.state.directory) / name
+
+
+BUDGETS_FILE, KEYS_FILE, LEDGER_FILE = "budgets.sqlite3", "keys.sqlite3", "ledger.sqlite3"
+PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
+"""Names in the state directory."""
+
+RESTART_SECTIONS = (
+    "listen",
+    "state",
+    "store",
+    "prefixes",
+    "timeouts",
+    "sizes",
+    "capacity",
+    "drain",
+    "logging",
+    "metrics",
+)
+"""Sections that a running gateway does not take over; a reload reports which of them changed."""

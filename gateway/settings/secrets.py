@@ -1,0 +1,166 @@
+"""Secrets by reference: read from a variable or a file when they are needed, shown by nothing.
+
+What is read here lives in closures and never in a field that a `repr`, a dump or a log could show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gateway.core.errors import ConfigError, CredentialUnavailable
+from gateway.settings.gateway import PREFIX_SECRET_FILE, CredentialHeader, GatewayFile, Upstream
+from gateway.settings.shared import SecretRef
+
+LEAST_PREFIX_SECRET_BYTES = 32
+LARGEST_SECRET_BYTES = 64 << 10
+
+HeaderLines = Sequence[tuple[bytes, bytes]]
+
+
+def upstream_credential(
+    name: str, upstream: Upstream, environ: Mapping[str, str]
+) -> Callable[[], HeaderLines]:
+    """What puts the upstream's header lines on a request.
+
+    A file is looked at for every request (one `stat`) and read when it changed, so that a rotated credential
+    holds from the next request on. Calling it raises `CredentialUnavailable`, naming the reference.
+    """
+    read = _reader(upstream.credential, environ)
+    rest = _other_lines(upstream)
+    made: tuple[str, HeaderLines] | None = None
+
+    def lines() -> HeaderLines:
+        nonlocal made
+        try:
+            secret = read()
+        except (OSError, ValueError) as error:
+            raise CredentialUnavailable(
+                f"The credential of upstream {name!r} ({upstream.credential}) cannot be used: {error}."
+            ) from None
+        if made is None or made[0] is not secret:
+            made = (secret, (_credential_line(upstream.header, secret), *rest))
+        return made[1]
+
+    return lines
+
+
+def is_available(ref: SecretRef, environ: Mapping[str, str]) -> bool:
+    """Whether the reference leads to something usable at this moment."""
+    try:
+        _reader(ref, environ)()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def store_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
+    """The URL of the Redis store, which may hold its password. Raises `ConfigError`."""
+    ref = gateway.store.url
+    try:
+        url = _reader(ref, environ)()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"store.url ({ref}) cannot be used: {error}") from None
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"store.url ({ref}) is not a URL of Redis, as redis://host:6379/0")
+    return url
+
+
+def prefix_secret(gateway: GatewayFile, environ: Mapping[str, str]) -> bytes:
+    """The secret that keys the digests of prefixes; made now where a file is to be generated and is not
+    there. Raises `ConfigError`."""
+    source = gateway.prefixes.secret
+    try:
+        if source is None:
+            return _generated(gateway.state_path(PREFIX_SECRET_FILE))
+        secret = _reader(source, environ)().encode()
+        _check_length(secret)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"prefixes.secret cannot be used: {error}") from None
+    return secret
+
+
+def _reader(ref: SecretRef, environ: Mapping[str, str]) -> Callable[[], str]:
+    """Reads what `ref` names. Raises `OSError`, or `ValueError` without a word of what was read."""
+    if ref.file is not None:
+        return _FileReader(Path(ref.file))
+    name = ref.env or ""
+    value = environ.get(name, "")
+
+    def read() -> str:
+        if not value:
+            raise ValueError(f"the variable {name} is not set")
+        return _checked(value)
+
+    return read
+
+
+class _FileReader:
+    """Reads a file again only when it is another one, or another version of it."""
+
+    __slots__ = ("_path", "_seen", "_text")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._text = ""
+
+    def __call__(self) -> str:
+        found = self._path.stat()
+        version = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if version != self._seen:
+            if found.st_size > LARGEST_SECRET_BYTES:
+                raise ValueError("the file is too large")
+            self._text = _checked(self._path.read_bytes().decode("ascii", "replace").strip())
+            self._seen = version
+        return self._text
+
+
+def _checked(text: str) -> str:
+    # A line break here would let whoever writes the file add header lines.
+    if not text:
+        raise ValueError("it is empty")
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError("it holds characters that a header must not")
+    return text
+
+
+def _credential_line(header: CredentialHeader, secret: str) -> tuple[bytes, bytes]:
+    if header is CredentialHeader.X_API_KEY:
+        return (b"x-api-key", secret.encode())
+    return (b"authorization", b"Bearer " + secret.encode())
+
+
+def _other_lines(upstream: Upstream) -> HeaderLines:
+    lines = []
+    if upstream.workspace_id is not None:
+        lines.append((b"anthropic-workspace-id", upstream.workspace_id.encode()))
+    if upstream.betas:
+        lines.append((b"anthropic-beta", ",".join(upstream.betas).encode()))
+    return lines
+
+
+def _generated(path: Path) -> bytes:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written aside and linked, so that two replicas on one disk agree and nobody reads half a secret.
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_hex(LEAST_PREFIX_SECRET_BYTES).encode())
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        finally:
+            aside.unlink()
+    secret = path.read_bytes().strip()
+    _check_length(secret)
+    return secret
+
+
+def _check_length(secret: bytes) -> None:
+    if len(secret) < LEAST_PREFIX_SECRET_BYTES:
+        raise ValueError(f"it is shorter than {LEAST_PREFIX_SECRET_BYTES} bytes")

@@ -1,0 +1,78 @@
+"""Notices that the configuration changed, and reads it anew; what cannot be used changes nothing.
+
+Polling the contents, not events: a ConfigMap, an editor and a network file system all change files in ways
+that some event interface misses. Whoever owns the loop (the service) asks every few seconds, and at once
+after SIGHUP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.core.errors import ConfigError
+from gateway.settings.gateway import RESTART_SECTIONS
+from gateway.settings.load import Settings, load_settings
+from gateway.settings.source import content_digest, read_directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """New settings, valid."""
+
+    settings: Settings
+    needs_restart: tuple[str, ...]
+    """Sections of gateway.yaml that changed and that only a restart takes over."""
+
+
+class ConfigWatcher:
+    """The last good settings, and a way to better ones. Reading blocks for a few milliseconds: call it in a
+    thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._started_with = settings
+        self._good = settings
+        self._seen = settings.digest
+        self.last_error: ConfigError | None = None
+        """Why the newest contents are not in force; None where they are."""
+
+    @property
+    def settings(self) -> Settings:
+        """The last good ones."""
+        return self._good
+
+    def has_changed(self) -> bool:
+        """Whether the files differ from what was last read, good or bad. A directory that cannot be read has
+        not changed."""
+        try:
+            return content_digest(read_directory(self._good.directory)) != self._seen
+        except OSError:
+            return False
+
+    def reload(self) -> Reloaded:
+        """Read everything anew. Raises `ConfigError`, and then keeps the last good settings."""
+        directory, environ = self._good.directory, self._good.environ
+        self._seen = _digest_of(directory) or self._seen
+        try:
+            settings = load_settings(directory, environ)
+        except ConfigError as error:
+            self.last_error = error
+            raise
+        self._good, self._seen, self.last_error = settings, settings.digest, None
+        return Reloaded(settings=settings, needs_restart=needs_restart(self._started_with, settings))
+
+
+def needs_restart(started_with: Settings, now: Settings) -> tuple[str, ...]:
+    """Sections that differ from those the process was started with."""
+    return tuple(
+        section
+        for section in RESTART_SECTIONS
+        if getattr(started_with.gateway, section) != getattr(now.gateway, section)
+    )
+
+
+def _digest_of(directory: Path) -> str | None:
+    try:
+        return content_digest(read_directory(directory))
+    except OSError:
+        return None
