@@ -1,0 +1,112 @@
+"""The admin plane: an application of its own, on a port of its own, for probes and metrics.
+
+It is told everything through plain callables and knows neither Prometheus nor the store. Spend data is
+here and never on the data port. Errors are JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from gateway.web.health import PROBE_PATHS, Conditions, add_probes
+
+log = logging.getLogger(__name__)
+
+Render = Callable[[str], tuple[str, bytes]]
+"""From an `Accept` header to content type and page. Runs in a thread."""
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MIN_GZIP_BYTES = 1024
+
+
+def admin_app(*, conditions: Conditions, render: Render, token: str | None = None) -> web.Application:
+    """The application. With a `token`, all but the probes need `authorization: Bearer <token>`."""
+    app = web.Application(middlewares=[_errors_as_json, _authorised(token)])
+    add_probes(app, conditions)
+    app.router.add_get("/metrics", _metrics(render))
+    return app
+
+
+def _metrics(render: Render) -> _Next:
+    one_at_a_time = asyncio.Lock()
+
+    async def metrics(request: web.Request) -> web.Response:
+        accept = request.headers.get("accept", "")
+        compress = _accepts_gzip(request.headers.get("accept-encoding", ""))
+        # A page of thousands of series takes some 100 ms, which would stall every stream on the event loop;
+        # one page at a time, so that scrapers cannot fill the pool of threads.
+        async with one_at_a_time:
+            content_type, page, zipped = await asyncio.to_thread(_page, render, accept, compress)
+        headers = {
+            "content-type": content_type,
+            "cache-control": "no-store",
+            "vary": "accept, accept-encoding",
+        }
+        if zipped:
+            headers["content-encoding"] = "gzip"
+        return web.Response(body=page, headers=headers)
+
+    return metrics
+
+
+def _page(render: Render, accept: str, compress: bool) -> tuple[str, bytes, bool]:
+    content_type, page = render(accept)
+    if compress and len(page) >= MIN_GZIP_BYTES:
+        return content_type, gzip.compress(page, compresslevel=1, mtime=0), True
+    return content_type, page, False
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether `gzip` (or `*`, where gzip is not named) is accepted with a weight above zero."""
+    weights = {}
+    for item in header.lower().split(","):
+        coding, _, parameters = item.partition(";")
+        name, _, weight = parameters.strip().partition("=")
+        try:
+            weights[coding.strip()] = float(weight) if name.strip() == "q" else 1.0
+        except ValueError:
+            weights[coding.strip()] = 0.0
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def _authorised(token: str | None) -> Middleware:
+    expected = hashlib.sha256(token.encode()).digest() if token else None
+
+    @web.middleware
+    async def authorised(request: web.Request, handler: _Next) -> web.StreamResponse:
+        if expected is not None and request.path not in PROBE_PATHS:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+            if scheme.lower() != "bearer" or not hmac.compare_digest(digest, expected):
+                return _error(
+                    401, "This needs the admin token as a bearer token.", {"www-authenticate": "Bearer"}
+                )
+        return await handler(request)
+
+    return authorised
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Next) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        allow = error.headers.get("allow")
+        return _error(error.status, error.reason, {"allow": allow} if allow else {})
+    except Exception:
+        log.exception("the admin plane failed on %s", request.rel_url.path)
+        return _error(500, "The gateway failed to answer this; its log says why.", {})
+
+
+def _error(status: int, message: str, headers: dict[str, str]) -> web.Response:
+    return web.json_response(
+        {"error": {"status": status, "message": message}}, status=status, headers=headers
+    )

@@ -1,0 +1,343 @@
+"""One client's connection: requests read by aiohttp's C parser, answered one after the other.
+
+One task per request and none per idle connection. Timers live in the listener, which looks at all connections
+once a second. What a request means, and what an error looks like, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Protocol, cast
+
+from aiohttp import EMPTY_PAYLOAD, StreamReader
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.tcp_helpers import tcp_keepalive
+
+from gateway.core.errors import BadRequest, ClientGone, GatewayError, Overloaded, RequestTimeout
+from gateway.web.client_reply import ClientReply
+from gateway.web.faults import render
+from gateway.web.inbound import InboundRequest, ListenerLimits
+
+log = logging.getLogger(__name__)
+
+_MAX_QUEUED = 8
+"""Requests that a client may send ahead on one connection."""
+
+
+Handle = Callable[[InboundRequest, ClientReply], Awaitable[None]]
+
+
+class Owner(Protocol):
+    """What a connection needs of its listener."""
+
+    handle: Handle
+    new_id: Callable[[], str]
+    limits: ListenerLimits
+    accepting: bool
+    open: set[Connection]
+
+
+class _State(Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    """A part of a request's head has come."""
+    BUSY = "busy"
+    LINGER = "linger"
+    """Answered; what the client still sends is dropped, so that it can read the answer."""
+    CLOSING = "closing"
+    """Closed here; the rest of the answer is on its way out."""
+
+
+class Connection(asyncio.Protocol):
+    """A socket's protocol, and the `Line` of its replies."""
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        limits = owner.limits
+        self.transport: asyncio.Transport | None = None
+        self.congested = False
+        self._owner = owner
+        self._loop = loop
+        self._state = _State.IDLE
+        self._since = loop.time()
+        self._queue: deque[tuple[RawRequestMessage | GatewayError, StreamReader]] = deque()
+        self._queue_full = False
+        self._broken = False
+        """Nothing more of this connection's input is understood."""
+        self._task: asyncio.Task[None] | None = None
+        self._reply: ClientReply | None = None
+        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._relief: asyncio.Future[None] | None = None
+        self._reading_paused = False  # the name that aiohttp's StreamReader looks for
+        self._parser = HttpRequestParser(
+            self,  # type: ignore[arg-type]  # of its protocol it asks only pause_reading and resume_reading
+            loop,
+            limits.read_ahead_bytes,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            payload_exception=BadRequest,
+            auto_decompress=False,
+            max_msg_queue_size=_MAX_QUEUED,
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._state is _State.BUSY
+
+    @property
+    def connected(self) -> bool:
+        return self.transport is not None
+
+    # The listener's side
+
+    def retire(self) -> None:
+        """Close once what runs is answered; at once where nothing does."""
+        if self._state in (_State.IDLE, _State.HEAD):
+            self._close()
+
+    def cancel(self) -> asyncio.Task[None] | None:
+        task = self._task
+        if task is not None:
+            task.cancel()
+        return task
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def judge(self, now: float) -> None:
+        """Bound in time whatever waits for the client."""
+        quiet = now - self._since
+        limits = self._owner.limits
+        if self._state is _State.IDLE and quiet >= limits.idle_seconds:
+            self._close()
+        elif self._state is _State.HEAD and quiet >= limits.head_seconds:
+            self._refuse(RequestTimeout("The request's head did not arrive in time."))
+        elif self._state is _State.LINGER and quiet >= limits.linger_seconds:
+            self._close()
+        elif self._state is _State.CLOSING and quiet >= limits.slow_client_seconds:
+            self.cut()
+
+    # The socket's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        tcp_keepalive(self.transport)
+        over = len(self._owner.open) >= self._owner.limits.connections
+        self._owner.open.add(self)
+        if over:
+            self._refuse(
+                Overloaded("This gateway has as many connections open as it may.", retry_after_seconds=1)
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._owner.open.discard(self)
+        self._left()
+        self._queue.clear()
+
+    def eof_received(self) -> None:
+        """A client that has finished sending has left: none of those we serve half-closes."""
+        self._left()
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken or self._state in (_State.LINGER, _State.CLOSING):
+            return
+        try:
+            messages, upgraded, _ = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            self._misunderstood(error)
+            return
+        self._queue.extend(messages)
+        if upgraded:
+            self._broken = True  # no protocol but HTTP/1.1 is spoken here; answer, then close
+        if self._state is not _State.BUSY:
+            if self._queue:
+                self._next()
+            elif self._state is _State.IDLE and data:
+                self._enter(_State.HEAD)
+        if len(self._queue) >= _MAX_QUEUED and not self._queue_full:
+            self._queue_full = True
+            if self.transport is not None:
+                self.transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self._relieve()
+
+    async def relieved(self) -> None:
+        if self.congested and self.transport is not None:
+            self._relief = self._loop.create_future()
+            await self._relief
+
+    # What aiohttp's StreamReader asks for when nobody takes what it holds
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+        self._parser.pause_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        if resume_parser and self.transport is not None:
+            self.data_received(b"")
+        self._resume_transport()
+
+    # Within
+
+    def _next(self) -> None:
+        message, payload = self._queue.popleft()
+        if isinstance(message, GatewayError):
+            self._refuse(message)
+            return
+        self._enter(_State.BUSY)
+        self._parser.message_consumed()
+        self._payload = payload
+        request = InboundRequest(self, message, payload)
+        self._reply = ClientReply(
+            self,
+            method=request.method,
+            version_11=request.version_11,
+            keep_alive=request.version_11 and not message.should_close and self._owner.accepting,
+            slow_client_seconds=self._owner.limits.slow_client_seconds,
+        )
+        self._task = self._loop.create_task(self._serve(request, self._reply), name="exchange")
+
+    async def _serve(self, request: InboundRequest, reply: ClientReply) -> None:
+        try:
+            error = _unsupported(request)
+            if error is None:
+                await self._owner.handle(request, reply)
+            else:
+                self._answer(error, reply)
+        except ClientGone:
+            reply.abort()
+        except GatewayError as error:
+            self._answer(error, reply)
+        except Exception:
+            log.exception("an exchange failed")
+            self._answer(GatewayError("The gateway failed on this request."), reply)
+        except BaseException:
+            reply.abort()
+            raise
+        else:
+            if not reply.ended:
+                log.error("an exchange ended without finishing its answer")
+                self._answer(GatewayError("The gateway failed on this request."), reply)
+        finally:
+            self._served(reply)
+
+    def _answer(self, error: GatewayError, reply: ClientReply) -> None:
+        """The last resort: handlers render their own errors."""
+        if reply.started or reply.gone:
+            reply.abort()
+            return
+        rendered = render(error, self._owner.new_id())
+        reply.keep_alive = False
+        reply.start(rendered.status, rendered.headers)
+        reply.write(rendered.body)
+        reply.finish()
+
+    def _served(self, reply: ClientReply) -> None:
+        self._task = self._reply = None
+        payload, self._payload = self._payload, EMPTY_PAYLOAD
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.is_closing():
+            self._enter(_State.CLOSING)
+        elif not payload.is_eof() or (self._broken and not self._queue):
+            self._linger()
+        elif not reply.keep_alive:
+            self._close()
+        elif self._queue:
+            self._next()
+            self._drain_queue()
+        elif not self._owner.accepting:
+            self._close()
+        else:
+            self._enter(_State.IDLE)
+            self._drain_queue()
+
+    def _drain_queue(self) -> None:
+        if self._queue_full and len(self._queue) <= _MAX_QUEUED // 2:
+            self._queue_full = False
+            self.data_received(b"")  # the parser stopped in the middle of what it had
+            self._resume_transport()
+
+    def _resume_transport(self) -> None:
+        if self._reading_paused or self._queue_full:
+            return
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _misunderstood(self, error: HttpProcessingError) -> None:
+        self._broken = True
+        what = "a line of its head is too long" if isinstance(error, LineTooLong) else "it is malformed"
+        refusal = BadRequest(f"The request is not HTTP/1.1 as this gateway understands it: {what}.")
+        if self._state is _State.BUSY and not self._payload.is_eof():
+            self._payload.set_exception(refusal)
+            return
+        self._queue.append((refusal, EMPTY_PAYLOAD))
+        if self._state is not _State.BUSY:
+            self._next()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer without a request, and close."""
+        self._broken = True
+        reply = ClientReply(self, method="", version_11=True, keep_alive=False, slow_client_seconds=1.0)
+        self._answer(error, reply)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closing with unread input would reset the connection and take the answer from the client."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._enter(_State.LINGER)
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._reading_paused = self._queue_full = False
+        transport.resume_reading()
+
+    def _left(self) -> None:
+        self._relieve()
+        if not self._payload.is_eof():
+            self._payload.set_exception(ClientGone("the client has left"))
+        if self._task is not None and self._reply is not None and not self._reply.ended:
+            self._task.cancel()
+
+    def _relieve(self) -> None:
+        relief, self._relief = self._relief, None
+        if relief is not None and not relief.done():
+            relief.set_result(None)
+
+    def _close(self) -> None:
+        self._enter(_State.CLOSING)
+        if self.transport is not None:
+            self.transport.close()
+
+    def _enter(self, state: _State) -> None:
+        self._state = state
+        self._since = self._loop.time()
+
+
+def _unsupported(request: InboundRequest) -> GatewayError | None:
+    """What the parser lets pass and nobody further on could treat properly."""
+    for name, value in request.headers:
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return BadRequest("No transfer-encoding but `chunked` is understood here.")
+        if name == b"expect" and value.strip().lower() != b"100-continue":
+            return BadRequest("No expectation but `100-continue` is understood here.")
+    return None

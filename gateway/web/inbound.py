@@ -1,0 +1,80 @@
+"""A request as it arrived, and the bounds within which it may arrive. `connection.py` is the socket's side."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import HttpVersion11, StreamReader
+from aiohttp.http import RawRequestMessage
+
+from gateway.core.headers import Header, value_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLimits:
+    connections: int = 20_000
+    line_bytes: int = 16_384
+    """Of the request line."""
+    header_bytes: int = 32_768
+    """Of one header; lists of betas and trace states are long."""
+    headers: int = 256
+    read_ahead_bytes: int = 131_072
+    """Of a body that nobody reads yet, per connection; twice this is held at most."""
+    head_seconds: float = 15.0
+    """From a request's first byte to the end of its head; and for a new connection's first byte."""
+    idle_seconds: float = 75.0
+    """Between requests of a connection."""
+    slow_client_seconds: float = 60.0
+    """While the client takes so little of its answer that its buffer stays full."""
+    linger_seconds: float = 3.0
+    """To take and drop what a client still sends after its answer, so that it can read that answer."""
+
+
+class Socket(Protocol):
+    transport: asyncio.Transport | None
+
+    def resume_reading(self) -> None: ...
+
+
+class InboundRequest:
+    """One request, as sent. `target` is what stood in the request line, nothing normalised."""
+
+    __slots__ = ("_connection", "headers", "method", "payload", "target", "version_11")
+
+    def __init__(self, connection: Socket, message: RawRequestMessage, payload: StreamReader) -> None:
+        self._connection = connection
+        self.method = message.method
+        self.target = message.path
+        self.headers: list[Header] = [(name.lower(), value) for name, value in message.raw_headers]
+        self.version_11 = message.version >= HttpVersion11
+        self.payload = payload
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the socket; empty where there is none."""
+        transport = self._connection.transport
+        name = None if transport is None else transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    @property
+    def content_length(self) -> int | None:
+        value = value_of(self.headers, b"content-length")
+        return None if value is None else int(value)
+
+    @property
+    def has_body(self) -> bool:
+        return not self.payload.is_eof() or self.payload.total_bytes > 0
+
+    def invite_body(self) -> None:
+        """Send `100 Continue` where the client asked for it and has not sent its body unasked."""
+        transport = self._connection.transport
+        if self.version_11 and not self.payload.total_bytes and transport is not None:
+            expected = value_of(self.headers, b"expect")
+            if expected is not None and expected.lower() == b"100-continue":
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def hold_body(self, size: int) -> None:
+        self.payload.set_read_chunk_size(size)
+        self._connection.resume_reading()

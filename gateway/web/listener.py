@@ -1,0 +1,96 @@
+"""The data plane's server end: listening sockets, and one look a second at every connection.
+
+aiohttp's C parser reads requests, and with it come its strictness and its limits; `connection.py` does what
+is left of a server's work with one task per request. Answers are written by `client_reply.py`, bodies read by
+`request_body.py`. `handle` gets an `InboundRequest` and a `ClientReply`, and is cancelled when the client
+leaves before its answer is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from gateway.web.client_reply import ClientReply
+from gateway.web.connection import Connection, Handle
+from gateway.web.inbound import InboundRequest, ListenerLimits
+from gateway.web.request_body import RelayedBody, read_body
+
+__all__ = ["ClientReply", "InboundRequest", "Listener", "ListenerLimits", "RelayedBody", "read_body"]
+
+
+class Listener:
+    """Accepts connections and runs `handle` for each request. `new_id` names answers that are made here."""
+
+    def __init__(
+        self, handle: Handle, *, new_id: Callable[[], str], limits: ListenerLimits | None = None
+    ) -> None:
+        self.handle = handle
+        self.new_id = new_id
+        self.limits = limits or ListenerLimits()
+        self.accepting = False
+        self.open: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+        backlog: int = 2_048,
+    ) -> int:
+        """Listen; returns the port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self, loop),
+            host,
+            port,
+            ssl=tls,
+            reuse_port=reuse_port or None,
+            reuse_address=True,
+            backlog=backlog,
+        )
+        self.accepting = True
+        self._interval = min(1.0, self.limits.head_seconds / 4, self.limits.idle_seconds / 4)
+        self._timer = loop.call_later(self._interval, self._look)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def connections(self) -> int:
+        return len(self.open)
+
+    def exchanges(self) -> int:
+        """How many requests are being answered."""
+        return sum(connection.busy for connection in self.open)
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets and idle connections; answers to come say `connection: close`."""
+        self.accepting = False
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.open):
+            connection.retire()
+
+    async def close(self, timeout_seconds: float = 5.0) -> None:
+        """Stop accepting, cancel what still runs, cut what is still open."""
+        self.stop_accepting()
+        tasks = [connection.cancel() for connection in list(self.open)]
+        running = [task for task in tasks if task is not None]
+        if running:
+            await asyncio.wait(running, timeout=timeout_seconds)
+        for connection in list(self.open):
+            connection.cut()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self.open):
+            connection.judge(now)
+        self._timer = loop.call_later(self._interval, self._look)
