@@ -1,0 +1,174 @@
+"""`gateway run`: one replica, until it is told to stop.
+
+SIGTERM and Ctrl-C drain it, a second one stops it at once, SIGHUP reloads the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.config import ConfigOption, settings_or_exit
+from gateway.core.errors import ConfigError
+from gateway.core.ids import WorkspaceId
+from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
+from gateway.service import Service
+from gateway.settings import Settings
+from gateway.settings.gateway import LogFormat
+
+DEMO_WORKSPACE = WorkspaceId("demo")
+DEMO_MODEL = "claude-opus-5-5"
+SIMULATED_CREDENTIAL = "simulated"
+CREDENTIAL_VARIABLE = "ANTHROPIC_API_KEY"
+
+
+def run(
+    config: ConfigOption = None,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo",
+            help="Print a key for the workspace `demo`, good until this process ends; without "
+            f"{CREDENTIAL_VARIABLE} in the environment, answer from a simulated Claude API.",
+        ),
+    ] = False,
+) -> None:
+    """Start the gateway: data plane for apps, admin plane for metrics and health."""
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    with runner:
+        try:
+            runner.run(_run(config, demo))
+        except ConfigError as error:
+            typer.echo(f"The gateway cannot start:\n{error}", err=True)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            typer.echo(f"The gateway cannot listen: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+async def _run(config: Path | None, demo: bool) -> None:
+    async with AsyncExitStack() as stack:
+        environ: Mapping[str, str] = os.environ
+        simulated = demo and not environ.get(CREDENTIAL_VARIABLE)
+        if simulated:
+            environ = await _simulate(stack)
+        settings = settings_or_exit(config, environ)
+        configure_logging(settings)
+        text, keys = "", ()
+        if demo:
+            text, record = _demo_key()
+            keys = (record,)
+        service = Service(settings, more_keys=keys)
+        await service.start()
+        stopping = _stop_on_signals(service)
+        _greet(service, text, simulated)
+        await stopping.wait()
+        typer.echo("Draining: no new calls; a second Ctrl-C stops at once.", err=True)
+        stopping.clear()
+        await _first(service.drain(), stopping.wait())
+        await service.stop()
+
+
+async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
+    """Start a simulated API; the environment that makes it the upstream `default`."""
+    from gateway.sim.pacing import Pacing
+    from gateway.sim.server import Simulator
+
+    simulator = Simulator(pacing=Pacing.realistic())
+    url = await simulator.start()
+    stack.push_async_callback(simulator.stop)
+    return {
+        **os.environ,
+        CREDENTIAL_VARIABLE: SIMULATED_CREDENTIAL,
+        "GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": url,
+    }
+
+
+def _demo_key() -> tuple[str, KeyRecord]:
+    return mint_key(
+        random_bytes=secrets.token_bytes(RANDOM_BYTES),
+        name="demo, until the process ends",
+        workspace=DEMO_WORKSPACE,
+        created_at=0.0,
+        created_by="gateway run --demo",
+    )
+
+
+def _stop_on_signals(service: Service) -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, service.reload_soon)
+    return stopping
+
+
+async def _first(*works: object) -> None:
+    """Until one of the works is done; the others are cancelled."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]  # type: ignore[arg-type]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+def configure_logging(settings: Settings) -> None:
+    """The process's own log, to standard error; exchanges have their log on standard output."""
+    form = (
+        "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        if settings.gateway.logging.format is LogFormat.TEXT or sys.stderr.isatty()
+        else '{"at": "%(asctime)s", "level": "%(levelname)s", "logger": "%(name)s", "message": "%(message)s"}'
+    )
+    logging.basicConfig(level=settings.gateway.logging.level.value.upper(), format=form, force=True)
+
+
+def _greet(service: Service, key: str, simulated: bool) -> None:
+    if simulated:
+        typer.echo(
+            f"No {CREDENTIAL_VARIABLE} in the environment: a simulated Claude API answers, at no cost."
+        )
+    typer.echo(f"Apps call       {service.data_url}")
+    typer.echo(f"Metrics, health {service.admin_url}/metrics, {service.admin_url}/readyz")
+    if key:
+        typer.echo(_EXAMPLE.format(url=service.data_url, key=key, model=DEMO_MODEL))
+    sys.stdout.flush()
+
+
+_EXAMPLE = """
+A key of workspace `demo`, good until this process ends:
+
+  {key}
+
+Try it:
+
+  curl {url}/v1/messages -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' \\
+    -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", "max_tokens": 100, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+
+or in Python, with the official SDK:
+
+  from anthropic import Anthropic
+  client = Anthropic(base_url="{url}", api_key="{key}")
+  question = [{{"role": "user", "content": "Hello"}}]
+  print(client.messages.create(model="{model}", max_tokens=100, messages=question))
+
+Ctrl-C drains and stops.
+"""

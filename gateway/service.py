@@ -1,0 +1,342 @@
+"""The only place that builds things: from settings to a gateway that listens, and back to nothing.
+
+What each part does is in its own module; here is only which parts there are, how they are wired, and in which
+order they start, drain and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from aiohttp import web
+
+import gateway
+from gateway.adapters.access_log import AccessLog
+from gateway.adapters.claude import ClaudeUpstream
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.key_store import MemoryKeyStore, SqliteKeyStore
+from gateway.adapters.key_store_redis import RedisKeyStore
+from gateway.adapters.ledger import Ledger
+from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.prometheus import Metrics
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.sqlite_budgets import SqliteBudgets
+from gateway.core.endpoints import Endpoint
+from gateway.core.errors import ConfigError, Draining, Overloaded, StoreUnavailable
+from gateway.core.limits import Mode, OnStoreFailure
+from gateway.core.placement import RulePolicy
+from gateway.core.principal import KeyRecord
+from gateway.core.rules import Rules
+from gateway.pipeline import Pipeline
+from gateway.ports import BudgetStore, Clock, KeyStore
+from gateway.settings.build import build_keyring, build_rules
+from gateway.settings.gateway import (
+    BUDGETS_FILE,
+    KEYS_FILE,
+    LEDGER_FILE,
+    GatewayFile,
+    LogFormat,
+    StoreKind,
+)
+from gateway.settings.load import Settings
+from gateway.settings.secrets import store_url
+from gateway.settings.watch import ConfigWatcher
+from gateway.tasks import TaskSet
+from gateway.web.admin import admin_app
+from gateway.web.dataplane import BodyLimits, DataPlane
+from gateway.web.health import Conditions
+from gateway.web.listener import Listener, ListenerLimits
+from gateway.workers.budget_gauges import read_budgets
+from gateway.workers.periodic import every
+
+log = logging.getLogger(__name__)
+
+KEYS_SECONDS = 3.0
+"""How long a revoked key may go on working on a replica."""
+CONFIG_SECONDS = 5.0
+SWEEP_SECONDS = 10.0
+GAUGES_SECONDS = 10.0
+LAG_SECONDS = 1.0
+
+
+class Service:
+    """One replica. `start`, then `drain` and `stop`; `reload` at any time between."""
+
+    def __init__(
+        self, settings: Settings, *, more_keys: Sequence[KeyRecord] = (), quiet: bool = False
+    ) -> None:
+        """`more_keys` are in force for this process only. `quiet`: no access log."""
+        self._settings = settings
+        self._more_keys = tuple(more_keys)
+        self._clock = SystemClock()
+        self._tasks = TaskSet()
+        self._loops = TaskSet()
+        self._watcher = ConfigWatcher(settings)
+        self._stored_keys: tuple[KeyRecord, ...] = ()
+        self._generation = 0
+        self._draining = False
+        self._reload_now = asyncio.Event()
+        self._quiet = quiet
+        self.rules = self._build_rules()
+        self.data_url = ""
+        self.admin_url = ""
+
+    async def start(self) -> None:
+        """Listen on both planes. Raises `ConfigError`, or OSError where an address is taken."""
+        file = self._settings.gateway
+        self.budgets = await open_budgets(file, self._settings, self._clock)
+        self._keys = open_keys(file, self._settings)
+        self.metrics = self._make_metrics(file)
+        self._ledger = Ledger(ledger_path(file))
+        self._access_log = AccessLog(human=file.logging.format is LogFormat.TEXT)
+        self._upstream = ClaudeUpstream(
+            connect_timeout_seconds=file.timeouts.upstream_connect,
+            head_timeout_seconds=file.timeouts.upstream_head,
+            idle_timeout_seconds=file.timeouts.upstream_idle,
+            send_timeout_seconds=file.timeouts.upstream_write,
+            keepalive_seconds=file.timeouts.upstream_keep_alive,
+        )
+        self.pipeline = Pipeline(
+            rules=lambda: self.rules,
+            admit=self._admit,
+            policy=RulePolicy(),
+            upstream=self._upstream,
+            budgets=self.budgets,
+            observers=[self.metrics, self._ledger, *([] if self._quiet else [self._access_log])],
+            clock=self._clock,
+            tasks=self._tasks,
+            random=random.random,
+            observer_failed=self.metrics.observer_failed,
+        )
+        await self._refresh_keys()
+        await self._listen(file)
+        self._connect_gauges()
+        self._run_loops()
+        self.metrics.config_reloaded(generation=self._generation, at=self._clock.now())
+
+    async def drain(self) -> None:
+        """Stop taking work; wait for what is open, as long as the settings allow."""
+        drain = self._settings.gateway.drain
+        self._draining = True
+        self.metrics.draining(True)
+        if self._listener.exchanges():
+            await self._clock.sleep(drain.announce)
+        self._listener.stop_accepting()
+        deadline = self._clock.monotonic() + drain.timeout
+        while self._listener.exchanges() and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.05)
+
+    async def stop(self) -> None:
+        """Cut what is still open, settle everything, write everything down."""
+        self._draining = True
+        await self._listener.close()
+        await self._tasks.drain(10.0)
+        await self._loops.drain(0.0)
+        await self._upstream.close()
+        await self._admin.cleanup()
+        await asyncio.to_thread(self._ledger.close)
+        await asyncio.to_thread(self._access_log.close)
+        await self.budgets.close()
+        await self._keys.close()
+
+    def reload_soon(self) -> None:
+        """Read the configuration anew at once, changed or not (SIGHUP)."""
+        self._reload_now.set()
+
+    # Wiring
+
+    def _make_metrics(self, file: GatewayFile) -> Metrics:
+        labels = (("workspace", file.metrics.workspace_label), ("model", file.metrics.model_label))
+        return Metrics(
+            canonical=self._canonical,
+            version=gateway.__version__,
+            drop=frozenset(name for name, wanted in labels if not wanted),
+            max_label_sets=file.metrics.max_label_sets,
+        )
+
+    def _canonical(self, model: str) -> str | None:
+        return self.rules.models.canonical(model)
+
+    async def _listen(self, file: GatewayFile) -> None:
+        def new_id() -> str:
+            return "gw_" + secrets.token_hex(12)
+
+        plane = DataPlane(
+            pipeline=self.pipeline,
+            limits=BodyLimits(
+                by_endpoint={Endpoint.BATCHES: file.sizes.batches, Endpoint.FILES: file.sizes.files},
+                otherwise=file.sizes.messages,
+                timeout_seconds=file.timeouts.client_body,
+            ),
+            clock=self._clock,
+            new_id=new_id,
+            public_url=file.listen.public_url,
+        )
+        self._listener = Listener(
+            plane.handle,
+            new_id=new_id,
+            limits=ListenerLimits(
+                head_seconds=file.timeouts.client_head,
+                idle_seconds=file.timeouts.client_keep_alive,
+                slow_client_seconds=file.timeouts.client_write,
+            ),
+        )
+        host, port = split_address(file.listen.data)
+        bound = await self._listener.start(host, port)
+        self.data_url = f"http://{_in_url(host)}:{bound}"
+        await self._listen_admin(file)
+
+    async def _listen_admin(self, file: GatewayFile) -> None:
+        conditions = Conditions(
+            started=lambda: bool(self.admin_url),
+            draining=lambda: self._draining,
+            store_needed=lambda: any(
+                limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
+                for limit in self.rules.limits.all
+            ),
+            ping_store=self.budgets.ping,
+        )
+        app = admin_app(conditions=conditions, render=self.metrics.render)
+        self._admin = web.AppRunner(app, access_log=None)
+        await self._admin.setup()
+        host, port = split_address(file.listen.admin)
+        site = web.TCPSite(self._admin, host, port)
+        await site.start()
+        bound = self._admin.addresses[0][1]
+        self.admin_url = f"http://{_in_url(host)}:{bound}"
+
+    def _connect_gauges(self) -> None:
+        status = self._ledger.status
+        self.metrics.pull("gateway_inflight_exchanges", self._listener.exchanges)
+        self.metrics.pull("gateway_ledger_backlog_entries", lambda: status().backlog)
+        self.metrics.pull("gateway_ledger_lag_seconds", lambda: status().lag_seconds)
+        self.metrics.pull("gateway_ledger_entries_total", lambda: status().stored)
+        self.metrics.pull("gateway_ledger_spilled_total", lambda: status().spilled)
+        self.metrics.pull("gateway_ledger_write_failures_total", lambda: status().write_failures)
+        self.metrics.pull("gateway_access_log_dropped_total", lambda: self._access_log.dropped)
+
+    def _admit(self) -> None:
+        """The pipeline's first question. Raises `Draining` or `Overloaded`."""
+        if self._draining:
+            raise Draining("This replica of the gateway is going away; try again, another will answer.")
+        if self._listener.exchanges() > self._settings.gateway.capacity.exchanges:
+            raise Overloaded("This replica of the gateway has as much work as it may take; try again soon.")
+
+    # What changes while it runs
+
+    def _build_rules(self) -> Rules:
+        self._generation += 1
+        keyring = build_keyring(self._watcher.settings, (*self._stored_keys, *self._more_keys))
+        return build_rules(self._watcher.settings, keyring, self._generation)
+
+    def _run_loops(self) -> None:
+        loops = [
+            (KEYS_SECONDS, self._refresh_keys, "reading keys", None),
+            (CONFIG_SECONDS, self._reload_if_changed, "reading the configuration", self._reload_now),
+            (SWEEP_SECONDS, self._sweep, "sweeping reservations", None),
+            (self.rules.lease_seconds / 3, self._renew_leases, "renewing leases", None),
+            (GAUGES_SECONDS, self._read_gauges, "reading budgets", None),
+        ]
+        for seconds, work, name, wake in loops:
+            self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
+        self._loops.spawn(self._watch_lag(), "event loop lag")
+
+    async def _refresh_keys(self) -> None:
+        try:
+            stored = await self._keys.load()
+        except StoreUnavailable as error:
+            log.warning("keys could not be read, those known stay in force: %s", error.message)
+            return
+        if stored != self._stored_keys or not self._stored_keys:
+            self._stored_keys = stored
+            keyring = build_keyring(self._watcher.settings, (*stored, *self._more_keys))
+            self.rules = replace(self.rules, keyring=keyring)
+        self.metrics.keyring(len(self.rules.keyring))
+
+    async def _reload_if_changed(self) -> None:
+        try:
+            changed = await asyncio.to_thread(self._watcher.has_changed)
+            if not changed:
+                return
+            reloaded = await asyncio.to_thread(self._watcher.reload)
+            self.rules = self._build_rules()
+        except ConfigError as error:
+            self.metrics.config_refused()
+            log.error("the new configuration cannot be used, the old one stays in force:\n%s", error)
+            return
+        self.metrics.config_reloaded(generation=self._generation, at=self._clock.now())
+        log.info("configuration %d is in force", self._generation)
+        for section in reloaded.needs_restart:
+            log.warning("gateway.yaml: %s changed, and takes effect at the next start only", section)
+
+    async def _sweep(self) -> None:
+        self.metrics.reservations_expired(await self.budgets.sweep())
+
+    async def _renew_leases(self) -> None:
+        for reservation in self.pipeline.open_reservations():
+            await self.budgets.renew(reservation.id, reservation.lease_seconds)
+
+    async def _read_gauges(self) -> None:
+        try:
+            self.metrics.budgets(await read_budgets(self.rules, self.budgets))
+            self.metrics.store_degraded(False)
+        except StoreUnavailable:
+            self.metrics.store_degraded(True)
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = self._clock.monotonic() + LAG_SECONDS
+            await self._clock.sleep(LAG_SECONDS)
+            self.metrics.event_loop_lag(max(0.0, self._clock.monotonic() - due))
+
+
+async def open_budgets(file: GatewayFile, settings: Settings, clock: Clock) -> BudgetStore:
+    """The budget store that the settings name. Raises `ConfigError`."""
+    match file.store.kind:
+        case StoreKind.REDIS:
+            url = store_url(file, settings.environ)
+            return await RedisBudgets(url, clock, prefix=file.store.prefix).open()
+        case StoreKind.SQLITE:
+            path = state_directory(file) / BUDGETS_FILE
+            return await SqliteBudgets(path, clock, file.store.synchronous.value).open()
+        case StoreKind.MEMORY:
+            return MemoryBudgets(clock)
+
+
+def open_keys(file: GatewayFile, settings: Settings) -> KeyStore:
+    """The key store that the settings name."""
+    match file.store.kind:
+        case StoreKind.REDIS:
+            return RedisKeyStore(store_url(file, settings.environ), prefix=file.store.prefix)
+        case StoreKind.SQLITE:
+            return SqliteKeyStore(state_directory(file) / KEYS_FILE)
+        case StoreKind.MEMORY:
+            return MemoryKeyStore()
+
+
+def state_directory(file: GatewayFile) -> Path:
+    """Where this replica keeps what must outlive it; made where it is missing."""
+    directory = Path(file.state.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def ledger_path(file: GatewayFile) -> Path:
+    """The embedded ledger's file."""
+    return state_directory(file) / LEDGER_FILE
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
