@@ -1,0 +1,267 @@
+/* Drives a proxy over kept-alive connections: one thread, epoll.
+ *
+ *   load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE
+ *
+ * Each connection sends the same request (HEAD_FILE: request line and headers without content-length, each line
+ * ended by CRLF, no empty line) again as soon as its answer is complete, until REQUESTS are answered. Prints one
+ * line of JSON: answers, failures, events seen, seconds, latency and event lag percentiles in microseconds.
+ * Exits with 1 where any request failed: a cut, a status other than 200, a malformed body.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEAD_BYTES 16384
+
+typedef struct {
+    int fd, used, in_body, chunked, chunk_line, trailer;
+    long long left;     /* bytes of the body or chunk that are still to come */
+    long long sent;     /* of the request */
+    long long size;     /* of the chunk whose size line is being read */
+    char last[24];      /* end of the previous read: an instant may straddle two */
+    int last_used;
+    int64_t started;
+    char head[HEAD_BYTES];
+} Conn;
+
+static char *request;
+static long long request_bytes;
+static long to_send, to_answer, answered, failed;
+static long events;
+static double *latencies;
+static float *lags;
+static long lags_room, lags_used;
+static struct sockaddr_in address;
+static int poller;
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void watch(Conn *c, int how, uint32_t what) {
+    struct epoll_event event = {.events = what, .data.ptr = c};
+    epoll_ctl(poller, how, c->fd, &event);
+}
+
+static void push(Conn *c) {
+    while (c->sent < request_bytes) {
+        ssize_t n = send(c->fd, request + c->sent, request_bytes - c->sent, MSG_NOSIGNAL);
+        if (n < 0) break;
+        c->sent += n;
+    }
+    watch(c, EPOLL_CTL_MOD, c->sent < request_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static void next_request(Conn *c) {
+    c->used = c->in_body = c->trailer = c->last_used = 0;
+    if (to_send <= 0) {
+        c->sent = request_bytes;
+        return;
+    }
+    to_send--;
+    c->sent = 0;
+    c->started = now_ns();
+    push(c);
+}
+
+static int dial(Conn *c) {
+    int one = 1;
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) return -1;
+    fcntl(c->fd, F_SETFL, O_NONBLOCK);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    watch(c, EPOLL_CTL_ADD, EPOLLIN);
+    return 0;
+}
+
+static void finished(Conn *c, int good) {
+    if (good)
+        latencies[answered++] = (now_ns() - c->started) / 1e3;
+    else
+        failed++;
+    next_request(c);
+}
+
+static void broken(Conn *c) {
+    close(c->fd);
+    if (c->sent < request_bytes || c->started) failed++;
+    c->started = 0;
+    if (to_send > 0 && dial(c) == 0) next_request(c);
+}
+
+static void note_events(Conn *c, const char *data, int n) {
+    int64_t now = now_ns();
+    char edge[64];
+    int head = n < 24 ? n : 24;
+    memcpy(edge, c->last, c->last_used);
+    memcpy(edge + c->last_used, data, head);
+    const char *texts[2] = {edge, data};
+    int sizes[2] = {c->last_used + head, n};
+    for (int k = 0; k < 2; k++) {
+        const char *p = texts[k], *end = p + sizes[k];
+        while ((p = memmem(p, end - p, "\"t=", 3)) && p + 22 <= end) {
+            int straddles = k || (p < edge + c->last_used && p + 22 > edge + c->last_used);
+            if (straddles) {
+                events++;
+                if (lags_used < lags_room) lags[lags_used++] = (now - atoll(p + 3)) / 1e3;
+            }
+            p += 22;
+        }
+    }
+    int keep = n < 21 ? n : 21;
+    c->last_used = keep;
+    memcpy(c->last, data + n - keep, keep);
+}
+
+/* Returns -1 for a malformed body; calls `finished` at its end. */
+static int take_body(Conn *c, const char *data, int n) {
+    if (n > 0) note_events(c, data, n);
+    if (!c->chunked) {
+        c->left -= n;
+        if (c->left < 0) return -1;
+        if (c->left == 0) finished(c, 1);
+        return 0;
+    }
+    for (int i = 0; i < n;) {
+        if (c->left > 0) {
+            int take = c->left < n - i ? (int)c->left : n - i;
+            c->left -= take;
+            i += take;
+            continue;
+        }
+        char byte = data[i++];
+        if (byte == '\n') {
+            if (!c->chunk_line) { /* the line end after a chunk's data */
+                if (c->trailer) {
+                    finished(c, 1);
+                    return i == n ? 0 : -1;
+                }
+                c->chunk_line = 1;
+                c->size = 0;
+            } else {
+                c->chunk_line = 0;
+                c->trailer = c->size == 0;
+                c->left = c->size;
+            }
+        } else if (byte != '\r') {
+            int digit = byte <= '9' ? byte - '0' : (byte | 32) - 'a' + 10;
+            if (!c->chunk_line || digit < 0 || digit > 15) return -1;
+            c->size = c->size * 16 + digit;
+        }
+    }
+    return 0;
+}
+
+static int take(Conn *c, char *data, int n) {
+    if (c->in_body) return take_body(c, data, n);
+    int before = c->used, room = HEAD_BYTES - 1 - before, copied = n < room ? n : room;
+    memcpy(c->head + before, data, copied);
+    c->used += copied;
+    c->head[c->used] = 0;
+    char *end = memmem(c->head, c->used, "\r\n\r\n", 4);
+    if (!end) return copied < n ? -1 : 0;
+    if (strncmp(c->head, "HTTP/1.1 200", 12)) {
+        static int shown;
+        if (!shown++) fprintf(stderr, "%.600s\n", c->head);
+        return -1;
+    }
+    int at = (int)(end + 4 - c->head) - before, rest = n - at;
+    *end = 0;
+    char *length = strcasestr(c->head, "\r\ncontent-length:");
+    c->chunked = strcasestr(c->head, "\r\ntransfer-encoding: chunked") != NULL;
+    c->chunk_line = 1;
+    c->size = 0;
+    c->left = c->chunked ? 0 : length ? atoll(length + 17) : -1;
+    c->in_body = 1;
+    if (c->left < 0) return -1;
+    return rest || c->left == 0 ? take_body(c, data + at, rest) : 0;
+}
+
+static int by_double(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static int by_float(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static char *slurp(const char *path, long *size) {
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        perror(path);
+        exit(2);
+    }
+    fseek(f, 0, SEEK_END);
+    *size = ftell(f);
+    rewind(f);
+    char *data = malloc(*size + 1);
+    if (fread(data, 1, *size, f) != (size_t)*size) exit(2);
+    fclose(f);
+    return data;
+}
+
+static void make_request(const char *head_path, const char *body_path) {
+    long head_bytes, body_bytes;
+    char *head = slurp(head_path, &head_bytes), *body = slurp(body_path, &body_bytes);
+    request = malloc(head_bytes + body_bytes + 64);
+    memcpy(request, head, head_bytes);
+    request_bytes = head_bytes + sprintf(request + head_bytes, "content-length: %ld\r\n\r\n", body_bytes);
+    memcpy(request + request_bytes, body, body_bytes);
+    request_bytes += body_bytes;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 6) return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE\n"), 2;
+    int connections = atoi(argv[2]);
+    to_send = to_answer = atol(argv[3]);
+    make_request(argv[4], argv[5]);
+    latencies = calloc(to_answer + 1, sizeof *latencies);
+    lags_room = 4000000;
+    lags = malloc(lags_room * sizeof *lags);
+    address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    poller = epoll_create1(0);
+    int64_t began = now_ns();
+    Conn *all = calloc(connections, sizeof *all);
+    for (int i = 0; i < connections; i++) {
+        if (dial(&all[i])) return perror("connect"), 1;
+        next_request(&all[i]);
+    }
+    static char buffer[262144];
+    struct epoll_event ready[512];
+    while (answered + failed < to_answer) {
+        int n = epoll_wait(poller, ready, 512, 30000);
+        if (n == 0) break; /* nothing for half a minute */
+        for (int i = 0; i < n; i++) {
+            Conn *c = ready[i].data.ptr;
+            if (ready[i].events & EPOLLOUT) push(c);
+            if (!(ready[i].events & ~EPOLLOUT)) continue;
+            ssize_t got = recv(c->fd, buffer, sizeof buffer, 0);
+            if (got < 0 && errno == EAGAIN) continue;
+            if (got <= 0 || take(c, buffer, (int)got) < 0) broken(c);
+        }
+    }
+    double seconds = (now_ns() - began) / 1e9;
+    qsort(latencies, answered, sizeof *latencies, by_double);
+    qsort(lags, lags_used, sizeof *lags, by_float);
+    printf("{\"answered\":%ld,\"failed\":%ld,\"events\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
+           "\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
+           answered, to_answer - answered, events, seconds, answered ? latencies[answered / 2] : 0,
+           answered ? latencies[answered * 99 / 100] : 0, lags_used ? lags[lags_used / 2] : 0,
+           lags_used ? lags[lags_used * 99 / 100] : 0);
+    return answered != to_answer;
+}

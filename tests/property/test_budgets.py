@@ -1,0 +1,300 @@
+"""The same histories through all three stores and a plain model of what budgets mean.
+
+The Lua scripts and `core/reservations.py` are two implementations of one thing; they are acceptable only
+because of this test. The model shares no arithmetic with either: it counts in fractions, and finds its
+windows by asking the calendar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gateway.core.bucket import Amounts, Decision, Reservation
+from gateway.core.limits import BoundLimit, Mode, Period, Unit
+from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
+from tests.support.budgets import Ground, bound, reservation, rid
+from tests.support.clock import FakeClock
+from tests.support.redis_server import RedisServer
+
+T = TypeVar("T")
+
+BERLIN = "Europe/Berlin"
+LIMITS = (
+    bound(5_000, id="month", period=Period.CALENDAR_MONTH, timezone=BERLIN),
+    bound(1_000, id="day", period=Period.CALENDAR_DAY, timezone=BERLIN),
+    bound(2_500, id="week", period=Period.CALENDAR_WEEK, mode=Mode.SHADOW),
+    bound(700, id="hour", period=Period.HOUR, burst=400),
+    bound(997, id="minute", period=Period.MINUTE, unit=Unit.INPUT_TOKENS),
+    bound(3, id="second", period=Period.SECOND, unit=Unit.REQUESTS, burst=10),
+    bound(2**52 + 1, id="huge", period=Period.HOUR, unit=Unit.OUTPUT_TOKENS),
+)
+PERIOD_MS = {Period.SECOND: 1000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
+STARTS = (
+    datetime(2027, 3, 27, 21, tzinfo=UTC),  # the clocks of Berlin go forward within hours
+    datetime(2027, 10, 30, 20, tzinfo=UTC),  # and back
+    datetime(2027, 12, 31, 21, tzinfo=UTC),
+    datetime(2028, 2, 28, 22, 59, 58, tzinfo=UTC),
+)
+
+
+class Model:
+    """Budgets as one would explain them on a whiteboard."""
+
+    def __init__(self) -> None:
+        self.windows: dict[tuple[str, str], dict[str, int]] = {}
+        self.debts: dict[str, tuple[Fraction, int]] = {}
+        self.reservations: dict[str, dict[str, Any]] = {}
+
+    def spent_and_open(self, limit: BoundLimit, now_ms: int) -> tuple[int, int]:
+        rule_ = limit.limit
+        if rule_.period.is_calendar:
+            window = self.windows.get((rule_.id, self.label(limit, now_ms)), {"spent": 0, "open": 0})
+            return window["spent"], window["open"]
+        debt, at = self.debts.get(rule_.id, (Fraction(0), now_ms))
+        left = max(Fraction(0), debt - Fraction((now_ms - at) * rule_.amount, PERIOD_MS[rule_.period]))
+        self.debts[rule_.id] = (left, now_ms)
+        return -(-left.numerator // left.denominator), 0
+
+    def label(self, limit: BoundLimit, now_ms: int) -> str:
+        local = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(limit.limit.timezone))
+        year, week, _ = local.isocalendar()
+        return {
+            Period.CALENDAR_DAY: f"{local:%Y-%m-%d}",
+            Period.CALENDAR_WEEK: f"{year}-W{week}",
+            Period.CALENDAR_MONTH: f"{local:%Y-%m}",
+        }[limit.limit.period]
+
+    def reserve(self, name: str, limits: tuple[BoundLimit, ...], amounts: Amounts, now_ms: int) -> bool:
+        for limit in limits:
+            spent, open_ = self.spent_and_open(limit, now_ms)
+            want = amounts.of(limit.limit.unit)
+            too_much = want > 0 and want > limit.limit.capacity - spent - open_
+            if too_much and limit.limit.mode is Mode.ENFORCE:
+                return False
+        taken = {}
+        for limit in limits:
+            want = amounts.of(limit.limit.unit)
+            label = self.label(limit, now_ms) if limit.limit.period.is_calendar else ""
+            taken[limit.limit.id] = (limit, label, want)
+            self.book(limit, label, now_ms, spent=0 if label else want, open_=want if label else 0)
+        self.reservations[name] = {"state": "open", "taken": taken}
+        return True
+
+    def close(self, name: str, actual: Amounts, now_ms: int) -> None:
+        held = self.reservations.get(name)
+        if held is None or held["state"] == "closed":
+            return
+        for limit, label, want in held["taken"].values():
+            cost = actual.of(limit.limit.unit)
+            if label and held["state"] == "open":
+                self.book(limit, label, now_ms, spent=cost, open_=-want)
+            else:  # a rate has counted it as spent, and so has the sweep
+                self.book(limit, label, now_ms, spent=cost - want, open_=0)
+        held["state"] = "closed"
+
+    def sweep(self, name: str, now_ms: int) -> None:
+        held = self.reservations[name]
+        for limit, label, want in held["taken"].values():
+            if label:
+                self.book(limit, label, now_ms, spent=want, open_=-want)
+        held["state"] = "swept"
+
+    def book(self, limit: BoundLimit, label: str, now_ms: int, *, spent: int, open_: int) -> None:
+        if label:
+            window = self.windows.setdefault((limit.limit.id, label), {"spent": 0, "open": 0})
+            window["spent"] += spent
+            window["open"] += open_
+            return
+        self.spent_and_open(limit, now_ms)
+        debt, at = self.debts[limit.limit.id]
+        self.debts[limit.limit.id] = (max(Fraction(0), debt + spent), at)
+
+
+class Histories(RuleBasedStateMachine):
+    redis: ClassVar[RedisServer]
+
+    @initialize(start=st.sampled_from(STARTS))
+    def begin(self, start: datetime) -> None:
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock(start.timestamp())
+        self.directory = Path(tempfile.mkdtemp())
+        kinds = ("memory", "sqlite", "redis")
+        self.grounds = [
+            Ground(kind, self.clock, self.directory, self.redis if kind == "redis" else None)
+            for kind in kinds
+        ]
+        self.stores = [self.run(ground.store()) for ground in self.grounds]
+        self.model = Model()
+        self.answers: dict[str, Decision] = {}
+        self.asked: dict[str, tuple[tuple[BoundLimit, ...], Amounts]] = {}
+        self.leases: dict[str, int] = {}
+        self.closed_at: dict[str, int] = {}
+        self.closed_early: list[str] = []
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @property
+    def now_ms(self) -> int:
+        return round(self.clock.now() * 1000)
+
+    @rule(
+        amounts=st.builds(
+            Amounts,
+            requests=st.sampled_from([1, 1, 0, 4]),
+            input_tokens=st.integers(0, 700),
+            output_tokens=st.one_of(st.just(0), st.integers(0, 2**52 + 1)),
+            nanousd=st.integers(0, 450),
+        ),
+        chosen=st.sets(st.sampled_from(range(len(LIMITS))), min_size=1),
+        lease=st.sampled_from([0.001, 5, 90, 7200, 200_000]),
+    )
+    def reserve(self, amounts: Amounts, chosen: set[int], lease: float) -> None:
+        name = f"r{len(self.asked)}"
+        limits = tuple(LIMITS[i] for i in sorted(chosen))
+        asked = Reservation(id=rid(name), limits=limits, amounts=amounts, lease_seconds=lease)
+        decisions = [self.run(store.reserve(asked)) for store in self.stores]
+
+        assert decisions[0] == decisions[1] == decisions[2]
+        assert decisions[0].allowed == self.model.reserve(name, limits, amounts, self.now_ms)
+        self.asked[name] = (limits, amounts)
+        self.answers[name] = decisions[0]
+        if decisions[0].allowed:
+            self.leases[name] = self.now_ms + round(lease * 1000)
+        else:
+            self.closed_at[name] = self.now_ms
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def reserve_again(self, data: st.DataObject) -> None:
+        known = [n for n in self.asked if self.now_ms - self.closed_at.get(n, self.now_ms) < CLOSED_KEPT_MS]
+        if known:
+            name = data.draw(st.sampled_from(known))
+            limits, amounts = self.asked[name]
+            again = Reservation(id=rid(name), limits=limits, amounts=amounts, lease_seconds=1)
+            for store in self.stores:
+                assert self.run(store.reserve(again)) == self.answers[name]
+
+    @precondition(lambda self: self.asked)
+    @rule(
+        data=st.data(),
+        actual=st.builds(
+            Amounts,
+            requests=st.integers(0, 2),
+            input_tokens=st.integers(0, 1500),
+            output_tokens=st.one_of(st.just(0), st.integers(0, 2**51)),
+            nanousd=st.integers(0, 900),
+        ),
+        release=st.booleans(),
+    )
+    def close(self, data: st.DataObject, actual: Amounts, release: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        state = self.model.reservations.get(name, {}).get("state")
+        if state == "swept" and self.now_ms - self.leases[name] >= SWEPT_KEPT_MS:
+            return  # from then on it may be forgotten
+        for store in self.stores:
+            self.run(store.release(rid(name)) if release else store.settle(rid(name), actual))
+        self.model.close(name, Amounts() if release else actual, self.now_ms)
+        self.leases.pop(name, None)
+        self.closed_at.setdefault(name, self.now_ms)
+
+    @rule(nanousd=st.integers(1, 50))
+    def close_then_reserve(self, nanousd: int) -> None:
+        name = f"early{len(self.closed_early)}"
+        self.closed_early.append(name)
+        asked = reservation(name, LIMITS[1], nanousd=nanousd)
+        for store in self.stores:
+            self.run(store.settle(rid(name), asked.amounts))
+            assert not self.run(store.reserve(asked)).allowed
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), lease=st.sampled_from([1, 4000]))
+    def renew(self, data: st.DataObject, lease: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        for store in self.stores:
+            self.run(store.renew(rid(name), lease))
+        if self.model.reservations.get(name, {}).get("state") == "open":
+            self.leases[name] = self.now_ms + lease * 1000
+
+    @rule()
+    def sweep(self) -> None:
+        due = [
+            name
+            for name, until in self.leases.items()
+            if until <= self.now_ms and self.model.reservations[name]["state"] == "open"
+        ]
+        for store in self.stores:
+            assert self.run(store.sweep()) == len(due)
+        for name in due:
+            self.model.sweep(name, self.now_ms)
+            self.closed_at[name] = self.now_ms
+
+    @rule(seconds=st.sampled_from([0.001, 0.333, 1, 7.5, 59.999, 60, 1800, 3599, 7200, 86_400, 200_000]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.grounds[2].tell_time()
+
+    @rule()
+    def time_passes_to_the_edge_of_the_hour(self) -> None:
+        self.clock.advance((3_600_000 - 1 - self.now_ms % 3_600_000) / 1000)
+        self.grounds[2].tell_time()
+
+    @invariant()
+    def available_is_capacity_less_open_less_spent(self) -> None:
+        if not hasattr(self, "stores"):
+            return
+        expected = [self.model.spent_and_open(limit, self.now_ms) for limit in LIMITS]
+        left = [
+            max(limit.limit.capacity - spent - open_, 0)
+            for limit, (spent, open_) in zip(LIMITS, expected, strict=True)
+        ]
+        verdicts = [self.run(store.peek(LIMITS)) for store in self.stores]
+        assert verdicts[0] == verdicts[1] == verdicts[2]
+        assert expected == [(v.spent, v.set_aside) for v in verdicts[0]]
+        assert left == [v.remaining for v in verdicts[0]]
+
+    def teardown(self) -> None:
+        if hasattr(self, "grounds"):
+            for ground in self.grounds:
+                self.run(ground.close())
+            self.runner.close()
+            shutil.rmtree(self.directory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        Histories.redis = server
+        yield
+
+
+def test_all_stores_and_the_model_agree_on_any_history() -> None:
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )

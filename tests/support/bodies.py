@@ -1,0 +1,363 @@
+"""Messages bodies to test with: builders of realistic ones, a corpus of every block type and of the shapes
+that clients are known to send, and hypothesis strategies for generated ones. No text of anybody's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+Json = Any
+MODEL = "claude-sonnet-5-5"
+MARK = {"type": "ephemeral"}
+HOUR_MARK = {"type": "ephemeral", "ttl": "1h"}
+
+_PROSE = (
+    "The quick brown fox jumps over the lazy dog, then reads the next file and says what it found there. "
+)
+
+
+def prose(size: int, seed: int = 0) -> str:
+    """About `size` characters of text that differs by seed."""
+    lead = f"Section {seed}. "
+    return (lead + _PROSE * (size // len(_PROSE) + 1))[:size]
+
+
+def dump(body: Json) -> bytes:
+    """Compact, as most SDKs write it."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def tool(index: int, size: int = 1_600, **more: Json) -> dict[str, Json]:
+    schema = {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string", "description": prose(max(size - 420, 10), index)},
+            "limit": {"type": "integer", "description": "How many lines to return."},
+        },
+        "required": ["path"],
+        "additionalProperties": False,
+    }
+    return {"name": f"tool_{index}", "description": prose(200, index), "input_schema": schema, **more}
+
+
+def agent_body(*, turns: int = 20, tools: int = 20, size: int = 120_000, **more: Json) -> dict[str, Json]:
+    """An agent's request in the middle of its work: tools, a system prompt, and `turns` pairs of a tool call
+    and its result after the first question. About `size` bytes."""
+    fixed = tools * 1_600 + 8_000
+    per_turn = max((size - fixed) // max(turns, 1), 300)
+    messages: list[dict[str, Json]] = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": prose(600)}, {"type": "text", "text": prose(300, 1)}],
+        }
+    ]
+    for turn in range(turns):
+        use = f"toolu_{turn:024d}"
+        messages.append(
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": prose(160, turn)},
+                    {"type": "tool_use", "id": use, "name": "tool_1", "input": {"path": f"/src/{turn}.py"}},
+                ],
+            }
+        )
+        result = json.dumps({"line\n": prose(per_turn - 500, turn), "naïve": "caf\u00e9"}, ensure_ascii=False)
+        messages.append(
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use, "content": result}]}
+        )
+    return {
+        "model": MODEL,
+        "max_tokens": 32_000,
+        "system": [{"type": "text", "text": prose(8_000)}],
+        "tools": [tool(index) for index in range(tools)],
+        "messages": messages,
+        "stream": True,
+        **more,
+    }
+
+
+def large_body(size: int = 2_000_000) -> dict[str, Json]:
+    """A long conversation with big tool results, about two megabytes."""
+    return agent_body(turns=300, tools=40, size=size)
+
+
+def claude_code_body(*, turns: int = 2, attribution: str = "1a2", mark: bool = True) -> dict[str, Json]:
+    """The shape of Claude Code 2.1.330: an attribution block first, marks of its own, a message of role
+    `system`, a deferred tool, an output_config on the newest message."""
+
+    def marked(block: dict[str, Json]) -> dict[str, Json]:
+        return {**block, "cache_control": MARK} if mark else block
+
+    header = f"x-anthropic-billing-header: cc_version=2.1.330.{attribution}; cc_entrypoint=sdk-cli;"
+    messages: list[dict[str, Json]] = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": prose(400)}, {"type": "text", "text": prose(90)}],
+        },
+        {"role": "system", "content": prose(9_200)},
+    ]
+    for turn in range(turns):
+        use = f"toolu_{turn}"
+        messages.append(
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "", "signature": "c2ln" * 40},
+                    {
+                        "type": "tool_use",
+                        "id": use,
+                        "name": "tool_1",
+                        "input": {"cache_control": {"type": "x"}},
+                    },
+                ],
+            }
+        )
+        messages.append(
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": use, "content": prose(700, turn)}],
+            }
+        )
+    last = messages[-1]
+    if isinstance(last["content"], str):
+        last["content"] = [{"type": "text", "text": last["content"]}]
+    last["content"][-1] = marked(last["content"][-1])
+    last["output_config"] = {"effort": "high"}
+    return {
+        "model": "claude-opus-5-5",
+        "messages": messages,
+        "system": [
+            {"type": "text", "text": header},
+            marked({"type": "text", "text": prose(62)}),
+            marked({"type": "text", "text": prose(7_000, 2)}),
+        ],
+        "tools": [
+            *(tool(index, 2_600) for index in range(11)),
+            {**tool(99), "name": "DeferredToolPlaceholder", "defer_loading": True},
+        ],
+        "metadata": {"user_id": '{"device_id":"d","account_uuid":"","session_id":"s"}'},
+        "max_tokens": 128_000,
+        "thinking": {"type": "adaptive", "display": "omitted"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "high"},
+        "stream": True,
+    }
+
+
+def ai_sdk_body() -> dict[str, Json]:
+    """The shape of the Vercel AI SDK: arrays everywhere, tool_choice always."""
+    return {
+        "model": MODEL,
+        "max_tokens": 4_096,
+        "system": [{"type": "text", "text": prose(6_000)}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": prose(50)}]}],
+        "tools": [tool(1, eager_input_streaming=True)],
+        "tool_choice": {"type": "auto"},
+        "stream": True,
+    }
+
+
+def llama_index_body() -> dict[str, Json]:
+    """The shape of LlamaIndex: an empty `system` string, always sent."""
+    content = [{"type": "text", "text": prose(40)}]
+    return {
+        "max_tokens": 512,
+        "messages": [{"role": "user", "content": content}],
+        "model": MODEL,
+        "stream": False,
+        "system": "",
+    }
+
+
+def instructor_body() -> dict[str, Json]:
+    """The shape of instructor: one forced tool, the answer's schema, and a single message."""
+    return {
+        "max_tokens": 1_024,
+        "messages": [{"role": "user", "content": prose(9_000)}],
+        "model": MODEL,
+        "tool_choice": {"type": "tool", "name": "tool_1"},
+        "tools": [tool(1, 900)],
+    }
+
+
+SOURCE = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8=" * 20}
+_PDF = {"type": "base64", "media_type": "application/pdf", "data": "aGVsbG8=" * 20}
+BLOCKS: Mapping[str, dict[str, Json]] = {
+    "text": {"type": "text", "text": "héllo \"quoted\" \\ and \n more"},
+    "text with citations": {"type": "text", "text": "cited", "citations": None},
+    "image": {"type": "image", "source": SOURCE},
+    "image by url": {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
+    "document": {"type": "document", "source": _PDF, "title": "t", "citations": {"enabled": True}},
+    "document of blocks": {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}]}},
+    "search_result": {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "x"}]},
+    "thinking": {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+    "redacted_thinking": {"type": "redacted_thinking", "data": "ZGF0YQ=="},
+    "tool_use": {"type": "tool_use", "id": "toolu_1", "name": "tool_1", "input": {"a": 1.0, "b": 1e3, "c": None}},
+    "tool_result": {"type": "tool_result", "tool_use_id": "toolu_1", "content": "done", "is_error": False},
+    "tool_result of blocks": {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "x"}, {"type": "image", "source": SOURCE}]},
+    "tool_result without content": {"type": "tool_result", "tool_use_id": "toolu_1"},
+    "server_tool_use": {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    "web_search_tool_result": {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "web_search_result", "url": "u", "title": "t", "encrypted_content": "e"}]},
+    "web_fetch_tool_result": {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1", "content": {"type": "web_fetch_result", "url": "u", "content": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "d"}}}},
+    "code_execution_tool_result": {"type": "code_execution_tool_result", "tool_use_id": "s", "content": {"type": "code_execution_result", "stdout": "", "stderr": "", "return_code": 0, "content": []}},
+    "bash_code_execution_tool_result": {"type": "bash_code_execution_tool_result", "tool_use_id": "s", "content": {"type": "bash_code_execution_result", "stdout": "", "stderr": "", "return_code": 0, "content": []}},
+    "text_editor_code_execution_tool_result": {"type": "text_editor_code_execution_tool_result", "tool_use_id": "s", "content": {"type": "text_editor_code_execution_create_result", "is_file_update": False}},
+    "tool_search_tool_result": {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"type": "tool_search_tool_search_result", "tool_references": [{"type": "tool_reference", "tool_name": "tool_1"}]}},
+    "container_upload": {"type": "container_upload", "file_id": "file_1"},
+    "mcp_tool_use": {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "n", "server_name": "s", "input": {}},
+    "mcp_tool_result": {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": [{"type": "text", "text": "x"}]},
+    "compaction": {"type": "compaction", "content": "summary"},
+    "a type of next year": {"type": "hologram", "depth": 3},
+    "no type": {"text": "x"},
+    "empty text": {"type": "text", "text": ""},
+    "blank text": {"type": "text", "text": " \n\t "},
+    "empty object": {},
+}  # fmt: skip
+
+TOOLS: Mapping[str, dict[str, Json]] = {
+    "client": tool(1, 500),
+    "custom": {**tool(2, 500), "type": "custom"},
+    "bash": {"type": "bash_20250124", "name": "bash"},
+    "text_editor": {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+    "memory": {"type": "memory_20250818", "name": "memory"},
+    "computer toolset": {"type": "computer_toolset_20260801", "configs": {"click": {"enabled": True}}},
+    "web_search": {"type": "web_search_20260318", "name": "web_search", "max_uses": 3},
+    "code_execution": {"type": "code_execution_20260521", "name": "code_execution"},
+    "tool_search": {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
+    "mcp_toolset": {"type": "mcp_toolset", "mcp_server_name": "s"},
+    "deferred": {**tool(3, 500), "defer_loading": True},
+    "not deferred": {**tool(4, 500), "defer_loading": False},
+    "a type of next year": {"type": "hologram_20270101", "name": "hologram"},
+}
+
+
+def corpus() -> dict[str, dict[str, Json]]:
+    """Bodies by name: every block and tool type in its place, and the shapes of known clients."""
+    bodies = {
+        "agent": agent_body(turns=5, tools=4, size=20_000),
+        "claude code": claude_code_body(),
+        "claude code without marks": claude_code_body(mark=False),
+        "claude code, first turn": claude_code_body(turns=0),
+        "ai sdk": ai_sdk_body(),
+        "llama index": llama_index_body(),
+        "instructor": instructor_body(),
+        "count_tokens": {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "system": prose(9_000)},
+        "string system": {"model": MODEL, "max_tokens": 9, "system": prose(9_000), "messages": [{"role": "user", "content": "hi"}]},
+        "messages first": {"messages": agent_body(size=20_000)["messages"], "tools": [tool(1)], "system": prose(5_000), "max_tokens": 5, "model": MODEL},
+        "thread begun": agent_body(turns=1, size=40_000, thread={"type": "create"}),
+        "thread continued": {"model": MODEL, "max_tokens": 5, "thread": {"type": "continue", "previous_message_id": "msg_1"}, "messages": [{"role": "user", "content": prose(9_000)}]},
+        "warm-up": {"model": MODEL, "max_tokens": 0, "system": prose(9_000), "messages": [{"role": "user", "content": "warmup"}]},
+    }  # fmt: skip
+    question = {"role": "user", "content": [{"type": "text", "text": prose(9_000)}]}
+    answer = {"role": "assistant", "content": prose(30)}
+    for name, block in BLOCKS.items():
+        bodies[f"block: {name}"] = {
+            "model": MODEL,
+            "max_tokens": 5,
+            "messages": [question, answer, {"role": "user", "content": [block]}],
+        }
+    for name, entry in TOOLS.items():
+        bodies[f"tool: {name}"] = {
+            "model": MODEL,
+            "max_tokens": 5,
+            "tools": [tool(0, 9_000), entry],
+            "messages": [question],
+        }
+    return bodies
+
+
+def spaced(body: Json) -> bytes:
+    """As `json.dumps` writes by default."""
+    return json.dumps(body).encode()
+
+
+def pretty(body: Json) -> bytes:
+    return json.dumps(body, indent="\t", ensure_ascii=False).replace(":", " \r\n:", 3).encode()
+
+
+def escaped(body: Json) -> bytes:
+    """Compact, with every letter of every key spelled as an escape."""
+
+    def write(value: Json) -> str:
+        if isinstance(value, dict):
+            keys = ("".join(f"\\u{ord(char):04X}" for char in key) for key in value)
+            return (
+                "{" + ",".join(f'"{k}":{write(v)}' for k, v in zip(keys, value.values(), strict=True)) + "}"
+            )
+        if isinstance(value, list):
+            return "[" + ",".join(map(write, value)) + "]"
+        return json.dumps(value)
+
+    return write(body).encode()
+
+
+WRITERS: tuple[Callable[[Json], bytes], ...] = (dump, spaced, pretty, escaped)
+
+
+# Generated bodies.
+
+_texts = st.text(alphabet=st.sampled_from('ab é"\\\n\t\u2028𝄞{}[]:,'), max_size=12) | st.sampled_from(
+    ["cache_control", '"cache_control"', "x" * 5_000, "", " ", "type"]
+)
+_numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
+_data = st.recursive(
+    _numbers | _texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=6,
+)
+_controls = st.sampled_from([None, MARK, HOUR_MARK, {"type": "ephemeral", "ttl": "5m"}])
+_text_blocks = st.builds(lambda text: {"type": "text", "text": text}, _texts)
+_tool_results = st.builds(
+    lambda content: {"type": "tool_result", "tool_use_id": "t", "content": content},
+    _texts | st.lists(_text_blocks, max_size=3),
+)
+_content_blocks = (
+    _text_blocks
+    | _tool_results
+    | st.sampled_from(list(BLOCKS.values()))
+    | st.builds(lambda data: {"type": "tool_use", "id": "t", "name": "n", "input": data}, _data)
+    | st.builds(lambda data, kind: {"type": kind, "more": data}, _data, _texts)
+)
+
+
+@st.composite
+def _marked(draw: st.DrawFn, blocks: st.SearchStrategy[dict[str, Json]], chance: int) -> dict[str, Json]:
+    block = draw(blocks)
+    if not chance or draw(st.integers(0, chance)) or block.get("type") in (None, "thinking"):
+        return block
+    items = list(block.items())
+    items.insert(draw(st.integers(0, len(items))), ("cache_control", draw(_controls)))
+    return dict(items)
+
+
+@st.composite
+def bodies(draw: st.DrawFn, *, marks: bool = True) -> dict[str, Json]:
+    """Bodies of the right outer shape with anything inside, fields in any order, here and there a mark."""
+    chance = 12 if marks else 0
+    content = _texts | st.lists(_marked(_content_blocks, chance), max_size=5)
+    message = st.builds(
+        lambda role, content, more: {"role": role, "content": content, **more},
+        st.sampled_from(["user", "assistant", "user", "assistant", "system"]),
+        content,
+        st.sampled_from([{}, {}, {}, {"output_config": {"effort": "low"}}, {"id": "m"}]),
+    )
+    fields: dict[str, Json] = {
+        "model": MODEL,
+        "max_tokens": draw(st.sampled_from([0, 1, 4096, 1.0])),
+        "messages": draw(st.lists(message, max_size=8)),
+    }
+    if draw(st.booleans()):
+        fields["system"] = draw(_texts | st.lists(_marked(_text_blocks, chance), max_size=3))
+    if draw(st.booleans()):
+        fields["tools"] = draw(st.lists(_marked(st.sampled_from(list(TOOLS.values())), chance), max_size=4))
+    if draw(st.integers(0, 4)) == 0:
+        fields["tool_choice"] = {"type": draw(st.sampled_from(["auto", "any", "none"]))}
+    if marks and draw(st.integers(0, 9)) == 0:
+        fields["cache_control"] = draw(_controls)
+    if draw(st.integers(0, 3)) == 0:
+        fields[draw(_texts)] = draw(_data)
+    return {key: fields[key] for key in draw(st.permutations(list(fields)))}

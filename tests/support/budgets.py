@@ -1,0 +1,101 @@
+"""Budget stores under test, each with a clock that the test moves, and short ways to say limits and
+reservations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.sqlite_budgets import SqliteBudgets
+from gateway.core.bucket import Amounts, Reservation
+from gateway.core.ids import KeyId, ReservationId, WorkspaceId
+from gateway.core.limits import BoundLimit, Limit, Limits, Period, Scope, Unit
+from gateway.core.principal import Principal
+from gateway.ports import BudgetStore
+from tests.support.clock import FakeClock
+from tests.support.redis_server import RedisServer
+
+CLOCK_IN_A_KEY = """
+local function now_ms()
+  return tonumber(redis.call('GET', '%s'))
+end
+"""
+
+
+@dataclass
+class Ground:
+    """One store, its time, and more objects on the same state where a kind has such."""
+
+    kind: str
+    clock: FakeClock
+    directory: Path
+    redis: RedisServer | None = None
+    prefix: str = field(default_factory=lambda: f"t{uuid4().hex}")
+    _opened: list[BudgetStore] = field(default_factory=list)
+
+    async def store(self) -> BudgetStore:
+        """A store object; each call gives another on the same state (memory has but one)."""
+        made: BudgetStore
+        if self.kind == "memory":
+            made = self._opened[0] if self._opened else MemoryBudgets(self.clock)
+        elif self.kind == "sqlite":
+            made = await SqliteBudgets(self.directory / f"{self.prefix}.db", self.clock).open()
+        else:
+            assert self.redis is not None
+            source = CLOCK_IN_A_KEY % f"{{{self.prefix}}}:now"
+            timed = type("TimedRedisBudgets", (RedisBudgets,), {"clock_source": source})
+            self.tell_time()
+            made = await timed(self.redis.url, self.clock, self.prefix).open()
+        self._opened.append(made)
+        return made
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.tell_time()
+
+    def tell_time(self) -> None:
+        if self.redis is not None:
+            now_ms = round(self.clock.now() * 1000)
+            assert self.redis.command("SET", f"{{{self.prefix}}}:now", str(now_ms)) == b"+OK\r\n"
+
+    async def close(self) -> None:
+        for store in self._opened:
+            await store.close()
+
+
+def bound(
+    amount: int,
+    *,
+    id: str = "limit",
+    unit: Unit = Unit.NANOUSD,
+    period: Period = Period.CALENDAR_DAY,
+    **rest: Any,
+) -> BoundLimit:
+    """One limit of an organisation, bound."""
+    limit = Limit(id=id, scope=Scope.ORGANISATION, unit=unit, amount=amount, period=period, **rest)
+    principal = Principal(workspace=WorkspaceId("w"), key_id=KeyId("k"), key_name="k", organisation="org")
+    (only,) = Limits((limit,)).binding(principal, "claude-model")
+    return only
+
+
+def reservation(
+    id: str, *limits: BoundLimit, nanousd: int = 0, lease_seconds: float = 60, **amounts: int
+) -> Reservation:
+    return Reservation(
+        id=ReservationId(id),
+        limits=limits,
+        amounts=Amounts(nanousd=nanousd, **amounts),
+        lease_seconds=lease_seconds,
+    )
+
+
+def rid(name: str) -> ReservationId:
+    return ReservationId(name)
+
+
+def usd(nanousd: int) -> Amounts:
+    return Amounts(nanousd=nanousd)
