@@ -1,0 +1,62 @@
+"""Routing by method and path."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.endpoints import Endpoint, route
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "endpoint"),
+    [
+        ("POST", "/v1/messages", Endpoint.MESSAGES),
+        ("POST", "/v1/messages?beta=true", Endpoint.MESSAGES),
+        ("POST", "/v1/messages/count_tokens?beta=true", Endpoint.COUNT_TOKENS),
+        ("GET", "/v1/models?limit=1000", Endpoint.MODELS),
+        ("GET", "/v1/models/claude-opus-5", Endpoint.MODELS),
+        ("POST", "/v1/messages/batches", Endpoint.BATCHES),
+        ("DELETE", "/v1/messages/batches/b1", Endpoint.BATCHES),
+        ("GET", "/v1/messages/batches/b1/results", Endpoint.BATCH_RESULTS),
+        ("POST", "/v1/files", Endpoint.FILES),
+        ("GET", "/v1/files/f1/content", Endpoint.FILES),
+        ("POST", "/v1/skills", Endpoint.OTHER),
+        ("GET", "/v1/messages", Endpoint.OTHER),
+        ("HEAD", "/", Endpoint.PROBE),
+        ("HEAD", "/api/hello", Endpoint.PROBE),
+        ("OPTIONS", "/v1/messages", Endpoint.PROBE),
+        ("POST", "/messages", Endpoint.UNKNOWN),
+        ("GET", "/metrics", Endpoint.UNKNOWN),
+        ("POST", "/v1", Endpoint.UNKNOWN),
+    ],
+)
+def test_routes_on_method_and_path_alone(method: str, target: str, endpoint: Endpoint) -> None:
+    assert route(method, target) is endpoint
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/organizations",
+        "/v1/organizations/users?limit=1",
+        "/v1/ORGANIZATIONS/users",
+        "/v1//organizations/users",
+        "/v1/./organizations",
+        "/v1/files/../organizations/api_keys",
+        "/v1/%6frganizations",
+        "/v1/%256frganizations",
+        "/v1/files/%2e%2e/organizations",
+        "/v1/organizations%2fusers",
+        "/v1\\organizations",
+        "/v1/organizations;x=1/users",
+        "/v1/oauth/token",
+    ],
+)
+def test_closes_administration_in_every_spelling(target: str) -> None:
+    """An upstream may normalise what we would not: the gateway's own credential must not serve these."""
+    for method in ("GET", "POST", "DELETE"):
+        assert route(method, target) is Endpoint.CLOSED
+
+
+def test_keeps_neighbours_of_closed_paths_open() -> None:
+    assert route("GET", "/v1/organizations_of_ours") is Endpoint.OTHER

@@ -1,0 +1,54 @@
+"""Endpoints and models that a workspace may use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.core.endpoints import Endpoint
+from gateway.core.errors import Forbidden, NotFound
+from gateway.core.ids import WorkspaceId
+from gateway.core.permission import allows, permit_endpoint, permit_model
+from gateway.core.rules import UnknownModels, Workspace
+from tests.support.fakes import make_rules
+
+ANY = Workspace(id=WorkspaceId("w"), organisation="o", upstream="u")
+HAIKU = replace(ANY, models=("claude-haiku-*",))
+
+
+def test_an_empty_list_allows_every_model() -> None:
+    assert allows(ANY, "claude-next")
+
+
+def test_globs_decide_and_case_matters() -> None:
+    assert allows(HAIKU, "claude-haiku-5-5")
+    assert not allows(HAIKU, "claude-opus-5")
+    assert not allows(HAIKU, "Claude-Haiku-5-5")
+
+
+def test_the_refusal_names_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(Forbidden, match="claude-haiku-\\*"):
+        permit_model("claude-opus-5", HAIKU, make_rules(tmp_path, {}))
+
+
+def test_unknown_models_pass_unless_the_configuration_refuses_them(tmp_path: Path) -> None:
+    rules = make_rules(tmp_path, {})
+    permit_model("claude-next-9", ANY, rules)
+
+    with pytest.raises(Forbidden, match="no price"):
+        permit_model("claude-next-9", ANY, replace(rules, unknown_models=UnknownModels.REFUSE))
+
+
+def test_a_model_that_is_not_allowed_is_not_there() -> None:
+    permit_endpoint(Endpoint.MODELS, "/v1/models/claude-haiku-5-5", HAIKU)
+    permit_endpoint(Endpoint.MODELS, "/v1/models?limit=1", HAIKU)
+
+    with pytest.raises(NotFound):
+        permit_endpoint(Endpoint.MODELS, "/v1/models/claude-opus-5", HAIKU)
+
+
+def test_a_path_without_v1_is_told_about_the_base_url() -> None:
+    with pytest.raises(NotFound, match="/v1"):
+        permit_endpoint(Endpoint.UNKNOWN, "/messages", ANY)

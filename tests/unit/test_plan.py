@@ -1,0 +1,70 @@
+"""The plan for one body: what goes upstream, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.core.errors import BadRequest
+from gateway.core.ids import WorkspaceId
+from gateway.core.placement import RulePolicy
+from gateway.core.plan import Plan, estimate_plan, plan_call
+from gateway.core.rules import EstimateMode, PlacementMode
+from tests.support.fakes import a_body, make_rules
+
+
+def plan(
+    tmp_path: Path, mode: PlacementMode = PlacementMode.ON, body: bytes | None = None, wanted: bool = True
+) -> Plan:
+    rules = make_rules(tmp_path, {})
+    workspace = replace(rules.workspaces[WorkspaceId("demo")], placement=mode)
+    data = body if body is not None else json.dumps(a_body()).encode()
+    return plan_call(data, rules=rules, workspace=workspace, policy=RulePolicy(), headers=(), wanted=wanted)
+
+
+def test_shadow_decides_and_sends_the_same_bytes(tmp_path: Path) -> None:
+    shadowed = plan(tmp_path, PlacementMode.SHADOW)
+
+    assert shadowed.placement.breakpoints
+    assert shadowed.pieces == (shadowed.prompt.body,)
+
+
+@pytest.mark.parametrize("mode", [PlacementMode.OFF, PlacementMode.ON])
+def test_off_decides_nothing(mode: PlacementMode, tmp_path: Path) -> None:
+    off = plan(tmp_path, mode, wanted=mode is PlacementMode.OFF)
+
+    assert not off.placement.breakpoints
+    assert off.pieces[0] is off.prompt.body
+
+
+def test_on_applies_what_was_decided(tmp_path: Path) -> None:
+    placed = plan(tmp_path)
+
+    assert b"".join(placed.pieces).count(b'"cache_control"') == len(placed.placement.breakpoints) > 0
+
+
+def test_a_body_that_cannot_be_read_is_the_clients_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest):
+        plan(tmp_path, body=b"{")
+
+
+def test_knows_a_call_that_continues_a_thread(tmp_path: Path) -> None:
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+
+    assert plan(tmp_path, body=json.dumps(a_body(thread=thread)).encode()).continues_thread
+    assert not plan(tmp_path, body=json.dumps(a_body(thread={"type": "create"})).encode()).continues_thread
+    assert not plan(tmp_path).continues_thread
+
+
+def test_strict_estimates_are_never_below_typical_ones(tmp_path: Path) -> None:
+    rules = make_rules(tmp_path, {})
+    workspace = rules.workspaces[WorkspaceId("demo")]
+    typical, strict = (
+        estimate_plan(plan(tmp_path), rules=rules, workspace=replace(workspace, estimate=mode), at=1.8e9)
+        for mode in (EstimateMode.ESTIMATE, EstimateMode.STRICT)
+    )
+
+    assert strict.amounts.nanousd > typical.amounts.nanousd > 0

@@ -1,0 +1,84 @@
+"""Usage, cost and basis of a finished exchange."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.core.bucket import Amounts
+from gateway.core.estimate import Estimate
+from gateway.core.exchange import Basis, Closing
+from gateway.core.settlement import Settlement, settle_exchange
+from gateway.core.usage import Report, Usage
+from tests.support.fakes import MODEL, make_rules
+
+ESTIMATED = Usage(uncached_input_tokens=1_000, output_tokens=500)
+ESTIMATE = Estimate(amounts=Amounts(requests=1, input_tokens=1_000), usage=ESTIMATED, bounded=True)
+REPORTED = Usage(uncached_input_tokens=10, cache_read_tokens=90, cache_write_5m_tokens=5, output_tokens=7)
+
+
+def settle(
+    tmp_path: Path,
+    *,
+    closing: Closing = Closing.SETTLE,
+    basis: Basis = Basis.REPORTED,
+    report: Report | None = None,
+) -> Settlement:
+    rules = make_rules(tmp_path, {})
+    return settle_exchange(
+        closing=closing,
+        basis=basis,
+        report=report,
+        estimate=ESTIMATE,
+        facts=rules.models.facts(MODEL),
+        model=MODEL,
+        prices=rules.prices,
+        at=1_795_000_000.0,
+    )
+
+
+def test_settles_on_what_was_reported(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(usage=REPORTED, complete=True))
+
+    assert (settled.usage, settled.basis) == (REPORTED, Basis.REPORTED)
+    assert settled.amounts.requests == 1
+    assert settled.cost is not None
+    assert settled.amounts.nanousd == settled.cost.total_nanousd
+
+
+def test_trap_64_reads_do_not_count_as_input_tokens(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(usage=REPORTED, complete=True))
+
+    assert settled.amounts.input_tokens == 10 + 5
+
+
+def test_a_complete_answer_without_usage_is_settled_on_the_estimate(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(complete=True))
+
+    assert (settled.usage, settled.basis) == (ESTIMATED, Basis.ESTIMATED)
+
+
+def test_a_report_that_is_not_complete_is_partial(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(usage=REPORTED))
+
+    assert settled.basis is Basis.PARTIAL
+
+
+def test_trap_41_an_abort_is_booked_at_least_at_the_text_that_was_seen(tmp_path: Path) -> None:
+    report = Report(usage=REPORTED, output_text_bytes=10_000)
+    settled = settle(tmp_path, basis=Basis.PARTIAL, report=report)
+
+    assert settled.usage is not None
+    assert settled.usage.output_tokens > 1_000
+
+
+def test_what_was_released_costs_nothing(tmp_path: Path) -> None:
+    settled = settle(tmp_path, closing=Closing.RELEASE, report=Report(usage=REPORTED))
+
+    assert settled == Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
+
+
+def test_trap_55_amounts_are_the_sum_over_iterations(tmp_path: Path) -> None:
+    looped = Usage(uncached_input_tokens=1, output_tokens=1, iterations=(REPORTED, REPORTED))
+    settled = settle(tmp_path, report=Report(usage=looped, complete=True))
+
+    assert (settled.amounts.input_tokens, settled.amounts.output_tokens) == (30, 14)
