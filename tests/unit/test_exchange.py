@@ -6,8 +6,19 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.bucket import Amounts, Reservation
+from gateway.core.errors import (
+    BadRequest,
+    ClientGone,
+    Draining,
+    StoreUnavailable,
+    UpstreamCut,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from gateway.core.exchange import TRANSITIONS, Basis, Closing, Event, Exchange, State, Step
 from gateway.core.ids import ReservationId
 from gateway.core.pricing import Cost
@@ -107,6 +118,75 @@ def test_an_impossible_event_is_a_broken_invariant_and_changes_nothing() -> None
         exchange.apply(Event.RESPONSE_ENDED)
     assert exchange.state is State.RECEIVED
     assert not exchange.over
+
+
+NOT_SENT = UpstreamUnreachable("no connection", request_sent=False)
+SENT = UpstreamTimeout("silent", request_sent=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "maybe_billed", "error", "end", "closing"),
+    [
+        (State.RECEIVED, 0, False, BadRequest("no"), State.REFUSED, Closing.RELEASE),
+        (State.RECEIVED, 0, False, StoreUnavailable("away"), State.REFUSED, Closing.RELEASE),
+        (State.RECEIVED, 0, False, ClientGone(), State.CUT_BY_CLIENT, Closing.RELEASE),
+        (State.ADMITTED, 0, False, NOT_SENT, State.FAILED, Closing.RELEASE),
+        (State.ADMITTED, 0, True, NOT_SENT, State.FAILED, Closing.SETTLE),
+        (State.ADMITTED, 0, True, SENT, State.FAILED, Closing.SETTLE),
+        (State.ADMITTED, 0, False, Draining("going"), State.REFUSED, Closing.RELEASE),
+        (State.ADMITTED, 0, True, BadRequest("body"), State.FAILED, Closing.SETTLE),
+        (State.ADMITTED, 0, False, ClientGone(), State.CUT_BY_CLIENT, Closing.SETTLE),
+        (State.ADMITTED, 0, False, ZeroDivisionError(), State.FAILED, Closing.SETTLE),
+        (State.RELAYING, 200, False, ClientGone(), State.CUT_BY_CLIENT, Closing.SETTLE),
+        (State.RELAYING, 200, False, GeneratorExit(), State.CUT_BY_CLIENT, Closing.SETTLE),
+        (State.RELAYING, 200, False, UpstreamCut("cut"), State.CUT_BY_UPSTREAM, Closing.SETTLE),
+        (State.RELAYING, 529, False, ClientGone(), State.ANSWERED, Closing.RELEASE),
+    ],
+)
+def test_what_ends_an_exchange_early_is_settled_where_it_may_have_cost(
+    state: State, status: int, maybe_billed: bool, error: BaseException, end: State, closing: Closing
+) -> None:
+    exchange = _an_exchange(state)
+    exchange.status, exchange.maybe_billed = status, maybe_billed
+    exchange.interrupted(error)
+
+    assert (exchange.state, exchange.closing) == (end, closing)
+
+
+@given(
+    state=st.sampled_from(sorted(OPEN_STATES)),
+    status=st.sampled_from([200, 400, 529]),
+    maybe_billed=st.booleans(),
+    errors=st.lists(
+        st.sampled_from([BadRequest("no"), ClientGone(), NOT_SENT, SENT, UpstreamCut("cut"), ValueError()]),
+        min_size=1,
+    ),
+)
+def test_whatever_goes_wrong_first_ends_it_and_nothing_later_changes_that(
+    state: State, status: int, maybe_billed: bool, errors: list[BaseException]
+) -> None:
+    exchange = _an_exchange(state)
+    exchange.status, exchange.maybe_billed = status, maybe_billed
+    exchange.interrupted(errors[0])
+    ended = (exchange.state, exchange.closing, exchange.basis, exchange.error_code)
+    for error in errors[1:]:
+        exchange.interrupted(error)
+
+    assert exchange.over
+    assert exchange.closing in (Closing.RELEASE, Closing.SETTLE)
+    assert ended == (exchange.state, exchange.closing, exchange.basis, exchange.error_code)
+    if state is State.ADMITTED and maybe_billed:
+        assert exchange.closing is Closing.SETTLE
+
+
+def test_errors_are_recorded_by_their_code_and_a_client_that_left_by_none() -> None:
+    codes = {}
+    for error in (BadRequest("no"), RuntimeError("a bug"), ClientGone()):
+        exchange = _an_exchange()
+        exchange.interrupted(error)
+        codes[type(error).__name__] = exchange.record(51.0).error_code
+
+    assert codes == {"BadRequest": "bad_request", "RuntimeError": "internal_error", "ClientGone": None}
 
 
 def test_the_record_counts_as_overrun_what_exceeds_the_reservation() -> None:

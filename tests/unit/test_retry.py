@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.errors import UpstreamCut, UpstreamFailure, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.retry import (
     MAX_ATTEMPTS,
     MAX_DELAY_SECONDS,
     Failure,
     RetryBudget,
     RetryDecision,
+    failure_of,
     plan_retry,
 )
 
@@ -65,6 +67,23 @@ def test_never_repeats_the_continuation_of_a_thread() -> None:
 def test_gives_up_after_the_last_attempt() -> None:
     assert _decide(attempts=MAX_ATTEMPTS - 1).again
     assert not _decide(attempts=MAX_ATTEMPTS).again
+    assert not _decide(attempts=1, most_attempts=1).again
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (UpstreamUnreachable("no connection", request_sent=False), Failure.NOT_SENT),
+        (UpstreamTimeout("no connection in time", request_sent=False), Failure.NOT_SENT),
+        (UpstreamUnreachable("reset", request_sent=True), Failure.BROKE),
+        (UpstreamTimeout("silent", request_sent=True), Failure.SILENT),
+        (UpstreamCut("cut"), Failure.BROKE),
+    ],
+)
+def test_failures_are_told_apart_by_whether_upstream_may_be_at_work(
+    error: UpstreamFailure, failure: Failure
+) -> None:
+    assert failure_of(error) is failure
 
 
 @given(attempts=st.integers(1, MAX_ATTEMPTS - 1), randomness=st.floats(0, 1, exclude_max=True))

@@ -23,7 +23,9 @@ def test_the_shipped_gateway_file_holds_every_setting_at_its_default() -> None:
     assert _paths(_as_written(GatewayFile())) == _paths(written)
 
 
-@pytest.mark.parametrize("directory", [CONFIG, *sorted((CONFIG / "examples").iterdir())], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "directory", [CONFIG, *sorted((CONFIG / "examples").iterdir())], ids=lambda p: p.name
+)
 def test_every_sample_loads(directory: Path) -> None:
     settings = load_settings(directory, {})
 

@@ -1,0 +1,146 @@
+"""Arithmetic of buckets: exact, and the same however often one looks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.bucket import (
+    MORE_THAN_ANY,
+    Amounts,
+    Level,
+    Standing,
+    Verdict,
+    decide,
+    drained,
+    fits,
+    saturated,
+    spend,
+    stricter,
+)
+from gateway.core.limits import Mode, Period, Unit
+from gateway.core.windows import Window
+from tests.support.budgets import bound
+
+
+@given(
+    spent=st.integers(0, MORE_THAN_ANY),
+    rate=st.integers(1, MORE_THAN_ANY - 1),
+    period_ms=st.sampled_from([1_000, 60_000, 3_600_000]),
+    steps=st.lists(st.integers(0, 10**7), max_size=20),
+)
+def test_looking_often_drains_exactly_what_looking_once_does(
+    spent: int, rate: int, period_ms: int, steps: list[int]
+) -> None:
+    level = Level(spent=spent)
+    now_ms = 0
+    for step in steps:
+        now_ms += step
+        level = drained(level, rate, period_ms, now_ms)
+    once = drained(Level(spent=spent), rate, period_ms, now_ms)
+
+    assert (once.spent, once.fraction) == (level.spent, level.fraction)
+    left = max(Fraction(0), spent - Fraction(now_ms * rate, period_ms))
+    assert level.spent == -(-left.numerator // left.denominator)
+
+
+def test_a_clock_that_goes_back_drains_nothing_and_is_waited_for() -> None:
+    level = drained(Level(spent=60, at_ms=30_000), 60, 60_000, 10_000)
+
+    assert level == Level(spent=60, at_ms=30_000)
+    assert drained(Level(at_ms=30_000), 60, 60_000, 10_000).at_ms == 30_000
+
+
+def test_getting_back_stops_at_an_empty_bucket() -> None:
+    assert spend(Level(spent=5, fraction=3, at_ms=7), -9) == Level(at_ms=7)
+    assert spend(Level(spent=5, fraction=3, at_ms=7), 4) == Level(spent=9, fraction=3, at_ms=7)
+
+
+def test_counts_stop_where_every_store_still_counts_exactly() -> None:
+    assert saturated(10**30) == MORE_THAN_ANY == 2**53 - 1
+    assert saturated(-1) == 0
+    assert Amounts(nanousd=10**30).of(Unit.NANOUSD) == MORE_THAN_ANY
+
+
+def test_negative_amounts_are_a_broken_invariant() -> None:
+    with pytest.raises(AssertionError):
+        Amounts(nanousd=-1).of(Unit.NANOUSD)
+
+
+@pytest.mark.parametrize(
+    ("level", "amount", "expected"),
+    [
+        (Level(spent=40, set_aside=30), 30, True),
+        (Level(spent=40, set_aside=30), 31, False),
+        (Level(spent=130), 1, False),
+        (Level(spent=130), 0, True),
+    ],
+)
+def test_what_fits_is_what_is_neither_spent_nor_set_aside(level: Level, amount: int, expected: bool) -> None:
+    assert fits(level, 100, amount) is expected
+
+
+def a_verdict(
+    allowed: bool, *, retry: float | None = 0.0, remaining: int = 0, amount: int = 100, id: str = "x"
+) -> Verdict:
+    return Verdict(
+        bound=bound(amount, id=id),
+        allowed=allowed,
+        remaining=remaining,
+        retry_after_seconds=retry,
+        reset_at=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("strict", "lenient"),
+    [
+        (a_verdict(False, retry=1), a_verdict(True)),
+        (a_verdict(False, retry=None), a_verdict(False, retry=9e9)),
+        (a_verdict(False, retry=9), a_verdict(False, retry=8)),
+        (a_verdict(True, remaining=9, amount=100), a_verdict(True, remaining=1, amount=10)),
+        (a_verdict(True, remaining=0, amount=0), a_verdict(True, remaining=1, amount=10)),
+    ],
+)
+def test_the_stricter_verdict_wins_in_either_order(strict: Verdict, lenient: Verdict) -> None:
+    assert stricter(strict, lenient) is strict
+    assert stricter(lenient, strict) is strict
+
+
+def test_of_equally_strict_verdicts_the_first_is_kept() -> None:
+    first, second = a_verdict(True, id="first"), a_verdict(True, id="second")
+
+    assert stricter(first, second) is first
+
+
+def test_a_decision_of_no_limits_allows() -> None:
+    assert decide((), Amounts(nanousd=5), (), 0).allowed
+
+
+def test_remaining_and_reset_count_what_was_just_taken() -> None:
+    rate = bound(60, period=Period.MINUTE)
+    decision = decide([rate], Amounts(nanousd=30), [Standing(Level(at_ms=5_000))], 5_000)
+
+    assert decision.binding is not None
+    assert (decision.binding.remaining, decision.binding.reset_at) == (30, 35.0)
+
+
+def test_a_wait_is_rounded_up_and_knows_of_fractions() -> None:
+    rate = bound(7, period=Period.SECOND)
+    full = Standing(Level(spent=7, fraction=999))
+    verdict = decide([rate], Amounts(nanousd=1), [full], 0).verdicts[0]
+
+    assert verdict.retry_after_seconds == 0.001
+
+
+def test_only_shadow_limits_leave_nothing_binding() -> None:
+    shadow = bound(10, mode=Mode.SHADOW)
+    window = Window("2026-11-01", 0, 1000)
+    decision = decide([shadow], Amounts(nanousd=11), [Standing(Level(), window)], 0)
+
+    assert decision.allowed and decision.binding is None
+    assert decision.shadow_refusals == ("limit",)
+    assert [v.allowed for v in decision.verdicts] == [False]
