@@ -263,6 +263,7 @@ class Pipeline:
         decision = plan_retry(
             Failure.BEGUN if begun else failure_of(error),
             attempts=exchange.attempts,
+            most_attempts=admitted.rules.attempts,
             client_retry_count=_number(value_of(call.headers, b"x-stainless-retry-count")),
             free=call.method in ("GET", "HEAD"),
             continues_thread=admitted.plan is not None and admitted.plan.continues_thread,
@@ -283,7 +284,7 @@ class Pipeline:
         exchange.status = answer.status
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
-        headers = [*response_headers(answer.headers), *_own_headers(exchange)]
+        headers = [*response_headers(answer.headers), *_own_headers(exchange, admitted.rules)]
         if call.endpoint in REWRITTEN and answer.status < 300:
             await relay_rewritten(answer, reply, exchange, headers, self._rewrite(call, admitted))
         else:
@@ -350,11 +351,12 @@ def _tags(headers: Headers, rules: Rules) -> tuple[tuple[str, str], ...]:
     return tuple((wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted)
 
 
-def _own_headers(exchange: Exchange) -> list[Header]:
+def _own_headers(exchange: Exchange, rules: Rules) -> list[Header]:
     headers = [(b"x-gateway-exchange-id", exchange.id.encode())]
-    if exchange.placement is not None:
-        count = len(exchange.placement.breakpoints)
-        headers.append((b"x-gateway-breakpoints", b"%d" % count))
+    if rules.cost_headers and exchange.placement is not None:
+        headers.append((b"x-gateway-breakpoints", b"%d" % len(exchange.placement.breakpoints)))
+    if rules.cost_headers and exchange.reserved:
+        headers.append((b"x-gateway-reserved-usd", b"%.9f" % (exchange.estimated_nanousd / 1e9)))
     return headers
 
 

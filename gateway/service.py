@@ -82,6 +82,7 @@ class Service:
         self._generation = 0
         self._draining = False
         self._reload_now = asyncio.Event()
+        self._asked_to_reload = False
         self._quiet = quiet
         self.rules = self._build_rules()
         self.data_url = ""
@@ -114,6 +115,8 @@ class Service:
             random=random.random,
             observer_failed=self.metrics.observer_failed,
         )
+        for warning in self._settings.warnings:
+            log.warning("%s", warning)
         await self._refresh_keys()
         await self._listen(file)
         self._connect_gauges()
@@ -147,6 +150,7 @@ class Service:
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
+        self._asked_to_reload = True
         self._reload_now.set()
 
     # Wiring
@@ -182,6 +186,7 @@ class Service:
             plane.handle,
             new_id=new_id,
             limits=ListenerLimits(
+                connections=file.capacity.connections,
                 head_seconds=file.timeouts.client_head,
                 idle_seconds=file.timeouts.client_keep_alive,
                 slow_client_seconds=file.timeouts.client_write,
@@ -261,9 +266,9 @@ class Service:
 
     async def _reload_if_changed(self) -> None:
         try:
-            changed = await asyncio.to_thread(self._watcher.has_changed)
-            if not changed:
+            if not (self._asked_to_reload or await asyncio.to_thread(self._watcher.has_changed)):
                 return
+            self._asked_to_reload = False
             reloaded = await asyncio.to_thread(self._watcher.reload)
             self.rules = self._build_rules()
         except ConfigError as error:

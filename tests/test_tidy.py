@@ -18,7 +18,9 @@ SOURCES = [*PRODUCT, *sorted((ROOT / "tests").rglob("*.py"))]
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-BANNED = re.compile(r"(Manager|Helper|Util|Handler|Processor|Tenant|Quota)s?$|^(tenant|quota|checkpoint)_|_(tenant|quota)$")
+BANNED = re.compile(
+    r"(Manager|Helper|Util|Handler|Processor|Tenant|Quota)s?$|^(tenant|quota|checkpoint)_|_(tenant|quota)$"
+)
 """Endings and words for which the table of words in ARCHITECTURE.md has a better one."""
 
 
@@ -29,7 +31,11 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def test_modules_are_short_enough_to_hold_one_noun() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > MAX_MODULE_LINES}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in SOURCES
+        if (n := len(p.read_text().splitlines())) > MAX_MODULE_LINES
+    }
 
     assert long == {}
 
@@ -46,7 +52,11 @@ def test_functions_fit_on_a_screen() -> None:
 
 
 def test_every_module_opens_with_its_contract() -> None:
-    silent = [str(p.relative_to(ROOT)) for p in PRODUCT if p.read_text() and not ast.get_docstring(ast.parse(p.read_text()))]
+    silent = [
+        str(p.relative_to(ROOT))
+        for p in PRODUCT
+        if p.read_text() and not ast.get_docstring(ast.parse(p.read_text()))
+    ]
 
     assert silent == []
 
@@ -63,7 +73,9 @@ def test_no_name_uses_a_banned_word() -> None:
     for path in PRODUCT:
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "name", None)
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and BANNED.search(str(name)):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and BANNED.search(
+                str(name)
+            ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
 
     assert found == []

@@ -102,14 +102,18 @@ class BatchWriter(Generic[T]):
 
     def _attempt(self, batch: list[T]) -> bool:
         """Write until it works; False where the deadline of `close` passed before."""
-        pause = FIRST_RETRY_SECONDS
+        pause, attempts = FIRST_RETRY_SECONDS, 0
         while True:
             try:
                 self._write(batch)
             except Exception as error:
                 self.failures += 1
-                log.warning("%s could not write %d items: %s", self._thread.name, len(batch), error)
+                attempts += 1
+                if attempts == 1:  # once a batch: trouble with a disk should not fill another one
+                    log.warning("%s could not write, and tries again: %s", self._thread.name, error)
             else:
+                if attempts:
+                    log.warning("%s writes again, after %d failed attempts", self._thread.name, attempts)
                 return True
             if time.monotonic() >= self._deadline:
                 return False

@@ -1,4 +1,4 @@
-"""The ledger: an append-only SQLite table with one row per exchange, and the queries of reports.
+"""The ledger: an append-only SQLite table with a row for each exchange of a known key, and its queries.
 
 What an entry is, `core/ledger.py` says. Rows go through a bounded queue to one writer thread, so that
 observing never waits for a disk; several rows share one synced commit.
@@ -11,8 +11,10 @@ can be put back with `restore`.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPILLED = "ledger entry not stored: "
-"""Begins the log line of an entry that found no room; the entry as JSON follows."""
+SPILLED = "ledger entry not stored, `gateway ledger restore` puts it back: "
+"""Begins the log line of an entry that found no room. The entry follows as JSON in base64, which stays whole
+whatever a log's format or its collector does to quotes."""
+_SPILLED_ENTRY = re.compile(re.escape(SPILLED) + r"([A-Za-z0-9+/=]+)")
 APPLICATION_ID = 0x6C656467
 """Marks the file as ours ("ledg"), so that no other database is written to by mistake."""
 BUSY_SECONDS = 1.0
@@ -137,7 +141,13 @@ class Ledger:
         )
 
     def observe(self, record: ExchangeRecord) -> None:
-        """Queue the entry. Where the queue is full the entry goes to the log instead, whole."""
+        """Queue the entry. Where the queue is full the entry goes to the log instead, whole.
+
+        Calls without a known key cost nothing and are nobody's: they are in the metrics and the access log
+        only, so that nobody can fill the disk without a key.
+        """
+        if record.principal is None:
+            return
         entry = entry_of(record)
         if not self._writer.put(entry):
             self._spill(entry)
@@ -182,16 +192,20 @@ class Ledger:
 
     def _spill(self, entry: Entry) -> None:
         self._spilled += 1
-        log.critical("%s%s", SPILLED, json.dumps(entry._asdict()))
+        text = base64.b64encode(json.dumps(entry._asdict()).encode()).decode()
+        log.critical("%s%s", SPILLED, text)
 
 
 def restore(path: Path, lines: Iterable[str]) -> int:
     """Put entries back that the log holds (lines that contain `SPILLED`); how many were new. Safe to repeat.
 
-    Raises `ConfigError` where the file cannot be used, `ValueError` for a line that is cut or altered.
+    Raises `ConfigError` where the file cannot be used, `ValueError` or `TypeError` for a line that is cut or
+    altered; then nothing was put back.
     """
     entries = [
-        Entry(**json.loads(line[line.index(SPILLED) + len(SPILLED) :])) for line in lines if SPILLED in line
+        Entry(**json.loads(base64.b64decode(found, validate=True)))
+        for line in lines
+        for found in _SPILLED_ENTRY.findall(line)
     ]
     with closing(_open_for_writing(path)) as connection:
         return _insert(connection, entries)

@@ -252,7 +252,8 @@ PULLED = (
         "gateway_ledger_spilled_total",
         "counter",
         (),
-        "Ledger entries in the log for want of room, to be put back with `restore`. Sum. Should stay 0.",
+        "Ledger entries written to the log for want of room; `gateway ledger restore` puts them back. Sum. "
+        "Should stay 0.",
     ),
     Spec("gateway_ledger_write_failures_total", "counter", (), "Commits that failed and were retried. Sum."),
     Spec("gateway_access_log_dropped_total", "counter", (), "Access log lines dropped. Sum."),

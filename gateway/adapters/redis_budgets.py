@@ -63,14 +63,21 @@ class RedisBudgets:
         self._leases = f"{self._tag}:leases"
         self._schema = f"{self._tag}:schema"
         before = self.clock_source + (_LUA / "common.lua").read_text()
-        names = ("reserve", "close", "renew", "sweep", "peek", "ping")
+        names = ("reserve", "close", "renew", "sweep", "peek", "ping", "memory")
         self._lua = {name: Script(before + (_LUA / f"{name}.lua").read_text()) for name in names}
 
     async def open(self) -> RedisBudgets:
         """Check the server where it can be reached; where it cannot, log and go on, as at any other time.
-        Raises ConfigError where another version's budgets are there."""
+        Raises ConfigError where another version's budgets are there; warns of a server that may evict."""
         try:
             await self.ping()
+            memory: bytes = await self._scripts.run(self._lua["memory"], [], [])
+            said = dict(line.split(":", 1) for line in memory.decode().split("\r\n") if ":" in line)
+            if said.get("maxmemory", "0") != "0" and said.get("maxmemory_policy") != "noeviction":
+                log.warning(
+                    "Redis may evict budgets when its memory is full (maxmemory-policy %s): set noeviction",
+                    said.get("maxmemory_policy"),
+                )
         except StoreUnavailable as error:
             if "GWSCHEMA" in error.message:
                 raise ConfigError(

@@ -152,17 +152,20 @@ class RedisScripts:
                 if isinstance(error, ReadOnlyError):  # a failover: this leads to what was the master
                     await connection.disconnect(nowait=True)
                     await self._drop_idle()
-                self._idle.append(connection)
+                await self._keep(connection)
                 raise
             except BaseException:
                 # Also a cancellation: an answer that is still to come must not be taken for another's.
                 await connection.disconnect(nowait=True)
                 raise
-            if self._closed:
-                await connection.disconnect(nowait=True)
-            else:
-                self._idle.append(connection)
+            await self._keep(connection)
             return reply
+
+    async def _keep(self, connection: AbstractConnection) -> None:
+        if self._closed:
+            await connection.disconnect(nowait=True)
+        else:
+            self._idle.append(connection)
 
     def _new_connection(self) -> AbstractConnection:
         # The library's pool only knows how to make one; lending is a list here, which a cancellation cannot
@@ -176,12 +179,13 @@ class RedisScripts:
             await connection.disconnect(nowait=True)
 
     def _unavailable(self, error: Exception, outcome: _Outcome) -> StoreUnavailable:
-        if isinstance(error, ResponseError | _ANSWERS):
+        if isinstance(error, (ResponseError, *_ANSWERS)):
             # The server said no, and scripts act whole or not at all. An earlier try may have acted still.
             self._breaker.succeeded()
-            return StoreUnavailable(f"Redis refuses: {error}.", outcome_known=not outcome.tried_again)
+            what = str(error).partition(" script: ")[0].rstrip(".")
+            return StoreUnavailable(f"Redis refuses: {what}.", outcome_known=not outcome.tried_again)
         self._breaker.failed()
-        what = str(error) or f"no answer in {ATTEMPT_SECONDS} s"
+        what = str(error).rstrip(".") or f"no answer in {ATTEMPT_SECONDS} s"
         return StoreUnavailable(f"Redis cannot be used: {what}.", outcome_known=not outcome.sent)
 
 

@@ -5,11 +5,12 @@ Numbers are SQLite's 64-bit integers; a charge and a standing are rows of JSON, 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from gateway.core.bucket import Level, Standing
 from gateway.core.errors import ConfigError
@@ -27,6 +28,8 @@ BUSY_SECONDS: Final = 0.25
 
 FORGET_BATCH: Final = 5_000
 """Rows that one sweep deletes at most: some ten milliseconds."""
+
+_HOUR_MS: Final = 3_600_000
 
 _SCHEMA: Final = """
 CREATE TABLE bucket (
@@ -124,8 +127,18 @@ class SqliteTables:
 
     def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
         self._execute(
-            "REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?)",
-            (bucket_key, level.spent, level.set_aside, level.fraction, level.at_ms, keep_until_ms),
+            "INSERT INTO bucket VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "spent = excluded.spent, set_aside = excluded.set_aside, fraction = excluded.fraction, "
+            "at_ms = excluded.at_ms, keep_until_ms = excluded.keep_until_ms",
+            # To the hour: an index whose value stays needs no write.
+            (
+                bucket_key,
+                level.spent,
+                level.set_aside,
+                level.fraction,
+                level.at_ms,
+                keep_until_ms + -keep_until_ms % _HOUR_MS,
+            ),
         )
 
     def record(self, reservation_id: ReservationId) -> Record | None:
@@ -140,7 +153,8 @@ class SqliteTables:
 
     def put_record(self, reservation_id: ReservationId, record: Record) -> None:
         self._execute(
-            "REPLACE INTO reservation VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "state = excluded.state, until_ms = excluded.until_ms, charges = excluded.charges",
             (
                 reservation_id,
                 record.state.value,
@@ -176,32 +190,33 @@ class SqliteTables:
 
 
 def _written_charges(charges: Sequence[Charge]) -> str:
-    return json.dumps(
+    return msgspec.json.encode(
         [(c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms) for c in charges]
-    )
+    ).decode()
 
 
 def _read_charges(text: str) -> tuple[Charge, ...]:
     if text == "[]":
         return ()
-    return tuple(Charge(key, Unit(unit), *numbers) for key, unit, *numbers in json.loads(text))
+    return tuple(Charge(key, Unit(unit), *numbers) for key, unit, *numbers in msgspec.json.decode(text))
 
 
 def _written_found(found: Sequence[Standing] | None) -> str | None:
     if found is None:
         return None
-    return json.dumps(
+    return msgspec.json.encode(
         [
             (s.level.spent, s.level.set_aside, s.level.fraction, s.level.at_ms)
             + ((s.window.label, s.window.start_ms, s.window.end_ms) if s.window else ())
             for s in found
         ]
-    )
+    ).decode()
 
 
 def _read_found(text: str | None) -> tuple[Standing, ...] | None:
     if text is None:
         return None
     return tuple(
-        Standing(Level(*row[:4]), Window(*row[4:]) if len(row) > 4 else None) for row in json.loads(text)
+        Standing(Level(*row[:4]), Window(*row[4:]) if len(row) > 4 else None)
+        for row in msgspec.json.decode(text)
     )

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from gateway.adapters.ledger import read_totals
+from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
 from gateway.core.ledger import Dimension, Total, add_up, month_bounds, usd
+from gateway.settings.gateway import LEDGER_FILE
 
 app = typer.Typer(help="What was spent, by workspace, model, key, day or month.")
 
@@ -33,9 +36,9 @@ class Format(StrEnum):
 @app.callback(invoke_without_command=True)
 def report(
     ledger: Annotated[
-        list[Path],
-        typer.Option(help="A ledger file; repeat it for each replica.", envvar="GATEWAY_LEDGER"),
-    ],
+        list[Path] | None,
+        typer.Option(help="A ledger file; repeat it for each replica. Else that of the configuration."),
+    ] = None,
     by: Annotated[
         str, typer.Option(help=f"What to split by, with commas: {', '.join(Dimension)}.")
     ] = "workspace,model",
@@ -43,6 +46,7 @@ def report(
         str | None, typer.Option(help="Such as 2026-11, in UTC; without it, all there is.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
+    config: ConfigOption = None,
 ) -> None:
     """Print totals of cost, tokens and requests."""
     try:
@@ -53,13 +57,18 @@ def report(
     try:
         totals = add_up(
             total
-            for path in ledger
+            for path in ledger or [configured_ledger(config)]
             for total in read_totals(path, dimensions, start_ms=start_ms, end_ms=end_ms)
         )
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     _PRINTERS[format](dimensions, totals)
+
+
+def configured_ledger(config: Path | None) -> Path:
+    """The ledger of this host's gateway. Prints what is wrong and exits where the configuration is."""
+    return Path(settings_or_exit(config).gateway.state.directory) / LEDGER_FILE
 
 
 def _dimensions(by: str) -> tuple[Dimension, ...]:
@@ -123,48 +132,56 @@ def _print_table(dimensions: Sequence[Dimension], totals: Sequence[Total]) -> No
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_footer=bool(totals), footer_style="bold")
-    overall = add_up(_ungrouped(total) for total in totals)
-    footer = _figures(overall[0]) if overall else ("",) * 8
+    overall = add_up(replace(total, group=()) for total in totals)
+    if not overall:
+        typer.echo("No entries.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), show_footer=len(totals) > 1, footer_style="bold")
     for index, dimension in enumerate(dimensions):
-        table.add_column(dimension.value, "all" if index == 0 else "", overflow="fold")
-    for heading, total_figure in zip(_HEADINGS, footer, strict=True):
-        table.add_column(heading, total_figure, justify="right", no_wrap=True)
+        longest = max(len(_plain(total.group[index])) for total in totals)
+        table.add_column(
+            dimension.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8)
+        )
+    for heading, figure in zip(_HEADINGS, _figures(overall[0]), strict=True):
+        table.add_column(heading, figure, justify="right", no_wrap=True)
     for total in totals:
-        table.add_row(*map(_plain, total.group), *_figures(total))
-    console = Console()
+        table.add_row(*(escape(_plain(value)) for value in total.group), *_figures(total))
+    # A pipe has no width, and a terminal that is too narrow had better break lines than lose figures.
+    console = Console(width=250)
+    if sys.stdout.isatty():
+        console = Console(width=max(Console().width, console.measure(table).minimum))
     console.print(table)
-    console.print(_notes(overall[0]) if overall else "No entries.", markup=False, highlight=False)
+    console.print(_notes(overall[0]), markup=False, highlight=False)
 
 
-_HEADINGS = (
-    "requests",
-    "refused",
-    "prompt tokens",
-    "read",
-    "output tokens",
-    "cost $",
-    "uncached $",
-    "saved $",
-)
+_HEADINGS = ("calls", "prompt", "read", "output", "cost $", "without $", "saved")
 
 
 def _figures(total: Total) -> tuple[str, ...]:
-    ratio = total.cache_read_ratio
+    ratio, without = total.cache_read_ratio, total.counterfactual_nanousd
     return (
         f"{total.requests:,}",
-        f"{total.refused:,}",
-        f"{total.prompt_tokens:,}",
+        _tokens(total.prompt_tokens),
         "-" if ratio is None else f"{ratio:.1%}",
-        f"{total.output_tokens:,}",
+        _tokens(total.output_tokens),
         _dollars(total.cost_nanousd),
-        _dollars(total.counterfactual_nanousd),
-        _dollars(total.counterfactual_nanousd - total.cost_nanousd),
+        _dollars(without),
+        f"{(without - total.cost_nanousd) / without:.1%}" if without else "-",
     )
 
 
+def _tokens(count: int) -> str:
+    """For people: three or four digits and a unit."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1_000:,.0f} k" if count < 10_000_000 else f"{count / 1_000_000:,.0f} M"
+
+
 def _notes(overall: Total) -> str:
-    notes = ["uncached: what the same calls would have cost without caching. Days and months in UTC."]
+    notes = [
+        "prompt, output: tokens. read: share of the prompt tokens read from a cache.",
+        "without: what the same calls would have cost without caching. Days and months in UTC.",
+    ]
     if overall.guessed_nanousd:
         notes.append(f"${_dollars(overall.guessed_nanousd)} of the cost rests on usage not reported in full.")
     if overall.fallback_nanousd:
@@ -179,14 +196,9 @@ def _dollars(nanousd: int) -> str:
     return f"{sign}{units // 10_000:,}.{units % 10_000:04d}"
 
 
-def _ungrouped(total: Total) -> Total:
-    return replace(total, group=())
-
-
 def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text if text.isprintable() else text.encode("unicode_escape").decode("ascii"))
+    """A model's name may come from outside: nothing in it may act on a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.adapters.process_log import JsonLines
 from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
@@ -132,12 +133,12 @@ async def _first(*works: object) -> None:
 
 def configure_logging(settings: Settings) -> None:
     """The process's own log, to standard error; exchanges have their log on standard output."""
-    form = (
-        "%(asctime)s %(levelname)s %(name)s: %(message)s"
-        if settings.gateway.logging.format is LogFormat.TEXT or sys.stderr.isatty()
-        else '{"at": "%(asctime)s", "level": "%(levelname)s", "logger": "%(name)s", "message": "%(message)s"}'
-    )
-    logging.basicConfig(level=settings.gateway.logging.level.value.upper(), format=form, force=True)
+    people = settings.gateway.logging.format is LogFormat.TEXT or sys.stderr.isatty()
+    lines = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lines.setFormatter(text if people else JsonLines())
+    level = settings.gateway.logging.level.value.upper()
+    logging.basicConfig(level=level, handlers=[lines], force=True)
 
 
 def _greet(service: Service, key: str, simulated: bool) -> None:

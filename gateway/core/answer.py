@@ -155,8 +155,8 @@ class StreamReader:
         for name, payload in self._events.feed(data):
             if name == b"content_block_delta":
                 self._seen.text_bytes += _text_bytes(payload)
-            else:
-                _fold(self._seen, payload)
+            elif name or payload.startswith(b"{"):  # some relays end with a nameless `[DONE]`
+                _fold(self._seen, name, payload)
 
     def report(self) -> Report:
         """What is known so far. An event that lacks only its blank line counts, where its data is whole."""
@@ -164,7 +164,7 @@ class StreamReader:
         rest = self._events.rest()
         if rest is not None and rest[0] != b"content_block_delta":
             seen = copy(seen)
-            _fold(seen, rest[1])
+            _fold(seen, *rest)
             seen.parse_errors = self._seen.parse_errors
         report = seen.report()
         if self._events.oversized:
@@ -183,11 +183,11 @@ def _text_bytes(payload: bytes) -> int:
     return size if size > 0 else 0
 
 
-def _fold(seen: _Seen, payload: bytes) -> None:
-    """Take in one event. The type inside its data decides, as some relays drop the `event:` lines."""
+def _fold(seen: _Seen, name: bytes, payload: bytes) -> None:
+    """Take in one event, by its name; of one without a name, as some relays drop it, by the type inside."""
     try:
         wire = _WIRE.decode(payload)
-        match wire.type:
+        match name.decode("latin-1") or wire.type:
             case "message_start":
                 seen.take_message(_WIRE.decode(wire.message))
             case "message_delta":
@@ -242,9 +242,7 @@ class BodyReader:
 
 def _fold_body(seen: _Seen, body: bytes | msgspec.Raw, depth: int = 0) -> None:
     wire = _WIRE.decode(body)
-    inner = next(
-        (raw for raw in (wire.result, wire.message) if isinstance(raw, msgspec.Raw) and bytes(raw)), None
-    )
+    inner = next((raw for raw in (wire.result, wire.message) if len(raw)), None)
     if wire.error is not None:
         seen.take_error(wire.error)
     elif inner is not None and depth < _MAX_DEPTH:

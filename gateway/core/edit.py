@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.core.placement import Placement
 from gateway.core.prompt import TTL, Prompt
+from gateway.core.spans import OPEN_OBJECT
 
 _CONTROLS = {
     TTL.FIVE_MINUTES: b'"cache_control":{"type":"ephemeral"}',
@@ -19,8 +20,8 @@ def apply_placement(prompt: Prompt, placement: Placement) -> tuple[bytes | memor
     """The body with the placement's breakpoints, in pieces that are to be written without joining.
 
     A breakpoint becomes the block's last member; a string becomes an array of one text block around its own
-    literal. An empty placement gives the very same object back. Raises `IndexError` for a block that is not
-    there.
+    literal, documented as equivalent (Messages API reference, 2026-11-21). An empty placement gives the very
+    same object back. Raises `IndexError` for a block that is not there.
     """
     if not placement.breakpoints:
         return (prompt.body,)
@@ -35,15 +36,17 @@ def apply_placement(prompt: Prompt, placement: Placement) -> tuple[bytes | memor
             pieces.append(b",%b}]" % control)
             done = block.end
         else:
-            comma = b"" if _is_empty(prompt.body, block.end) else b","
-            pieces += [view[done : block.end - 1], comma + control]
-            done = block.end - 1
+            at = _end_of_last_member(prompt.body, block.end)
+            comma = b"" if prompt.body[at - 1] == OPEN_OBJECT else b","
+            pieces += [view[done:at], comma + control]
+            done = at
     pieces.append(view[done:])
     return tuple(pieces)
 
 
-def _is_empty(body: bytes, end: int) -> bool:
-    at = end - 2
-    while body[at] in b" \t\r\n":
+def _end_of_last_member(body: bytes, end: int) -> int:
+    # In front of the white space before the brace, so that the object without it is the client's again.
+    at = end - 1
+    while body[at - 1] in b" \t\r\n":
         at -= 1
-    return body[at] == 0x7B  # nothing but space since the opening brace
+    return at

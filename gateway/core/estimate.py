@@ -35,14 +35,16 @@ TYPICAL_IMAGE_TOKENS = 1_600
 TYPICAL_DOCUMENT_BYTES_PER_TOKEN = 20
 """Of base64. A guess for PDF pages."""
 
+# Every image and document has one. It is looked for first, as each search reads the whole body.
+_SOURCE = b'"source"'
 _BASE64 = b'"base64"'
 _DATA = re.compile(rb'"data"\s*:\s*"')
 _REMOTE = re.compile(rb'"type"\s*:\s*"(?:url|file)"')
-# Nobody escapes what is in "file_id", "type", "url" or "base64" for a good reason: it could hide them.
+# Nobody escapes what is in "source", "type", "url" or "base64" for a good reason: it could hide them.
 _ESCAPED = re.compile(rb"\\u00(?:3[46]|5[fF]|[67])")
 _NEAR_BYTES = 200
 _UNSEEN_PROMPT = ("thread", "container", "mcp_servers")
-_UNBOUNDED = ("fallbacks", "compaction", "context_management", *_UNSEEN_PROMPT)
+_UNBOUNDED = ("fallbacks", "compaction", *_UNSEEN_PROMPT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ def estimate_spend(
         if block.level is Level.TOOLS and SERVER_TOOLS.value.fullmatch(block.type)
     ]
     input_tokens = _most_input(prompt, facts) if strict else _typical_input(prompt, facts)
-    output_tokens = max(0, facts.max_output_tokens if prompt.max_tokens is None else prompt.max_tokens)
+    output_tokens = facts.max_output_tokens if prompt.max_tokens is None else max(0, prompt.max_tokens)
     if not strict:
         output_tokens = min(output_tokens, output_cap_tokens)
     geo = _string(prompt, "inference_geo")
@@ -114,7 +116,7 @@ def estimate_spend(
             nanousd=cost.total_nanousd,
         ),
         usage=usage,
-        bounded=strict and not server_tools and prompt.fields.keys().isdisjoint(_UNBOUNDED),
+        bounded=strict and not server_tools and not _has_unbounded_fields(prompt),
     )
 
 
@@ -144,11 +146,13 @@ def _most_input(prompt: Prompt, facts: ModelFacts) -> int:
     tools = [block.type for block in prompt.blocks if block.level is Level.TOOLS]
     if tools:
         tokens += TOOL_PROMPT_TOKENS + TYPED_TOOL_TOKENS * sum(type_ != "custom" for type_ in tools)
-    tokens += IMAGE_TOKENS * body.count(_BASE64)
+    has_source = _SOURCE in body
+    if has_source:
+        tokens += IMAGE_TOKENS * body.count(_BASE64)
     unseen = (
         not prompt.fields.keys().isdisjoint(_UNSEEN_PROMPT)
-        or b'"file_id"' in body
-        or _REMOTE.search(body) is not None
+        or any(block.type == "container_upload" for block in prompt.blocks)
+        or (has_source and _REMOTE.search(body) is not None)
         or (b"\\u00" in body and _ESCAPED.search(body) is not None)
     )
     return max(tokens, facts.context_tokens) if unseen else tokens
@@ -158,7 +162,7 @@ def _typical_input(prompt: Prompt, facts: ModelFacts) -> int:
     """Text by its bytes; images and documents, whose bytes say little, by typical figures."""
     text_bytes = len(prompt.body)
     tokens = 0
-    if _BASE64 in prompt.body:
+    if _SOURCE in prompt.body:
         for found in _DATA.finditer(prompt.body):
             start = found.end()
             end = max(start, prompt.body.find(b'"', start))
@@ -186,6 +190,13 @@ def _dearest_ttl(prompt: Prompt, placement: Placement) -> TTL | None:
     if TTL.ONE_HOUR in ttls or hidden or prompt.unread_marks or "thread" in prompt.fields:
         return TTL.ONE_HOUR
     return TTL.FIVE_MINUTES if TTL.FIVE_MINUTES in ttls else None
+
+
+def _has_unbounded_fields(prompt: Prompt) -> bool:
+    start, end = prompt.fields.get("context_management", (0, 0))
+    management = prompt.body[start:end]
+    may_compact = b"compact" in management or b"\\u" in management
+    return may_compact or not prompt.fields.keys().isdisjoint(_UNBOUNDED)
 
 
 class _Tool(msgspec.Struct):

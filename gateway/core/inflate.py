@@ -8,9 +8,7 @@ from collections.abc import Iterator
 MAX_INFLATED_BYTES = 64 << 20
 """As much as one answer may inflate to; then the rest is not read, and the answer counts as unreadable."""
 _PIECE_BYTES = 1 << 16
-_GZIP_OR_ZLIB = 47
-_RAW = -15
-_WINDOWS = {b"gzip": _GZIP_OR_ZLIB, b"x-gzip": _GZIP_OR_ZLIB, b"deflate": _GZIP_OR_ZLIB}
+_GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 class Inflater:
@@ -19,29 +17,34 @@ class Inflater:
     Never raises. `broken` is True once it cannot go on: another encoding, garbage, or too much.
     """
 
-    __slots__ = ("_inflated", "_window", "_zlib", "broken")
+    __slots__ = ("_head", "_inflated", "_zlib", "broken")
 
     def __init__(self, encoding: bytes) -> None:
-        self._window = _WINDOWS.get(encoding)
-        self._zlib = zlib.decompressobj(self._window) if self._window else None
+        is_gzip = encoding in (b"gzip", b"x-gzip")
+        self._zlib = zlib.decompressobj(_GZIP) if is_gzip else None
+        self._head = b""  # of deflate, until its first two bytes say which kind it is
         self._inflated = 0
-        self.broken = self._zlib is None
-        if encoding != b"deflate":
-            self._window = None  # no second try
+        self.broken = not is_gzip and encoding != b"deflate"
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What `data` inflates to, in pieces of bounded size."""
-        while data and self._zlib is not None and not self.broken:
+        if self.broken:
+            return
+        if self._zlib is None:
+            data = self._head = self._head + data
+            if len(data) < 2:
+                return
+            is_wrapped = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
+            self._zlib = zlib.decompressobj(_ZLIB if is_wrapped else _RAW)
+            self._head = b""
+        while data and not self.broken:
             if self._zlib.eof:  # another gzip member
-                self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+                self._zlib = zlib.decompressobj(_GZIP)
             try:
                 piece = self._zlib.decompress(data, _PIECE_BYTES)
             except zlib.error:
-                if self._window is None or self._inflated:
-                    self.broken = True
-                    return
-                self._zlib, self._window = zlib.decompressobj(_RAW), None
-                continue
+                self.broken = True
+                return
             self._inflated += len(piece)
             if self._inflated > MAX_INFLATED_BYTES:
                 self.broken = True

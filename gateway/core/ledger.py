@@ -104,9 +104,14 @@ _NO_COST = Cost()
 
 def entry_of(record: ExchangeRecord) -> Entry:
     """The entry of a finished exchange. Texts are cut to `MAX_TEXT`, tags to `MAX_TAGS`."""
-    usage, cost, report = record.usage or _NO_USAGE, record.cost or _NO_COST, record.report
-    principal, timings, tokens = record.principal, record.timings, billed(usage)
-    return Entry(
+    usage, cost = record.usage or _NO_USAGE, record.cost or _NO_COST
+    return Entry._make((*_identity(record), *_spending(usage, cost), *_circumstances(record)))
+
+
+def _identity(record: ExchangeRecord) -> tuple[str | int | None, ...]:
+    """`id` to `attempts`."""
+    principal, report = record.principal, record.report
+    return (
         record.id,
         SCHEMA_VERSION,
         round(record.received_at * 1000),
@@ -127,6 +132,13 @@ def entry_of(record: ExchangeRecord) -> Entry:
         _text(report.message_id) if report else None,
         _text(report.stop_reason) if report else None,
         record.attempts,
+    )
+
+
+def _spending(usage: Usage, cost: Cost) -> tuple[str | int | None, ...]:
+    """`uncached_input_tokens` to `price_fallback`."""
+    tokens = billed(usage)
+    return (
         tokens.uncached_input_tokens,
         tokens.cache_read_tokens,
         tokens.cache_write_5m_tokens,
@@ -148,6 +160,13 @@ def entry_of(record: ExchangeRecord) -> Entry:
         cost.counterfactual_nanousd,
         cost.price_id,
         int(cost.fallback),
+    )
+
+
+def _circumstances(record: ExchangeRecord) -> tuple[str | int | float | None, ...]:
+    """`reservation_id` to `tags`."""
+    timings = record.timings
+    return (
         record.reservation.id if record.reservation else None,
         record.estimated_nanousd,
         record.overrun_nanousd,

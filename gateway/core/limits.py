@@ -99,7 +99,7 @@ class Limits:
     """All limits of one configuration. Raises ValueError, naming every fault, for a set that cannot work.
 
     A limit with a `subject` replaces, for that subject, the limits without one of the same scope, unit,
-    period and models. Models count: a override for all models never lifts a limit for some, nor the other
+    period and models. Models count: an override for all models never lifts a limit for some, nor the other
     way round.
     """
 

@@ -132,8 +132,11 @@ def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
         return "Nothing will be generated, so nothing would be written to the cache."
     if _type_of(prompt, "thread") == "continue":
         return "The request continues a message thread, whose earlier turns share the four breakpoints."
-    if not any(block.level is not Level.MESSAGES for block in prompt.blocks) and _last_message(prompt) < 1:
-        return "A single message without tools and system: nothing that a later request could read again."
+    ttls = [block.ttl for block in prompt.blocks if block.marks] + [prompt.automatic_ttl]
+    if TTL.FIVE_MINUTES in ttls and TTL.ONE_HOUR in ttls[ttls.index(TTL.FIVE_MINUTES) :]:
+        return "The client sets a 1h breakpoint after a 5m one, which the API refuses."
+    if all(block.level is Level.MESSAGES for block in prompt.blocks) and _is_first_turn(prompt):
+        return "A first question without tools and system: nothing that a later request is likely to read."
     return None
 
 
@@ -192,17 +195,26 @@ def _automatic_block(prompt: Prompt) -> int | None:
 
 def _tail(prompt: Prompt) -> int | None:
     """The last block that the next turn of this conversation will send again; None where none is likely."""
-    blocks = prompt.blocks
-    if _last_message(prompt) < 1:
+    if _is_first_turn(prompt):
         # A first turn returns when a tool was called. A forced tool is how answers are extracted, once; and
         # in a warm-up the only message is a placeholder.
-        agent = any(block.level is Level.TOOLS for block in blocks) and not _forces_tool(prompt)
-        return _eligible(prompt, Level.MESSAGES) if agent and prompt.max_tokens != 0 else None
+        agent = any(block.level is Level.TOOLS for block in prompt.blocks) and not _forces_tool(prompt)
+        if not agent or prompt.max_tokens == 0:
+            return None
+    return _eligible(prompt, Level.MESSAGES, _end_of_turn(prompt))
+
+
+def _end_of_turn(prompt: Prompt) -> int:
+    """Where the blocks end that the next turn repeats. A prefill is not repeated: the next turn has the whole
+    answer in its place."""
+    blocks = prompt.blocks
     end = len(blocks)
-    if blocks[-1].role == "assistant" and blocks[-1].type == "text":
-        # A prefill: the next turn has the whole answer in its place.
-        end = _start_of_run(blocks, end)
-    return _eligible(prompt, Level.MESSAGES, end)
+    prefill = end and blocks[-1].role == "assistant" and blocks[-1].type == "text"
+    return _start_of_run(blocks, end) if prefill else end
+
+
+def _is_first_turn(prompt: Prompt) -> bool:
+    return not any(block.role == "assistant" for block in prompt.blocks[: _end_of_turn(prompt)])
 
 
 def _previous_tail(prompt: Prompt, tail: int) -> int | None:
@@ -219,10 +231,6 @@ def _start_of_run(blocks: Sequence[Block], end: int) -> int:
     while start and (blocks[start - 1].role == "assistant") == (blocks[end - 1].role == "assistant"):
         start -= 1
     return start
-
-
-def _last_message(prompt: Prompt) -> int:
-    return prompt.blocks[-1].message if prompt.blocks else -1
 
 
 def _ttl_at(prompt: Prompt, index: int, wanted: TTL) -> TTL | None:

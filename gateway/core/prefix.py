@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.prompt import Block, Level, Prompt
-from gateway.core.spans import OBJECT, OPEN_OBJECT, Members, Span
+from gateway.core.spans import OBJECT, OPEN_OBJECT, Members
 
 KEY_BYTES = 16
 
@@ -75,6 +75,7 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
     update, copy = digest.update, digest.copy
     keys = []
     level, role, message = Level.TOOLS, "", -1
+    turns: dict[str, bytes] = {}
     for block in prompt.blocks:
         if block.in_prefix:
             if block.level is not level:
@@ -82,10 +83,15 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
                 update(_level_tag(prompt, level))
             if block.message != message:
                 message = block.message
-                extras = prompt.message_extras.get(message, ())
-                if block.role != role or (extras and any(key not in _SIDE_MEMBERS for key, _ in extras)):
+                extras = _extras(prompt, message)
+                if extras:
                     role = block.role
-                    update(_turn_tag(prompt.body, role, extras))
+                    update(_turn_tag(role, extras))
+                elif block.role != role:
+                    role = block.role
+                    if role not in turns:
+                        turns[role] = _turn_tag(role, ())
+                    update(turns[role])
             if block.text is not None:
                 start, end = block.text
                 update(b"T%d:" % (end - start))
@@ -117,12 +123,20 @@ def _level_tag(prompt: Prompt, level: Level) -> bytes:
     return b"L" + _framed_all([*parts, _output_config(prompt, deeper=True)])
 
 
-def _turn_tag(body: bytes, role: str, extras: Iterable[tuple[str, Span]]) -> bytes:
-    parts = [role.encode()]
-    for key, (start, end) in extras:
-        if key not in _SIDE_MEMBERS:
-            parts += [key.encode(), body[start:end]]
-    return b"R" + _framed_all(parts)
+def _extras(prompt: Prompt, message: int) -> Sequence[bytes]:
+    if message not in prompt.message_extras:
+        return ()
+    extras = prompt.message_extras[message]
+    return [
+        part
+        for key, (start, end) in extras
+        if key not in _SIDE_MEMBERS
+        for part in (key.encode(), prompt.body[start:end])
+    ]
+
+
+def _turn_tag(role: str, extras: Sequence[bytes]) -> bytes:
+    return b"R" + _framed_all([role.encode(), *extras])
 
 
 def _output_config(prompt: Prompt, *, deeper: bool) -> bytes:
@@ -135,14 +149,13 @@ def _output_config(prompt: Prompt, *, deeper: bool) -> bytes:
         members: Members = OBJECT.decode(raw)
     except msgspec.DecodeError:  # lone surrogates: msgspec refuses what the reader let pass
         return raw
-    return _framed_all(
-        [
-            part
-            for key, value in members.items()
-            if (key != "format") is deeper
-            for part in (key.encode(), bytes(value))
-        ]
-    )
+    parts = [
+        part
+        for key, value in members.items()
+        if (key != "format") is deeper
+        for part in (key.encode(), bytes(value))
+    ]
+    return _framed_all(parts) if parts else b""
 
 
 def _field(prompt: Prompt, name: str) -> bytes:

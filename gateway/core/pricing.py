@@ -7,6 +7,7 @@ prices there are is configuration (`config/prices.yaml`); what was used is `usag
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from gateway.core.usage import Report, Usage
 STANDARD = "standard"
 FAST = "fast"
 MAX_REMEMBERED_PRICES = 4096
+_DECIMAL = re.compile(r"\d{1,18}(\.\d{1,18})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,25 +122,25 @@ class _Price(NamedTuple):
 
 def usd_per_million(text: str) -> Fraction:
     """A list price, `"0.20"` dollars per million tokens, in nano-dollars per token. Raises `ValueError`."""
-    return _price(text) * 1000
+    return exact_decimal(text) * 1000
 
 
 def usd_per_thousand(text: str) -> Fraction:
     """A price such as `"10"` dollars per thousand searches, in nano-dollars each. Raises `ValueError`."""
-    return _price(text) * 1_000_000
+    return exact_decimal(text) * 1_000_000
 
 
 def cents(text: str) -> Fraction:
     """An amount of the usage and cost reports, `"123.456"` US cents, in nano-dollars: prices are in dollars,
     reports in cents. Raises `ValueError`."""
-    return Fraction(text) * 10_000_000
+    return exact_decimal(text) * 10_000_000
 
 
-def _price(text: str) -> Fraction:
-    price = Fraction(text)
-    if price < 0:
-        raise ValueError(f"a price cannot be below zero: {text!r}")
-    return price
+def exact_decimal(text: str) -> Fraction:
+    """A number that is not negative, exactly as it is written. Raises `ValueError`."""
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"not a number such as 0.25: {text!r}")
+    return Fraction(text)
 
 
 class PriceTable:

@@ -97,7 +97,7 @@ class Rules:
     placement_header: str = "x-gateway-placement"
     """Request header (lower case) that turns placement off for one call by the value `off`; not forwarded."""
     cost_headers: bool = True
-    """Whether answers say what was placed, reserved and charged."""
+    """Whether answers say what was placed and set aside."""
     unknown_models: UnknownModels = UnknownModels.FALLBACK
     lease_seconds: float = 900.0
     """How long a reservation holds unless renewed; what a dead replica had set aside is closed then."""

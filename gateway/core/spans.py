@@ -32,7 +32,8 @@ OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
 STRING = msgspec.json.Decoder(str)
 QUOTE, OPEN_ARRAY, OPEN_OBJECT = b'"[{'
 
-_SPACE = re.compile(rb"[ \t\n\r]*")
+_SPACE = b" \t\n\r"
+_COMMA = 0x2C
 _LITERAL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -74,15 +75,8 @@ def member_spans(text: bytes, start: int, end: int, members: Members, where: str
 
 def element_spans(text: bytes, start: int, end: int, lengths: Sequence[int]) -> list[Span]:
     """The span of each element of the array at `start`..`end`, whose elements have these lengths."""
-    if len(lengths) == 1 and lengths[0] == end - start - 2:
-        return [(start + 1, end - 1)]
     spans = []
     at = start + 1
-    if 1 + sum(lengths) + max(len(lengths), 1) == end - start:
-        for length in lengths:
-            spans.append((at, at + length))
-            at += length + 1
-        return spans
     for length in lengths:
         at = skip_space(text, at)
         spans.append((at, at + length))
@@ -96,15 +90,20 @@ def _walk(text: bytes, start: int, end: int, members: Members, where: str) -> di
     spans = {}
     at = skip_space(text, start + 1)
     for key, raw in members.items():
-        literal = _LITERAL.match(text, at)
-        if literal is None or STRING.decode(literal[0]) != key:
-            raise _repeated(where)
-        at = skip_space(text, skip_space(text, literal.end()) + 1)
+        plain = b'"%b"' % key.encode()
+        if text.startswith(plain, at):
+            at += len(plain)
+        else:
+            literal = _LITERAL.match(text, at)
+            if literal is None or STRING.decode(literal[0]) != key:
+                raise _repeated(where)
+            at = literal.end()
+        at = skip_space(text, skip_space(text, at) + 1)
         if not text.startswith(bytes(raw), at):
             raise _repeated(where)
         spans[key] = (at, at + len(raw))
         at = skip_space(text, at + len(raw))
-        if text[at : at + 1] == b",":
+        if text[at] == _COMMA:
             at = skip_space(text, at + 1)
     if at != end - 1:
         raise _repeated(where)
@@ -113,15 +112,15 @@ def _walk(text: bytes, start: int, end: int, members: Members, where: str) -> di
 
 def skip_space(text: bytes, at: int) -> int:
     """The offset of the first byte at or after `at` that is not JSON's white space."""
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    while text[at] in _SPACE:
+        at += 1
+    return at
 
 
 def outer_span(text: bytes) -> Span:
     """The span of the one value of a text, without the white space around it."""
     end = len(text)
-    while end and text[end - 1] in b" \t\n\r":
+    while end and text[end - 1] in _SPACE:
         end -= 1
     return skip_space(text, 0), end
 
@@ -162,9 +161,12 @@ def read_integer(raw: Raw | None) -> int | None:
 
 def has_text(raw: Raw | None) -> bool:
     """Whether a value is a string of more than white space."""
-    if raw is None or memoryview(raw)[0] != QUOTE:
+    if raw is None:
         return False
-    first = memoryview(raw)[1]
+    view = memoryview(raw)
+    if view[0] != QUOTE:
+        return False
+    first = view[1]
     if 0x20 < first < 0x80 and first not in b'"\\':
         return True
     return bool(STRING.decode(raw).strip())

@@ -31,7 +31,8 @@ class SseReader:
     """
 
     __slots__ = (
-        "_after_cr", "_clean", "_data", "_first", "_line", "_max", "_name", "_overlong", "_wanted", "oversized"
+        "_after_cr", "_clean", "_data", "_first", "_line", "_max", "_name", "_overlong", "_wanted",
+        "oversized",
     )  # fmt: skip
 
     def __init__(self, wanted: frozenset[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:

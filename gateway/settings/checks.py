@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.core.errors import ConfigProblem
 from gateway.core.limits import Scope
 from gateway.settings.gateway import StoreKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
-from gateway.settings.load import Settings
 from gateway.settings.secrets import is_available
 from gateway.settings.source import FILE_NAMES, Document, KeyPath
+
+if TYPE_CHECKING:
+    from gateway.settings.load import Settings
 
 Found = tuple[str, KeyPath, str]
 """File, place in it, message."""
@@ -58,7 +61,7 @@ def _limit_errors(settings: Settings) -> Iterator[Found]:
             if default.subject is not None and other.subject is None and _kind(default) == _kind(other):
                 message = f"write it as an override of {other.id}: the two count the same for this subject"
                 yield "limits.yaml", (*path, "subject"), message
-        defaults[default.id] = default
+        defaults.setdefault(default.id, default)
         if default.subject is not None:
             yield from _subject_errors(settings, default.scope, default.subject, (*path, "subject"))
     seen: set[tuple[str, str]] = set()
@@ -80,7 +83,9 @@ def _override_errors(
         return
     if default.subject is not None:
         yield "limits.yaml", (*path, "limit"), f"{default.id} is for one subject only; change it there"
-    twins = [other.id for other in defaults.values() if _kind(other) == _kind(default)]
+    twins = [
+        other.id for other in defaults.values() if other.subject is None and _kind(other) == _kind(default)
+    ]
     if len(twins) > 1:
         message = f"an override would replace all of {', '.join(twins)}: they count the same"
         yield "limits.yaml", (*path, "limit"), message

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 
 from gateway.core.retry import MAX_ATTEMPTS
 from gateway.core.rules import PlacementMode, UnknownModels
-from gateway.settings.shared import HeaderName, Name, SecretRef, Section
+from gateway.settings.shared import Name, OwnHeader, SecretRef, Section
 from gateway.settings.units import Bytes, Seconds
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -97,8 +97,6 @@ class Store(Section):
     """Where the URL of the `redis` store is found, as redis://host:6379/0 or rediss://... with TLS."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "cgw"
     """All Redis keys begin with it, in braces; two gateways that share a server need two of them."""
-    timeout: Annotated[PositiveSeconds, Field(le=0.5)] = 0.25
-    """How long one question to Redis may take before `on_store_failure` decides."""
     synchronous: Synchronous = Synchronous.NORMAL
     """Of the `sqlite` store. `full`: not even a power failure forgets anything; slower."""
     lease: Annotated[Seconds, Field(ge=60, le=86_400)] = 900.0
@@ -170,7 +168,7 @@ class PlacementSettings(Section):
 
     mode: PlacementMode = PlacementMode.ON
     """`on`; `shadow`: decide and count, send the client's own bytes; `off`."""
-    header: HeaderName = "x-gateway-placement"
+    header: OwnHeader = "x-gateway-placement"
     """A request that carries this header with the value `off` gets no breakpoints."""
 
 
@@ -231,7 +229,7 @@ class Metrics(Section):
 class Tags(Section):
     """Headers by which apps say what a call was for; they go into the ledger, never upstream."""
 
-    headers: Annotated[tuple[HeaderName, ...], Field(max_length=8)] = ()
+    headers: Annotated[tuple[OwnHeader, ...], Field(max_length=8)] = ()
     """Names that are kept, as x-team; all others are ignored."""
 
 
@@ -247,7 +245,7 @@ class Responses(Section):
     """What the gateway adds to answers."""
 
     cost_headers: bool = True
-    """Headers that say what the gateway placed, reserved and charged."""
+    """`x-gateway-breakpoints` and `x-gateway-reserved-usd`: what was placed, and what was set aside."""
 
 
 class Models(Section):

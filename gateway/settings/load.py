@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 import gateway
 from gateway.core.errors import ConfigError, ConfigProblem
+from gateway.settings.checks import check_across
 from gateway.settings.gateway import GatewayFile
 from gateway.settings.limits import LimitsFile
 from gateway.settings.prices import PricesFile
@@ -75,8 +76,6 @@ def load_settings(directory: Path, environ: Mapping[str, str]) -> Settings:
     Reads the four files, and nothing that they refer to except whether it exists. `prices.yaml` may be
     missing: then the prices that came with the package hold.
     """
-    from gateway.settings.checks import check_across
-
     problems: list[ConfigProblem] = []
     contents = _read_all(directory, problems)
     documents = {name: read_yaml(str(directory / name), content) for name, content in contents.items()}
@@ -85,9 +84,10 @@ def load_settings(directory: Path, environ: Mapping[str, str]) -> Settings:
         problems.extend(document.problems)
 
     def read(name: str, model: type[File], above: Document | None = None) -> File | None:
-        if name not in documents:
+        document = documents.get(name)
+        if document is None or (document.value is None and document.problems):
             return None
-        parsed, wrong = validate(model, documents[name], above)
+        parsed, wrong = validate(model, document, above)
         problems.extend(wrong)
         return parsed
 
@@ -112,11 +112,18 @@ def load_settings(directory: Path, environ: Mapping[str, str]) -> Settings:
     return replace(settings, warnings=tuple(warnings))
 
 
+def read_contents(directory: Path) -> dict[str, bytes]:
+    """The bytes of all files that count: those of the directory, and the packaged prices where it has none.
+    Raises `OSError`."""
+    contents = read_directory(directory)
+    if PRICES not in contents:
+        contents[PRICES] = (packaged_directory() / PRICES).read_bytes()
+    return contents
+
+
 def _read_all(directory: Path, problems: list[ConfigProblem]) -> dict[str, bytes]:
     try:
-        contents = read_directory(directory)
-        if PRICES not in contents:
-            contents[PRICES] = (packaged_directory() / PRICES).read_bytes()
+        contents = read_contents(directory)
     except OSError as error:
         place = str(error.filename or directory)
         problems.append(ConfigProblem(file=place, message=f"cannot be read: {error.strerror}"))
@@ -147,16 +154,25 @@ def validate(
 
 def _problem(model: type[BaseModel], document: Document, above: Document | None, item: Any) -> ConfigProblem:
     path = _written_path(tuple(item["loc"]), document, above)
-    source = above if above is not None and _holds(above.value, path) else document
+    source = above if above is not None and path and _holds(above.value, path) else document
     kind, message = item["type"], str(item["msg"])
     if kind == "extra_forbidden":
         known = list(_keys_at(model, path[:-1]))
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         message = f'unknown key; did you mean "{close[0]}"?' if close else _unknown(known)
         return source.problem(path, message, at_key=True)
-    if kind == "missing":
-        message = "is missing"
-    return source.problem(path, message.removeprefix("Value error, "))
+    return source.problem(path, _WORDS.get(kind, message.removeprefix("Value error, ")))
+
+
+_WORDS = {
+    "missing": "is missing",
+    "model_type": "must be a mapping, of keys and values",
+    "dict_type": "must be a mapping, of keys and values",
+    "tuple_type": "must be a list",
+    "frozen_set_type": "must be a list",
+    "string_type": "must be text",
+}
+"""What pydantic says in the words of another language, by its type of error."""
 
 
 def _unknown(known: list[str]) -> str:

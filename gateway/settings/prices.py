@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from gateway.core.models import ModelFacts, ModelNames, ModelTable
-from gateway.core.pricing import PriceRow, PriceTable, Terms, usd_per_million, usd_per_thousand
+from gateway.core.pricing import PriceRow, PriceTable, Terms, exact_decimal, usd_per_million, usd_per_thousand
 from gateway.settings.shared import Section
 
 PRICE_PATTERN = r"^\$\d+(\.\d{1,6})?$"
@@ -26,9 +26,9 @@ def _read_price(value: object) -> str:
 
 
 def _read_factor(value: object) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("not a factor; write for example 1.1")
-    factor = Fraction(str(value))  # as it is written: 1.1 is eleven tenths, not the nearest binary number
+    factor = exact_decimal(str(value))  # 1.1 is eleven tenths, not the nearest binary number
     if not 0 < factor <= 100:
         raise ValueError("a factor must be above 0 and at most 100")
     return factor

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -37,6 +45,18 @@ class SecretRef(Section):
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name that ends up in labels, keys and reports."""
-HeaderName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$", max_length=64, to_lower=True)
+
+
+def _own_header(name: str) -> str:
+    # It is kept or taken out here, so it must be neither a credential nor a header that the API needs.
+    if not name.startswith("x-") or name == "x-api-key":
+        raise ValueError("must be a header of your own, beginning with x-")
+    return name
+
+
+OwnHeader = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$", max_length=64, to_lower=True),
+    AfterValidator(_own_header),
 ]
+"""Name of a header that means something to this gateway only; in lower case."""

@@ -27,6 +27,7 @@ KeyPath = tuple[str | int, ...]
 
 _SECRET = re.compile(r"sk-ant-[\w-]*|cgw_[0-9A-Za-z]{8}_\w*")
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
+_MAPPING_TAG, _SEQUENCE_TAG = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _TEXT_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge", "value"))
 
 
@@ -150,9 +151,12 @@ def read_environment(environ: Mapping[str, str], prefix: str = "GATEWAY_") -> Do
 
 
 def overlay(below: Value, above: Value) -> Value:
-    """`above` over `below`: mappings are merged, everything else is replaced."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
+    """`above` over `below`: mappings are merged, everything else is replaced, a secret's reference too: a
+    variable that names a file takes the place of one that named a variable."""
+    if not isinstance(above, dict) or (above and above.keys() <= {"env", "file"}):
         return above
+    if not isinstance(below, dict):
+        return above if below is None else below
     merged = dict(below)
     for key, value in above.items():
         merged[key] = overlay(merged.get(key), value)
@@ -186,15 +190,14 @@ class _Walk:
         if node.anchor is not None or id(node) in self._open or len(path) > DEEPEST_NESTING:
             self._wrong(path, "anchors, aliases and deep nesting are not understood here; write it out")
             return None
-        if isinstance(node, MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)
         tag = str(node.tag)
-        if tag in _TEXT_TAGS:
+        if isinstance(node, MappingNode) and tag == _MAPPING_TAG:
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode) and tag == _SEQUENCE_TAG:
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and tag in _TEXT_TAGS:
             return str(node.value)
-        if tag in _PLAIN_TAGS:
+        if isinstance(node, ScalarNode) and tag in _PLAIN_TAGS:
             scalar: Value = self._construct(node)
             return scalar
         self._wrong(path, "tags are not understood here; write the value without one")

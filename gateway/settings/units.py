@@ -23,10 +23,10 @@ _SECONDS = {
 }
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _COUNTS = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
-DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|m|h|d)$"
-SIZE_PATTERN = r"^\d+(B|KiB|MiB|GiB)$"
-DOLLARS_PATTERN = r"^\$(\d+|\d{1,3}(,\d{3})+)(\.\d{1,9})?$"
-COUNT_PATTERN = r"^\d+[kMG]?$"
+DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+SIZE_PATTERN = r"^[0-9]+(B|KiB|MiB|GiB)$"
+DOLLARS_PATTERN = r"^\$([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.[0-9]{1,9})?$"
+COUNT_PATTERN = r"^[0-9]+[kMG]?$"
 
 
 def read_seconds(value: object) -> float:

@@ -7,13 +7,13 @@ after SIGHUP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.core.errors import ConfigError
 from gateway.settings.gateway import RESTART_SECTIONS
-from gateway.settings.load import Settings, load_settings
-from gateway.settings.source import content_digest, read_directory
+from gateway.settings.load import Settings, load_settings, read_contents
+from gateway.settings.source import content_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,9 @@ class Reloaded:
     """New settings, valid."""
 
     settings: Settings
+    """With the sections that only a restart takes over as the process was started with them."""
     needs_restart: tuple[str, ...]
-    """Sections of gateway.yaml that changed and that only a restart takes over."""
+    """Those sections that differ from what the files say now."""
 
 
 class ConfigWatcher:
@@ -45,7 +46,7 @@ class ConfigWatcher:
         """Whether the files differ from what was last read, good or bad. A directory that cannot be read has
         not changed."""
         try:
-            return content_digest(read_directory(self._good.directory)) != self._seen
+            return content_digest(read_contents(self._good.directory)) != self._seen
         except OSError:
             return False
 
@@ -58,8 +59,10 @@ class ConfigWatcher:
         except ConfigError as error:
             self.last_error = error
             raise
+        changed = needs_restart(self._started_with, settings)
+        settings = _pinned(self._started_with, settings)
         self._good, self._seen, self.last_error = settings, settings.digest, None
-        return Reloaded(settings=settings, needs_restart=needs_restart(self._started_with, settings))
+        return Reloaded(settings=settings, needs_restart=changed)
 
 
 def needs_restart(started_with: Settings, now: Settings) -> tuple[str, ...]:
@@ -71,8 +74,13 @@ def needs_restart(started_with: Settings, now: Settings) -> tuple[str, ...]:
     )
 
 
+def _pinned(started_with: Settings, now: Settings) -> Settings:
+    kept = {section: getattr(started_with.gateway, section) for section in RESTART_SECTIONS}
+    return replace(now, gateway=now.gateway.model_copy(update=kept))
+
+
 def _digest_of(directory: Path) -> str | None:
     try:
-        return content_digest(read_directory(directory))
+        return content_digest(read_contents(directory))
     except OSError:
         return None

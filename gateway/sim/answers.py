@@ -7,7 +7,6 @@ for a length.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -29,6 +28,8 @@ _PROSE: Final = (
 _WORDS: Final = tuple(re.findall(r"\S+", _PROSE))
 _USE_TOOL: Final = re.compile(r"use the [`\"']?([A-Za-z0-9_-]+)[`\"']? tool", re.IGNORECASE)
 _LENGTH: Final = re.compile(r"\b(\d{1,5}) words\b")
+_LISTENS_CHARACTERS: Final = 2_000
+"""How much of the end of the user's words can steer an answer."""
 _THINKS: Final = ("enabled", "adaptive")
 
 
@@ -92,13 +93,13 @@ class Script:
         return self.hook(body) if self.hook is not None else None
 
 
-def compose(body: JsonObject, model: ModelRow, seed: int, scripted: Scripted | None) -> Answer:
-    """The answer to a request: the scripted one, nothing for a pre-warm, or a generated one."""
+def compose(body: JsonObject, model: ModelRow, *, seed: bytes, scripted: Scripted | None) -> Answer:
+    """The answer to a request: the scripted one, nothing for a pre-warm, or one generated from `seed`."""
     if scripted is not None:
         return _from_script(scripted, model)
     if body["max_tokens"] == 0:
         return Answer(content=[], stop_reason="max_tokens", output_tokens=0)
-    dice = random.Random(_seed(body, seed))  # noqa: S311 - reproducible, not secret
+    dice = random.Random(seed)  # noqa: S311 - reproducible, not secret
     calls = _asked_tools(body)
     thinking = _thinking_block(body, dice)
     text = _structured(body, dice) or _prose(_words_wanted(body, dice), dice)
@@ -142,14 +143,6 @@ def _from_script(scripted: Scripted, model: ModelRow) -> Answer:
     )
 
 
-def _seed(body: JsonObject, seed: int) -> int:
-    """The same prompt gives the same answer, streamed or not, marked or not."""
-    said = json.dumps([body.get("model"), body.get("system"), body.get("messages")], sort_keys=True)
-    said = re.sub(r', "cache_control": \{[^}]*\}|"cache_control": \{[^}]*\}, ', "", said)
-    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") ^ seed
-
-
 def _asked_tools(body: JsonObject) -> list[JsonObject]:
     """Tools to call now: the forced one, or those the newest words of the user name."""
     tools = {
@@ -175,12 +168,9 @@ def _newest_words(body: JsonObject) -> str:
         return ""
     content = message.get("content")
     if isinstance(content, str):
-        return content
-    return "\n".join(
-        str(part.get("text", ""))
-        for part in content or []
-        if isinstance(part, dict) and part.get("type") == "text"
-    )
+        return content[-_LISTENS_CHARACTERS:]
+    texts = [str(part.get("text", "")) for part in content or [] if isinstance(part, dict)]
+    return "\n".join(texts)[-_LISTENS_CHARACTERS:]
 
 
 def _words_wanted(body: JsonObject, dice: random.Random) -> int:

@@ -119,7 +119,7 @@ class Engine:
             model=model,
             started_at=at,
             outcome=outcome,
-            answer=compose(full, model, self._seed, scripted),
+            answer=compose(full, model, seed=b"%d " % self._seed + rendered.key, scripted=scripted),
             service_tier="batch" if in_batch else "standard",
             inference_geo=(body.get("inference_geo") or "global") if model.inference_geo else "not_available",
             speed=speed,

@@ -6,6 +6,7 @@ The queue decides only which fault strikes; the wire code carries it out. Random
 from __future__ import annotations
 
 import enum
+import json
 import random
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -144,6 +145,30 @@ class Faults:
                     self._armed.remove(armed)
             return armed.fault
         return None
+
+
+def parse_fault(text: str) -> Fault:
+    """A fault as people write it on a command line: `KIND,NAME=VALUE,...`, for example
+    `status,status=529,times=3,model=claude-opus-5-5` or `cut,at_event=4`. Raises ValueError."""
+    kind, *settings = text.split(",")
+    value: JsonObject = {"kind": kind.strip()}
+    for setting in settings:
+        name, equals, written = setting.partition("=")
+        if not equals:
+            raise ValueError(f"expected NAME=VALUE, not {setting!r}")
+        try:
+            read = json.loads(written)
+        except ValueError:
+            read = written
+        target = value.setdefault("match", {}) if name in _MATCHED else value
+        target[name.strip()] = read
+    try:
+        return read_fault(value)
+    except ApiError as error:
+        raise ValueError(error.message) from error
+
+
+_MATCHED = ("path", "method", "model", "stream")
 
 
 def read_fault(value: JsonObject) -> Fault:

@@ -67,6 +67,11 @@ class Rendered:
     positions: tuple[Position, ...]
     total_tokens: int
 
+    @property
+    def key(self) -> bytes:
+        """The key of the whole prompt: the same however it is marked, streamed or sent."""
+        return self.positions[-1].key if self.positions else b""
+
 
 def read_blocks(body: JsonObject, model: ModelRow) -> list[Block]:
     """All blocks in the order of the request. A string is one text block. Web search and web fetch belong

@@ -5,6 +5,7 @@ Kept in memory, whole bodies included: this is a simulator. Nothing is decided h
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass
 
@@ -62,16 +63,41 @@ _PLAIN = (
 )  # fmt: skip
 _SECRET = (b"authorization", b"x-api-key")
 
+KEPT_BODY_BYTES = 256 * 1024 * 1024
+"""Beyond it the oldest bodies are let go, not their records."""
+
 
 class Records:
     """The newest requests, oldest first; `keep` bounds them."""
 
     def __init__(self, keep: int) -> None:
         self.items: deque[Received] = deque(maxlen=keep)
+        self.idle = asyncio.Event()
+        """Set while no request is being served."""
+        self.idle.set()
+        self._keep = keep
         self._count = 0
+        self._open = 0
+        self._with_body: deque[Received] = deque()
+        self._body_bytes = 0
 
     def add(self, received: Received) -> None:
         """Keep it, numbered from 1 in the order of arrival."""
         self._count += 1
         received.number = self._count
         self.items.append(received)
+        self._open += 1
+        self.idle.clear()
+
+    def close(self, received: Received, at: float) -> None:
+        """It has been served, one way or another."""
+        received.finished_at = at
+        self._with_body.append(received)
+        self._body_bytes += len(received.body)
+        while self._body_bytes > KEPT_BODY_BYTES or len(self._with_body) > self._keep:
+            oldest = self._with_body.popleft()
+            self._body_bytes -= len(oldest.body)
+            oldest.body = b""
+        self._open -= 1
+        if self._open == 0:
+            self.idle.set()

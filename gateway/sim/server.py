@@ -105,6 +105,11 @@ class Simulator:
         self.url = self._world.base_url = f"http://{host}:{bound[1]}"
         return self.url
 
+    async def idle(self, timeout_seconds: float = 5.0) -> None:
+        """Until no request is being served, so that records and bill are final. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_seconds):
+            await self._world.records.idle.wait()
+
     async def stop(self) -> None:
         """Close the port and every connection. Records and bill stay readable."""
         if self._runner is not None:
@@ -180,7 +185,8 @@ def _through(world: World) -> Callable[..., Awaitable[web.StreamResponse]]:
     ) -> web.StreamResponse:
         received = _received(world, request)
         request[_RECEIVED] = received
-        if not request.path.startswith("/_sim/"):
+        watched = not request.path.startswith("/_sim/")
+        if watched:
             world.records.add(received)
         try:
             received.body = await _read_body(request)
@@ -194,7 +200,8 @@ def _through(world: World) -> Callable[..., Awaitable[web.StreamResponse]]:
                 received.ended = "client_left"
             raise
         finally:
-            received.finished_at = world.clock.now()
+            if watched:
+                world.records.close(received, world.clock.now())
         if received.ended == "open":
             received.ended = "complete"
         return response

@@ -88,14 +88,16 @@ class ClientReply:
         return transport is None or transport.is_closing()
 
     def start(self, status: int, headers: Headers) -> None:
-        """As `Reply.start`. The head leaves with the first bytes of the body, or at the end of this turn of
-        the loop. Raises `ValueError` for a header that would break its line."""
+        """As `Reply.start`. The head leaves with the first bytes of the body; that of a stream, whose first
+        bytes may take their time, by the next turn of the loop. Raises `ValueError` for a header that would
+        break its line."""
         assert not self.started, "a response starts once"
         self._transport()
+        self._head = self._serialise(status, headers)
         self.started = True
         self.status = status
-        self._head = self._serialise(status, headers)
-        asyncio.get_running_loop().call_soon(self._send_head)
+        if self._framing is not _Framing.LENGTH:
+            asyncio.get_running_loop().call_soon(self._send_head)
 
     def write(self, data: bytes) -> bool:
         """As `Reply.write`."""

@@ -156,15 +156,15 @@ class Connection(asyncio.Protocol):
         self._queue.extend(messages)
         if upgraded:
             self._broken = True  # no protocol but HTTP/1.1 is spoken here; answer, then close
+        if len(self._queue) >= _MAX_QUEUED and not self._queue_full:
+            self._queue_full = True  # the parser has stopped, too
+            if self.transport is not None:
+                self.transport.pause_reading()
         if self._state is not _State.BUSY:
             if self._queue:
                 self._next()
             elif self._state is _State.IDLE and data:
                 self._enter(_State.HEAD)
-        if len(self._queue) >= _MAX_QUEUED and not self._queue_full:
-            self._queue_full = True
-            if self.transport is not None:
-                self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         self.congested = True

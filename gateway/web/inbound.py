@@ -1,4 +1,4 @@
-"""A request as it arrived, and the bounds within which it may arrive. `connection.py` is the socket's side."""
+"""A request as it arrived, and the bounds within which it may arrive. The socket's side: `connection.py`."""
 
 from __future__ import annotations
 
@@ -76,5 +76,6 @@ class InboundRequest:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def hold_body(self, size: int) -> None:
+        """Let the payload buffer as much as this, so that it can be taken at once."""
         self.payload.set_read_chunk_size(size)
         self._connection.resume_reading()

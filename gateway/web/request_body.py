@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from aiohttp import StreamReader
 
 from gateway.core.errors import RequestTimeout, TooLarge, UnsupportedEncoding
 from gateway.core.headers import Headers
 from gateway.ports import InboundBody
+from gateway.web.inbound import InboundRequest
 
 _RATE_WINDOW_SECONDS = 5.0
 _OFF_LOOP_BYTES = 16_384
@@ -24,26 +25,8 @@ _OFF_LOOP_BYTES = 16_384
 T = TypeVar("T")
 
 
-class Inbound(Protocol):
-    """What reading needs of a request."""
-
-    payload: StreamReader
-    headers: Headers
-
-    @property
-    def content_length(self) -> int | None: ...
-
-    def invite_body(self) -> None:
-        """Answer `Expect: 100-continue` where the client waits for that."""
-        ...
-
-    def hold_body(self, size: int) -> None:
-        """Let the payload buffer as much as this, so that it can be taken at once."""
-        ...
-
-
 async def read_body(
-    request: Inbound,
+    request: InboundRequest,
     *,
     limit_bytes: int,
     timeout_seconds: float,
@@ -85,7 +68,7 @@ class RelayedBody:
 
     def __init__(
         self,
-        request: Inbound,
+        request: InboundRequest,
         *,
         limit_bytes: int,
         timeout_seconds: float,

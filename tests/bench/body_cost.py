@@ -1,4 +1,4 @@
-"""What reading, digesting and placing one body costs: `python -m tests.bench.body_cost`. Not run by pytest."""
+"""What reading, digesting and placing a body costs: `python -m tests.bench.body_cost`. Not for pytest."""
 
 from __future__ import annotations
 

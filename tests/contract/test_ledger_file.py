@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import random
@@ -48,12 +49,24 @@ def _until(condition: Callable[[], bool]) -> None:
 def test_what_is_observed_is_what_is_stored(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     ledger = Ledger(path)
-    records = [a_record(id=f"e{n}", tags=(("team", "straße"),)) for n in range(50)] + [a_refused_record()]
+    records = [a_record(id=f"e{n}", tags=(("team", "straße"),)) for n in range(50)]
+    records.append(a_refused_record(principal=records[0].principal))
     for record in records:
         ledger.observe(record)
 
     assert ledger.close() == 0
     assert _rows(path) == [tuple(entry_of(record)) for record in records]
+
+
+def test_calls_without_a_known_key_cannot_fill_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    ledger = Ledger(path)
+    for _ in range(100):
+        ledger.observe(a_refused_record())
+
+    assert ledger.status().backlog == 0
+    assert ledger.close() == 0
+    assert _rows(path) == []
 
 
 def test_columns_are_the_fields_of_an_entry_in_order() -> None:
@@ -120,7 +133,8 @@ def test_over_the_bound_and_at_the_end_entries_go_to_the_log_and_can_be_put_back
         spilled_before = ledger.status().spilled
         left = ledger.close(timeout_seconds=0.2)
         ledger.observe(late := a_record(id="late"))
-    lines = [f"2026-11-22 CRITICAL {line}" for line in caplog.messages]
+    # as a collector may wrap them
+    lines = [json.dumps({"level": "CRITICAL", "message": line}) for line in caplog.messages]
 
     assert spilled_before >= 10
     assert spilled_before + left == 30
@@ -144,7 +158,22 @@ def test_one_entry_that_cannot_be_stored_does_not_hold_up_the_others(
         assert ledger.close() == 0
 
     assert [row[0] for row in _rows(path)] == ["e1", "e4"]
-    assert [json.loads(line.removeprefix(SPILLED))["id"] for line in caplog.messages] == ["e2", "e3"]
+    assert [_spilled_id(line) for line in caplog.messages] == ["e2", "e3"]
+
+
+def _spilled_id(line: str) -> str:
+    return str(json.loads(base64.b64decode(line.removeprefix(SPILLED)))["id"])
+
+
+def test_a_log_line_that_was_cut_is_refused_and_nothing_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    entry = json.dumps(entry_of(a_record())._asdict()).encode()
+    whole = SPILLED + base64.b64encode(entry).decode()
+    for cut in (whole[:-400], whole[:-399], SPILLED + base64.b64encode(b'{"id": "e1"}').decode()):
+        with pytest.raises((ValueError, TypeError)):
+            restore(path, [whole, cut])
+
+    assert restore(path, [whole]) == 1
 
 
 FULL_DISK = """
@@ -266,6 +295,18 @@ def test_totals_equal_a_plain_sum_over_the_records(tmp_path: Path) -> None:
     (overall,) = read_totals(path, [], start_ms=start_ms, end_ms=end_ms)
     assert overall.requests == expected_requests.total()
     assert read_totals(path, [], start_ms=0, end_ms=1) == ()
+
+
+def test_an_entry_at_the_edge_of_two_months_is_in_the_later_one_only(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    ledger = Ledger(path)
+    ledger.observe(a_record(received_at=1_793_491_200.0))  # 2026-11-01T00:00:00Z
+    ledger.close()
+
+    edge = 1_793_491_200_000
+    assert read_totals(path, [], start_ms=0, end_ms=edge) == ()
+    (total,) = read_totals(path, [Dimension.MONTH], start_ms=edge, end_ms=edge + 1)
+    assert total.group == ("2026-11",)
 
 
 def test_reading_runs_beside_the_writer(tmp_path: Path) -> None:

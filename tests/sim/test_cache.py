@@ -176,6 +176,16 @@ def test_nothing_can_be_read_before_the_writing_response_began() -> None:
     assert ask(cache, positions(2, {2: M5})).read_tokens == 2000
 
 
+def test_of_racing_writes_the_longest_life_counts() -> None:
+    cache = PromptCache()
+    short = ask(cache, positions(2, {2: M5}), at=0, publish=False)
+    long = ask(cache, positions(2, {2: H1}), at=1, publish=False)
+    cache.publish(short)
+    cache.publish(long)
+
+    assert ask(cache, positions(2, {2: M5}), at=3000).read_tokens == 2000
+
+
 def test_a_response_that_never_begins_leaves_nothing() -> None:
     cache = PromptCache()
     ask(cache, positions(2, {2: M5}), publish=False)

@@ -4,7 +4,8 @@ that clients are known to send, and hypothesis strategies for generated ones. No
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -184,59 +185,36 @@ def instructor_body() -> dict[str, Json]:
     }
 
 
-SOURCE = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8=" * 20}
-_PDF = {"type": "base64", "media_type": "application/pdf", "data": "aGVsbG8=" * 20}
-BLOCKS: Mapping[str, dict[str, Json]] = {
-    "text": {"type": "text", "text": "héllo \"quoted\" \\ and \n more"},
-    "text with citations": {"type": "text", "text": "cited", "citations": None},
-    "image": {"type": "image", "source": SOURCE},
-    "image by url": {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
-    "document": {"type": "document", "source": _PDF, "title": "t", "citations": {"enabled": True}},
-    "document of blocks": {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}]}},
-    "search_result": {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "x"}]},
-    "thinking": {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
-    "redacted_thinking": {"type": "redacted_thinking", "data": "ZGF0YQ=="},
-    "tool_use": {"type": "tool_use", "id": "toolu_1", "name": "tool_1", "input": {"a": 1.0, "b": 1e3, "c": None}},
-    "tool_result": {"type": "tool_result", "tool_use_id": "toolu_1", "content": "done", "is_error": False},
-    "tool_result of blocks": {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "x"}, {"type": "image", "source": SOURCE}]},
-    "tool_result without content": {"type": "tool_result", "tool_use_id": "toolu_1"},
-    "server_tool_use": {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
-    "web_search_tool_result": {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "web_search_result", "url": "u", "title": "t", "encrypted_content": "e"}]},
-    "web_fetch_tool_result": {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1", "content": {"type": "web_fetch_result", "url": "u", "content": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "d"}}}},
-    "code_execution_tool_result": {"type": "code_execution_tool_result", "tool_use_id": "s", "content": {"type": "code_execution_result", "stdout": "", "stderr": "", "return_code": 0, "content": []}},
-    "bash_code_execution_tool_result": {"type": "bash_code_execution_tool_result", "tool_use_id": "s", "content": {"type": "bash_code_execution_result", "stdout": "", "stderr": "", "return_code": 0, "content": []}},
-    "text_editor_code_execution_tool_result": {"type": "text_editor_code_execution_tool_result", "tool_use_id": "s", "content": {"type": "text_editor_code_execution_create_result", "is_file_update": False}},
-    "tool_search_tool_result": {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"type": "tool_search_tool_search_result", "tool_references": [{"type": "tool_reference", "tool_name": "tool_1"}]}},
-    "container_upload": {"type": "container_upload", "file_id": "file_1"},
-    "mcp_tool_use": {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "n", "server_name": "s", "input": {}},
-    "mcp_tool_result": {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": [{"type": "text", "text": "x"}]},
-    "compaction": {"type": "compaction", "content": "summary"},
-    "a type of next year": {"type": "hologram", "depth": 3},
-    "no type": {"text": "x"},
-    "empty text": {"type": "text", "text": ""},
-    "blank text": {"type": "text", "text": " \n\t "},
-    "empty object": {},
-}  # fmt: skip
+_HERE = Path(__file__).parent
+BLOCKS: dict[str, dict[str, Json]] = json.loads((_HERE / "blocks.json").read_text())
+"""One content block of every type that the API takes, and some that it does not, by name."""
+TOOLS: dict[str, dict[str, Json]] = json.loads((_HERE / "tools.json").read_text())
+"""One entry of `tools` of every kind, by name."""
 
-TOOLS: Mapping[str, dict[str, Json]] = {
-    "client": tool(1, 500),
-    "custom": {**tool(2, 500), "type": "custom"},
-    "bash": {"type": "bash_20250124", "name": "bash"},
-    "text_editor": {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
-    "memory": {"type": "memory_20250818", "name": "memory"},
-    "computer toolset": {"type": "computer_toolset_20260801", "configs": {"click": {"enabled": True}}},
-    "web_search": {"type": "web_search_20260318", "name": "web_search", "max_uses": 3},
-    "code_execution": {"type": "code_execution_20260521", "name": "code_execution"},
-    "tool_search": {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
-    "mcp_toolset": {"type": "mcp_toolset", "mcp_server_name": "s"},
-    "deferred": {**tool(3, 500), "defer_loading": True},
-    "not deferred": {**tool(4, 500), "defer_loading": False},
-    "a type of next year": {"type": "hologram_20270101", "name": "hologram"},
-}
+
+def single(question: Json, **more: Json) -> dict[str, Json]:
+    """A request of one user message."""
+    return {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": question}], **more}
+
+
+def blocks(count: int, size: int = 400) -> list[Json]:
+    """So many different text blocks."""
+    return [{"type": "text", "text": prose(size, index)} for index in range(count)]
+
+
+def conversation(*sizes: int, **more: Json) -> dict[str, Json]:
+    """Turns of so many blocks each, the user's first, after a long system prompt."""
+    messages = [
+        {"role": "assistant" if index % 2 else "user", "content": blocks(size)}
+        for index, size in enumerate(sizes)
+    ]
+    return {"model": MODEL, "max_tokens": 5, "system": prose(9_000), "messages": messages, **more}
 
 
 def corpus() -> dict[str, dict[str, Json]]:
     """Bodies by name: every block and tool type in its place, and the shapes of known clients."""
+    long = prose(9_000)
+    continued = {"type": "continue", "previous_message_id": "msg_1"}
     bodies = {
         "agent": agent_body(turns=5, tools=4, size=20_000),
         "claude code": claude_code_body(),
@@ -245,28 +223,19 @@ def corpus() -> dict[str, dict[str, Json]]:
         "ai sdk": ai_sdk_body(),
         "llama index": llama_index_body(),
         "instructor": instructor_body(),
-        "count_tokens": {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "system": prose(9_000)},
-        "string system": {"model": MODEL, "max_tokens": 9, "system": prose(9_000), "messages": [{"role": "user", "content": "hi"}]},
-        "messages first": {"messages": agent_body(size=20_000)["messages"], "tools": [tool(1)], "system": prose(5_000), "max_tokens": 5, "model": MODEL},
+        "count_tokens": {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "system": long},
+        "string system": single("hi", system=long),
+        "messages first": {**single(long), "tools": [tool(1)], "system": long},
         "thread begun": agent_body(turns=1, size=40_000, thread={"type": "create"}),
-        "thread continued": {"model": MODEL, "max_tokens": 5, "thread": {"type": "continue", "previous_message_id": "msg_1"}, "messages": [{"role": "user", "content": prose(9_000)}]},
-        "warm-up": {"model": MODEL, "max_tokens": 0, "system": prose(9_000), "messages": [{"role": "user", "content": "warmup"}]},
-    }  # fmt: skip
-    question = {"role": "user", "content": [{"type": "text", "text": prose(9_000)}]}
-    answer = {"role": "assistant", "content": prose(30)}
+        "thread continued": single(long, thread=continued),
+        "warm-up": single("warmup", system=long, max_tokens=0),
+    }
     for name, block in BLOCKS.items():
-        bodies[f"block: {name}"] = {
-            "model": MODEL,
-            "max_tokens": 5,
-            "messages": [question, answer, {"role": "user", "content": [block]}],
-        }
+        body = single([{"type": "text", "text": long}])
+        body["messages"] += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": [block]}]
+        bodies[f"block: {name}"] = body
     for name, entry in TOOLS.items():
-        bodies[f"tool: {name}"] = {
-            "model": MODEL,
-            "max_tokens": 5,
-            "tools": [tool(0, 9_000), entry],
-            "messages": [question],
-        }
+        bodies[f"tool: {name}"] = single(long, tools=[tool(0, 9_000), entry])
     return bodies
 
 
@@ -276,18 +245,20 @@ def spaced(body: Json) -> bytes:
 
 
 def pretty(body: Json) -> bytes:
-    return json.dumps(body, indent="\t", ensure_ascii=False).replace(":", " \r\n:", 3).encode()
+    """With every kind of white space wherever it may stand."""
+    return b" \n" + json.dumps(body, indent="\t", separators=(" ,", "\r\n : ")).encode() + b"\n\t"
 
 
 def escaped(body: Json) -> bytes:
-    """Compact, with every letter of every key spelled as an escape."""
+    """Compact, with every character of every key spelled as an escape."""
+
+    def key(name: str) -> str:
+        units = name.encode("utf-16-be").hex().upper()
+        return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
     def write(value: Json) -> str:
         if isinstance(value, dict):
-            keys = ("".join(f"\\u{ord(char):04X}" for char in key) for key in value)
-            return (
-                "{" + ",".join(f'"{k}":{write(v)}' for k, v in zip(keys, value.values(), strict=True)) + "}"
-            )
+            return "{" + ",".join(f'"{key(name)}":{write(inner)}' for name, inner in value.items()) + "}"
         if isinstance(value, list):
             return "[" + ",".join(map(write, value)) + "]"
         return json.dumps(value)

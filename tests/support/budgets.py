@@ -11,7 +11,7 @@ from uuid import uuid4
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
-from gateway.core.bucket import Amounts, Reservation
+from gateway.core.bucket import Amounts, Reservation, Verdict
 from gateway.core.ids import KeyId, ReservationId, WorkspaceId
 from gateway.core.limits import BoundLimit, Limit, Limits, Period, Scope, Unit
 from gateway.core.principal import Principal
@@ -99,3 +99,14 @@ def rid(name: str) -> ReservationId:
 
 def usd(nanousd: int) -> Amounts:
     return Amounts(nanousd=nanousd)
+
+
+async def state(store: BudgetStore, limit: BoundLimit) -> tuple[int, int]:
+    """What is spent and what is set aside."""
+    (verdict,) = await store.peek([limit])
+    return verdict.spent, verdict.set_aside
+
+
+async def look(store: BudgetStore, limit: BoundLimit) -> Verdict:
+    (verdict,) = await store.peek([limit])
+    return verdict

@@ -47,7 +47,7 @@ def test_reads_a_whole_stream() -> None:
 
 
 def test_takes_the_last_cumulative_count_and_keeps_what_only_the_start_said() -> None:
-    """Trap 38: several `message_delta`, cumulative; split, geography, speed and tier come only at the start."""
+    """Trap 38: several cumulative deltas; split, geography, speed and tier come only at the start."""
     read = report(
         start(usage(10, 1, read=5, write_1h=70, inference_geo="us", speed="fast", service_tier="batch")),
         message_delta({"output_tokens": 20}, None),

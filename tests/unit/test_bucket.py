@@ -54,6 +54,10 @@ def test_a_clock_that_goes_back_drains_nothing_and_is_waited_for() -> None:
     assert drained(Level(at_ms=30_000), 60, 60_000, 10_000).at_ms == 30_000
 
 
+def test_a_bucket_that_is_empty_again_keeps_no_fraction() -> None:
+    assert drained(Level(spent=1), 3, 1_000, 400) == Level(at_ms=400)
+
+
 def test_getting_back_stops_at_an_empty_bucket() -> None:
     assert spend(Level(spent=5, fraction=3, at_ms=7), -9) == Level(at_ms=7)
     assert spend(Level(spent=5, fraction=3, at_ms=7), 4) == Level(spent=9, fraction=3, at_ms=7)

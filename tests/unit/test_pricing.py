@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -213,9 +212,9 @@ def test_reports_are_in_cents_and_prices_in_dollars() -> None:
     assert usd_per_million("0.20") * 1_000_000 == nanousd("0.2")
 
 
-@pytest.mark.parametrize("text", ["-1", "abc", "", "1/0"])
+@pytest.mark.parametrize("text", ["-1", "abc", "", "1/0", "1e3"])
 def test_refuses_what_is_no_price(text: str) -> None:
-    with pytest.raises((ValueError, ZeroDivisionError)):
+    with pytest.raises(ValueError, match="not a number"):
         usd_per_million(text)
 
 
@@ -284,12 +283,4 @@ def test_every_price_of_the_file_is_reached_on_its_first_day() -> None:
             at = max(listed.from_at, 0.0)
             used = Usage(uncached_input_tokens=listed.up_to_prompt_tokens or 900_000, speed=listed.speed)
 
-            assert prices.cost(used, model=listed.model, at=at).price_id in (
-                listed.id,
-                _later(rows, listed, at),
-            )
-
-
-def _later(rows: list[PriceRow], listed: PriceRow, at: float) -> str:
-    """At the epoch the earliest row of a model holds, which may not be this one."""
-    return listed.id if listed.from_at > 0 else replace(rows[0]).id
+            assert listed.id == prices.cost(used, model=listed.model, at=at).price_id

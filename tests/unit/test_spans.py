@@ -61,9 +61,7 @@ def test_members_are_found_or_refused_as_the_standard_library_sees_them(text: by
 
 @settings(max_examples=200, deadline=None)
 @given(objects(), st.data())
-def test_cutting_a_member_leaves_the_object_as_if_it_had_never_been_there(
-    text: bytes, data: st.DataObject
-) -> None:
+def test_an_object_without_a_cut_member_reads_as_if_it_had_none(text: bytes, data: st.DataObject) -> None:
     try:
         spans = member_spans(text, 0, len(text), OBJECT.decode(text), "a test")
     except BadRequest:

@@ -39,6 +39,9 @@ def read(data: bytes, size: int | None = None, limit: int = 1000) -> tuple[list[
          [(b"content_block_delta", b'{"n":1}'), (b"message_stop", b"a")]),
         (DELTA + b"event: content_block_delta\ndata: a\rdata: b\r\r\n\n",
          [(b"content_block_delta", b'{"n":1}'), (b"content_block_delta", b"a\nb")]),
+        (DELTA + b"data: a\n" + DELTA,
+         [(b"content_block_delta", b'{"n":1}'), (b"content_block_delta", b'a\n{"n":1}')]),
+        (DELTA + b"odd" + DELTA, [(b"content_block_delta", b'{"n":1}'), (b"", b'{"n":1}')]),
         (b"event: message_stop\ndata: x\n", []),
     ],
 )  # fmt: skip

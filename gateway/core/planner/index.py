@@ -12,24 +12,27 @@ from collections.abc import Sequence
 
 WINDOW = 8
 BYTES_PER_SLOT = 8 + 8 + 8 + 1 + 1
-"""Key, last access, expiry, flags, accesses. Tables are best kept three quarters full at most."""
+"""Key, last access, expiry, flags, accesses. A table is best kept three quarters full at most."""
 
 HAS_CHILD = 1
 """A longer prompt went through this prefix."""
 BRANCH = 2
 """Two different prompts went on from it, or one came twice."""
 WRITTEN = 4
-"""It was written once; `expires` says until when it was readable."""
+"""It was written once; `expires` says until when it could be read."""
 HOUR = 8
 """Its entry's TTL is an hour."""
 LAYERED = 16
-"""Its entry is 1h behind a prefix that was only kept for 5 min."""
+"""Its entry is a 1h one behind a prefix that was only kept for 5 min."""
+GONE = 32
+"""Upstream did not read its entry although it should still have lived."""
 
 _SPREAD = 0x9E3779B97F4A7C15
 
 
 class PrefixTable:
-    """Slots are integers; -1 is no slot. A slot may be given to another prefix by any later `add`."""
+    """Slots are integers; -1 is no slot. A slot may be given to another prefix by any later `add`, so none
+    is kept across requests."""
 
     __slots__ = ("_mask", "accesses", "expires", "flags", "keys", "last", "used")
 
@@ -56,18 +59,23 @@ class PrefixTable:
                 return -1
         return -1
 
-    def find_all(self, keys: Sequence[int]) -> list[int]:
-        """The slots of a prompt's prefixes, up to the deepest known one. A prefix that was forgotten between
-        known ones has -1."""
-        find = self.find
+    def find_all(self, prefixes: Sequence[int]) -> list[int]:
+        """The slots of a prompt's prefixes, up to the deepest known one. One that was forgotten between known
+        ones has -1. Stops where more than a window of prefixes in a row is unknown."""
+        keys, mask = self.keys, self._mask
         slots: list[int] = []
         unknown = 0
-        for key in keys:
-            slot = find(key)
-            if slot < 0:
-                unknown += 1
-                if unknown > WINDOW:
-                    break
+        for key in prefixes:
+            slot = ((key * _SPREAD) >> 20) & mask
+            found = keys[slot]
+            if found != key:
+                slot = self.find(key) if found else -1
+                if slot < 0:
+                    unknown += 1
+                    if unknown > WINDOW:
+                        break
+                else:
+                    unknown = 0
             else:
                 unknown = 0
             slots.append(slot)
@@ -76,13 +84,14 @@ class PrefixTable:
         return slots
 
     def add(self, key: int, now: float) -> int:
-        """The slot of `key`, taken for it where it was not known."""
+        """The slot of `key`, taken for it where it was not known; accessed `now`."""
         keys, last = self.keys, self.last
         at = ((key * _SPREAD) >> 20) & self._mask
-        oldest, oldest_at = -1, now + 1.0
+        oldest, oldest_at = at, last[at]
         for slot in range(at, at + WINDOW):
             found = keys[slot]
             if found == key:
+                last[slot] = now
                 return slot
             if not found:
                 self.used += 1
@@ -90,10 +99,9 @@ class PrefixTable:
                 break
             if last[slot] < oldest_at:
                 oldest, oldest_at = slot, last[slot]
-        slot = oldest if oldest >= 0 else at
-        keys[slot] = key
-        last[slot] = now
-        self.expires[slot] = 0.0
-        self.flags[slot] = 0
-        self.accesses[slot] = 0
-        return slot
+        keys[oldest] = key
+        last[oldest] = now
+        self.expires[oldest] = 0.0
+        self.flags[oldest] = 0
+        self.accesses[oldest] = 0
+        return oldest

@@ -1,35 +1,62 @@
 """The bound on what planning may lose, kept by accounts and not by hope.
 
-Per workspace: what its input would have cost without caching, what it did cost, and what is at stake in
-requests that were sent and have not been billed. All in token equivalents.
+All amounts are token equivalents. A premium is what a write costs more than plain input. From the moment a
+request is sent its premium counts as lost, until reads have earned it back. One thing is left out of the
+loss for as long as it lasts: the part of a premium that, by what was seen so far, reads of that very entry
+will earn back before it expires. It stops being left out when the entry expires, whatever happened, and
+there is never more of it than a set share of the workspace's input cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+
+MAX_PROMISES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    opening: float
+    """What may be lost in any case."""
+    share: float
+    """Of the input cost, what may be lost where that is more."""
+    open_share: float
+    """Of the input cost, what promises may be worth at one time."""
 
 
 @dataclass(slots=True)
 class Account:
-    """One workspace's books. Never loses more than `opening + share * plain`."""
+    """One workspace's books."""
 
     plain: float = 0.0
     """Cost of all input so far without caching."""
     saved: float = 0.0
     """`plain` less what was billed, warm-ups included; negative while in loss."""
     at_stake: float = 0.0
-    """Premiums of writes that were sent and not yet billed."""
+    """Premiums of requests that were sent and not yet billed."""
+    promised: float = 0.0
+    _promises: deque[tuple[float, float]] = field(default_factory=deque)
 
-    def may_stake(self, premium: float, *, opening: float, share: float) -> bool:
-        """Whether the bound would still hold if `premium` were lost."""
-        return self.saved - self.at_stake - premium >= -(opening + share * self.plain)
+    def may_stake(self, premium: float, promise: float, bounds: Bounds, now: float) -> bool:
+        """Whether the bound would still hold if `premium` were lost, but for `promise`."""
+        while self._promises and self._promises[0][0] <= now:
+            self.promised -= self._promises.popleft()[1]
+        promised = min(self.promised + min(promise, premium), bounds.open_share * self.plain)
+        loss = premium + self.at_stake - self.saved - promised
+        return loss <= max(bounds.opening, bounds.share * self.plain)
 
-    def stake(self, premium: float) -> None:
-        """`premium` may be lost by a request that is being sent."""
+    def stake(self, premium: float, promise: float, until: float) -> None:
+        """A request is being sent that costs `premium`; reads until `until` are expected to earn `promise`."""
         self.at_stake += premium
+        promise = min(promise, premium)
+        if promise > 0.0 and len(self._promises) < MAX_PROMISES:
+            self.promised += promise
+            self._promises.append((until, promise))
 
     def settle(self, premium: float, *, plain: float, cost: float) -> None:
-        """The stake is closed: a prompt of `plain` was billed as `cost`. For a failed request both are 0."""
+        """A stake is closed: a prompt of `plain` was billed as `cost`. Both are 0 for a request that was not
+        billed."""
         self.at_stake = max(0.0, self.at_stake - premium)
         self.plain += plain
         self.saved += plain - cost

@@ -2,8 +2,8 @@
 
 Every watched access is an observation that ends with the next access of the same prefix, or goes on without
 one. Each context that the observation belongs to (everyone, this workspace, this application, ...) counts
-per age how many observations reached it and how many ended there, which is a hazard; those still open count
-as far as they came, so that nothing has to end before it teaches. A chance is the hazard of the most special
+per age how many observations came to it and how many ended in it, which is a hazard; those still open count
+as far as they came, so that nothing has to end before it teaches. A hazard is that of the most special
 context, drawn towards that of the next more general one as long as it has seen little.
 
 Contexts are hashed into a table of fixed size. Two that collide teach each other nonsense, which costs money
@@ -14,33 +14,40 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-AGES_SECONDS = (15.0, 45.0, 120.0, 300.0, 900.0, 3600.0, 7200.0)
+AGES_SECONDS = (15.0, 45.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
 """Upper ends of the ages at which hazards are counted."""
 AGES = len(AGES_SECONDS)
 WITHIN_5M = 4
-WITHIN_1H = 6
+"""Ages that end within 5 min."""
+WITHIN_1H = 8
+"""Ages that end within an hour."""
 CONTEXTS = 1 << 14
 BYTES = CONTEXTS * AGES * 4 * 2
+"""Of all counts together."""
 MAX_OPEN = 1 << 16
 """Observations open at once; beyond half of it only every eighth prefix is watched."""
 MAX_WEIGHT = 400.0
 """A context that has counted this many observations forgets half of them."""
 DRAW = 6.0
-"""Observations that the more general context weighs."""
+"""How many observations the more general context weighs."""
 
 Contexts = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Chances:
-    """Of the next access: within 5 min, between 5 min and 1 h, between 1 h and 2 h."""
+    """Of the next access: within 5 min; later than that, within an hour; and by how much the second lifetime
+    of each TTL would help, given that the first went by without one."""
 
     five: float
     hour: float
-    later: float
+    next_five: float
+    """Within 5 to 10 min, given that none came before."""
+    next_hour: float
+    """Within 1 to 2 h, given that none came before."""
 
     @property
     def within_hour(self) -> float:
@@ -48,6 +55,8 @@ class Chances:
 
 
 class Reuse:
+    """Instants must not go back."""
+
     __slots__ = ("_ended", "_open", "_queues", "_reached")
 
     def __init__(self) -> None:
@@ -57,23 +66,25 @@ class Reuse:
         self._queues: tuple[deque[tuple[float, int, Contexts]], ...] = tuple(deque() for _ in range(AGES))
 
     def watch(self, key: int, contexts: Contexts, now: float) -> None:
-        """Begin an observation of `key`; an open one of the same key must have been ended."""
+        """Begin an observation of `key`, whose last one must have been ended."""
         if len(self._open) >= MAX_OPEN // 2 and (key & 7 or len(self._open) >= MAX_OPEN):
             return
         self._open[key] = (now, contexts)
         self._queues[0].append((now, key, contexts))
+        self._reach(contexts, 0)
 
-    def accessed(self, key: int, now: float) -> None:
-        """`key` was accessed: its observation, where there is one, ends."""
-        found = self._open.pop(key, None)
-        if found is None:
-            return
-        began, contexts = found
-        age = now - began
-        for index, upper in enumerate(AGES_SECONDS):
-            if age <= upper:
-                self._count(contexts, index, 1.0)
-                return
+    def accessed(self, keys: Iterable[int], now: float) -> None:
+        """These prefixes were accessed: their observations, where there are any, end."""
+        opened = self._open
+        for key in keys:
+            if key in opened:
+                began, contexts = opened.pop(key)
+                age = now - began
+                for index, upper in enumerate(AGES_SECONDS):
+                    if age <= upper:
+                        for context in contexts:
+                            self._ended[context * AGES + index] += 1.0
+                        break
 
     def advance(self, now: float) -> None:
         """Let open observations grow older. To be called before anything else happens at `now`."""
@@ -85,39 +96,69 @@ class Reuse:
                 found = opened.get(key)
                 if found is None or found[0] != began or found[1] is not contexts:
                     continue
-                self._count(contexts, index, 0.0)
                 if index + 1 < AGES:
+                    self._reach(contexts, index + 1)
                     self._queues[index + 1].append((began, key, contexts))
                 else:
                     del opened[key]
 
-    def chances(self, contexts: Contexts, prior: Sequence[float], idle: float = 0.0) -> Chances:
-        """What to expect of a prefix last accessed `idle` seconds ago. `prior` are hazards per age."""
-        reached, ended = self._reached, self._ended
-        alive, ends = 1.0, [0.0, 0.0, 0.0]
-        for index in range(AGES):
-            if AGES_SECONDS[index] <= idle:
-                continue
-            hazard = prior[index]
-            for context in contexts:
-                at = context * AGES + index
-                hazard = (ended[at] + DRAW * hazard) / (reached[at] + DRAW)
-            ends[0 if index < WITHIN_5M else 1 if index < WITHIN_1H else 2] += alive * hazard
+    def chances(self, contexts: Contexts, prior: Sequence[float]) -> Chances:
+        """What to expect of a prefix that is being accessed. `prior` are hazards per age."""
+        hazards = self.hazards(contexts, prior)
+        alive, five, hour = 1.0, 0.0, 0.0
+        for hazard in hazards[:WITHIN_5M]:
             alive *= 1.0 - hazard
-        return Chances(*ends)
+        five = 1.0 - alive
+        for hazard in hazards[WITHIN_5M:WITHIN_1H]:
+            alive *= 1.0 - hazard
+        hour = 1.0 - alive - five
+        return Chances(five, hour, hazards[WITHIN_5M], hazards[WITHIN_1H])
 
-    def weight(self, context: int) -> float:
-        """How many observations a context has counted, decayed."""
-        return self._reached[context * AGES]
+    def hazards(self, contexts: Contexts, prior: Sequence[float]) -> list[float]:
+        """Per age, the chance of an access in it, given that none came before."""
+        reached, ended = self._reached, self._ended
+        hazards = list(prior)
+        for context in contexts:
+            at = context * AGES
+            if reached[at] == 0.0:
+                continue
+            for index, count in enumerate(reached[at : at + AGES]):
+                if count:
+                    hazards[index] = (ended[at + index] + DRAW * hazards[index]) / (count + DRAW)
+        return hazards
 
-    def _count(self, contexts: Contexts, index: int, ended: float) -> None:
+    def proven(self, contexts: Contexts) -> float:
+        """The chance of an access within 5 min that what was seen supports by itself: each count less its
+        own uncertainty, nothing for ages that nobody has come to. The best of these contexts."""
+        best = 0.0
+        for context in contexts:
+            alive = 1.0
+            for at in range(context * AGES, context * AGES + WITHIN_5M):
+                ended = self._ended[at]
+                if ended > 1.0:
+                    alive *= 1.0 - (ended - ended**0.5) / (self._reached[at] + DRAW)
+            best = max(best, 1.0 - alive)
+        return best
+
+    def _reach(self, contexts: Contexts, index: int) -> None:
+        reached = self._reached
         for context in contexts:
             at = context * AGES + index
-            self._reached[at] += 1.0
-            self._ended[at] += ended
-            if self._reached[at] > MAX_WEIGHT:
-                self._reached[at] *= 0.5
+            reached[at] += 1.0
+            if reached[at] > MAX_WEIGHT:
+                reached[at] *= 0.5
                 self._ended[at] *= 0.5
+
+    def export(self) -> tuple[bytes, bytes]:
+        """All counts, as they are to be given to `restore`. Open observations are not kept."""
+        return self._reached.tobytes(), self._ended.tobytes()
+
+    def restore(self, counts: tuple[bytes, bytes]) -> None:
+        """Take over exported counts; `ValueError` where they are not of this table's size."""
+        if any(len(count) != BYTES // 2 for count in counts):
+            raise ValueError("counts of another size")
+        self._reached = array("f", counts[0])
+        self._ended = array("f", counts[1])
 
 
 def context(*parts: int) -> int:

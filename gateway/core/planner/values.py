@@ -48,16 +48,19 @@ class PlannerOptions:
     regret_share: float = 0.005
     """What may be lost at most against no caching, as a share of a workspace's input cost."""
     opening_tokens: float = 8192.0
-    """What may be lost before that share has grown to anything, per workspace, once."""
+    """What may be lost while that share has not yet grown to as much."""
+    open_share: float = 0.02
+    """Of the input cost, what may be in entries at one time that have not expired, were not read yet, and
+    that what was seen of their kind says will be: not counted as lost until they expire."""
     layered_trust: float = 0.9
     """Belief, before anything was measured, that a 1h entry written behind a 5m one is readable for an hour.
     Reported usage corrects it; 0 turns the use of it off."""
     hold_seconds: float = 8.0
     """No request is held longer than this for another's first byte."""
     hold_share_seconds: float = 0.06
-    """Seconds of holding that each request adds to what may be spent on holding: the mean never exceeds it
-    by more than `hold_opening_seconds` over all requests."""
+    """Seconds that all requests together may be held, per request planned."""
     hold_opening_seconds: float = 1.0
+    """Seconds that may be spent on holding before that has grown to anything, once."""
     hold_tokens_per_second: float = 1500.0
     """What a second of a held request must save at least, in token equivalents."""
     warming: bool = True
@@ -75,10 +78,14 @@ class Question:
     """For each block the compact key of the prefix up to and including it; never 0."""
     ends: Sequence[int]
     """The prompt's tokens up to and including each block."""
-    kinds: Sequence[Kind]
+    kinds: bytes
+    """For each block its `Kind`."""
     prices: Prices
     unmarkable: frozenset[int] = frozenset()
     """Blocks on which the API refuses a breakpoint."""
+    fixed: tuple[tuple[int, bool], ...] | None = None
+    """The client's own breakpoints, as (block, whether 1h), where they are all that is sent: then nothing is
+    decided and everything is learned."""
 
 
 class Why(StrEnum):
@@ -89,6 +96,8 @@ class Why(StrEnum):
     WRITE_TAIL = "write_tail"
     WRITE_SHARED = "write_shared"
     WRITE_LAYER = "write_layer"
+    WRITE_FORK = "write_fork"
+    CLIENT = "client"
     NOTHING_PAYS = "nothing_pays"
     TOO_SHORT = "too_short"
     LOSS_BOUND = "loss_bound"
@@ -138,6 +147,10 @@ class Mark:
                 return f"writes {self.tokens:,} tokens that several prompts start with: {odds}"
             case Why.WRITE_LAYER:
                 return f"keeps the {self.tokens:,} tokens before it readable for an hour: {odds}"
+            case Why.WRITE_FORK:
+                return "in a stretch that is written anyway, should a prompt go on differently from here"
+            case Why.CLIENT:
+                return "set by the client"
             case _:
                 return f"writes {self.tokens:,} tokens for the next turn: {odds}"
 
@@ -200,6 +213,14 @@ class Warm:
     upto: int
     marks: tuple[Mark, ...]
     tokens: int
+    """Tokens that it is expected to read."""
+    chance: float
+    """Estimated chance that this lifetime is what a later request needs."""
+
+    @property
+    def reason(self) -> str:
+        """A sentence a person understands."""
+        return f"keeps {self.tokens:,} tokens cached: {self.chance:.0%} likely to be read before they expire again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +244,8 @@ _REASONS = {
     Why.REFRESH: "reads what is cached; writing more would not pay",
     Why.WRITE_TAIL: "writes what the next turn will read",
     Why.WRITE_SHARED: "writes what other prompts will read",
+    Why.WRITE_FORK: "writes what other prompts will read",
+    Why.CLIENT: "the client set its own breakpoints",
     Why.WRITE_LAYER: "keeps what is cached readable through a longer pause",
     Why.NOTHING_PAYS: "no prefix is likely enough to be read again before it expires",
     Why.TOO_SHORT: "the prompt is shorter than the model's minimum",

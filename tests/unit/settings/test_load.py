@@ -78,7 +78,7 @@ def test_a_key_written_twice_is_refused_with_both_lines(directory: Directory) ->
         ("[" * 200, "not YAML|nesting"),
         ("? [a]\n: 1\n", "plain text"),
         ("--- {}\n--- {}\n", "not YAML"),
-        ("- a\n", "valid dictionary"),
+        ("- a\n", "must be a mapping"),
         ("drain: {timeout: 30}\n", "30s"),
     ],
 )
@@ -290,3 +290,13 @@ def test_limits_that_cannot_work_are_refused(
     directory.write("limits.yaml", LIMITS.replace(*change))
 
     assert message in str(directory.lines())
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key", "cookie", "content-type", "anthropic-beta"])
+def test_a_tag_cannot_be_a_credential_or_a_header_of_the_api(directory: Directory, name: str) -> None:
+    """Tags are kept in the ledger and do not go upstream."""
+    directory.write("gateway.yaml", GATEWAY + f"tags: {{headers: [x-team, {name}]}}\n")
+
+    (line,) = directory.lines()
+
+    assert line == "gateway.yaml:5:26: tags.headers[1]: must be a header of your own, beginning with x-"

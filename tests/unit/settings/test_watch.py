@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import ConfigError
+from gateway.core.rules import PlacementMode
 from gateway.settings import ConfigWatcher, load_settings
 from gateway.settings.source import FILE_NAMES
 from tests.unit.settings.conftest import GATEWAY, LIMITS, WORKSPACES, Directory
@@ -73,6 +74,8 @@ def test_settings_that_need_a_restart_are_reported_until_they_are_put_back(direc
     watcher = ConfigWatcher(directory.load())
     directory.write("gateway.yaml", GATEWAY + "listen: {data: 127.0.0.1:1}\nplacement: {mode: off}\n")
     first = watcher.reload()
+    assert first.settings.gateway.listen.data == "127.0.0.1:8080"
+    assert first.settings.gateway.placement.mode is PlacementMode.OFF
     directory.write("limits.yaml", LIMITS + "\n")
     second = watcher.reload()
     directory.write("gateway.yaml", GATEWAY)

@@ -1,0 +1,117 @@
+"""What one admission costs: CPU and latency of reserve + settle on four limits, for each store.
+
+    python -m tests.bench.admission_cost [--pairs 3000]
+
+CPU is this process's (both threads of SQLite), per pair; for Redis the server's CPU stands beside it.
+"Alone": one pair after the other; "crowd": 64 callers at once, as under load. The event loop is uvloop, as in
+service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.sqlite_budgets import SqliteBudgets
+from gateway.core.bucket import Amounts, Reservation
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.limits import Limit, Limits, Period, Scope, Unit
+from gateway.core.principal import Principal
+from gateway.ports import BudgetStore
+from tests.support.budgets import rid
+from tests.support.redis_server import RedisServer
+
+HUGE = 10**15
+LIMITS = Limits(
+    (
+        Limit(
+            id="org-month",
+            scope=Scope.ORGANISATION,
+            unit=Unit.NANOUSD,
+            amount=HUGE,
+            period=Period.CALENDAR_MONTH,
+        ),
+        Limit(id="ws-day", scope=Scope.WORKSPACE, unit=Unit.NANOUSD, amount=HUGE, period=Period.CALENDAR_DAY),
+        Limit(id="key-tokens", scope=Scope.KEY, unit=Unit.INPUT_TOKENS, amount=HUGE, period=Period.MINUTE),
+        Limit(id="key-requests", scope=Scope.KEY, unit=Unit.REQUESTS, amount=HUGE, period=Period.MINUTE),
+    )
+)
+ASKED = Amounts(requests=1, input_tokens=20_000, output_tokens=4_000, nanousd=160_000_000)
+ACTUAL = Amounts(requests=1, input_tokens=18_345, output_tokens=812, nanousd=71_234_000)
+
+
+async def one_pair(store: BudgetStore, name: str) -> None:
+    who = Principal(workspace=WorkspaceId("w1"), key_id=KeyId("k1"), key_name="k1")
+    limits = LIMITS.binding(who, "claude-model")
+    decision = await store.reserve(Reservation(id=rid(name), limits=limits, amounts=ASKED, lease_seconds=300))
+    assert decision.allowed
+    await store.settle(rid(name), ACTUAL)
+
+
+async def measure(label: str, store: BudgetStore, pairs: int, server: RedisServer | None = None) -> None:
+    for i in range(200):
+        await one_pair(store, f"{label}-warm-{i}")
+    for crowd in (1, 64):
+        latencies: list[float] = []
+
+        async def caller(number: int, crowd: int = crowd, latencies: list[float] = latencies) -> None:
+            for i in range(pairs // crowd):
+                begun = time.perf_counter()
+                await one_pair(store, f"{label}-{crowd}-{number}-{i}")
+                latencies.append(time.perf_counter() - begun)
+
+        cpu, wall, redis_cpu = time.process_time(), time.perf_counter(), server_cpu(server)
+        await asyncio.gather(*(caller(n) for n in range(crowd)))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        redis_cpu = server_cpu(server) - redis_cpu
+        latencies.sort()
+        done = len(latencies)
+        print(
+            f"{label:14} {'alone' if crowd == 1 else 'crowd':6} "
+            f"cpu {cpu / done * 1e6:6.0f} us  p50 {latencies[done // 2] * 1e6:7.0f} us  "
+            f"p99 {latencies[done * 99 // 100] * 1e6:7.0f} us  {done / wall:7.0f} pairs/s"
+            + (f"  redis cpu {redis_cpu / done * 1e6:4.0f} us" if server else "")
+        )
+
+
+def server_cpu(server: RedisServer | None) -> float:
+    if server is None:
+        return 0.0
+    info = server.command("INFO", "cpu").decode()
+    return sum(
+        float(line.partition(":")[2])
+        for line in info.split("\r\n")
+        if line.startswith(("used_cpu_sys:", "used_cpu_user:"))
+    )
+
+
+async def main(pairs: int) -> None:
+    clock = SystemClock()
+    print(f"{platform.python_version()}, {os.cpu_count()} cores, {len(LIMITS.all)} limits, reserve + settle")
+    with tempfile.TemporaryDirectory() as directory:
+        await measure("memory", MemoryBudgets(clock), pairs)
+        for synchronous in ("normal", "full"):
+            path = Path(directory) / f"{synchronous}.db"
+            sqlite = await SqliteBudgets(path, clock, synchronous).open()
+            await measure(f"sqlite {synchronous}", sqlite, pairs)
+            await sqlite.close()
+        with RedisServer(Path(directory) / "redis") as server:
+            redis = await RedisBudgets(server.url, clock).open()
+            await measure("redis", redis, pairs, server)
+            await redis.close()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--pairs", type=int, default=3000)
+    uvloop.run(main(arguments.parse_args().pairs))

@@ -1,0 +1,140 @@
+"""What no client of good will sends: smuggling, slow heads, floods."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.core.errors import (
+    TooLarge,
+)
+from gateway.web.listener import (
+    ClientReply,
+    InboundRequest,
+    ListenerLimits,
+)
+from tests.support.listeners import echo, listening
+from tests.support.raw_client import RawClient
+
+HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: gateway.test\r\n"
+QUICK = ListenerLimits(head_seconds=0.3, idle_seconds=0.3, slow_client_seconds=0.3, linger_seconds=0.3)
+
+
+SMUGGLED = {
+    "length and chunked": HEAD + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET",
+    "chunked and length": HEAD + b"transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\nGET",
+    "two lengths": HEAD + b"content-length: 4\r\ncontent-length: 5\r\n\r\nbody",
+    "the same length twice": HEAD + b"content-length: 4\r\ncontent-length: 4\r\n\r\nbody",
+    "a list of lengths": HEAD + b"content-length: 4, 4\r\n\r\nbody",
+    "signed length": HEAD + b"content-length: +4\r\n\r\nbody",
+    "negative length": HEAD + b"content-length: -4\r\n\r\nbody",
+    "hexadecimal length": HEAD + b"content-length: 0x4\r\n\r\nbody",
+    "bare line feed": b"POST / HTTP/1.1\nhost: a\ncontent-length: 0\n\n",
+    "bare carriage return": HEAD + b"x: a\rcontent-length: 4\r\n\r\nbody",
+    "folded line": HEAD + b"x: a\r\n b\r\n\r\n",
+    "NUL in a value": HEAD + b"x: a\0b\r\n\r\n",
+    "NUL in a name": HEAD + b"x\0: a\r\n\r\n",
+    "space before the colon": HEAD + b"content-length : 4\r\n\r\nbody",
+    "line without a colon": HEAD + b"nonsense\r\n\r\n",
+    "two hosts": HEAD + b"host: other\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "unknown coding": HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked not last": HEAD + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "two codings": HEAD + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "disguised coding": HEAD + b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "malformed chunk size": HEAD + b"transfer-encoding: chunked\r\n\r\n0x4\r\nbody\r\n0\r\n\r\n",
+    "chunk longer than said": HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nbody\r\n0\r\n\r\n",
+    "chunk extension with a bare line feed": HEAD
+    + b"transfer-encoding: chunked\r\n\r\n4;a\nbody\r\n0\r\n\r\n",
+    "unknown version": b"GET / HTTP/9.9\r\nhost: a\r\n\r\n",
+    "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "endless request line": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    "endless header": HEAD + b"x: " + b"a" * 40_000 + b"\r\n\r\n",
+    "too many headers": HEAD + b"".join(b"x%d: a\r\n" % n for n in range(300)) + b"\r\n",
+    "unknown expectation": HEAD + b"expect: the-spanish-inquisition\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", SMUGGLED.values(), ids=SMUGGLED.keys())
+async def test_refuses_what_two_readers_could_read_differently(sent: bytes) -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(sent)
+        response = await client.response()
+        error = json.loads(response.body)
+
+        assert response.status == 400
+        assert response.header(b"connection") == b"close"
+        assert error["type"] == "error"
+        assert error["error"]["type"] == "invalid_request_error"
+        assert error["request_id"].encode() == response.header(b"request-id")
+        assert await client.ended()
+
+
+async def test_good_requests_before_a_malformed_one_are_answered() -> None:
+    good = HEAD + b"content-length: 2\r\n\r\nok"
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(good)
+        assert (await client.response()).status == 200
+        await client.send(good + b"GET / HTTP/1.1\r\n")
+        assert (await client.response()).status == 200
+        await client.send(b"nonsense\r\n\r\n")
+        assert (await client.response()).status == 400
+        assert await client.ended()
+
+
+async def test_a_long_list_of_betas_passes() -> None:
+    betas = b", ".join(b"some-beta-of-%d-2026-01-01" % n for n in range(600))
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
+        await client.post("/", b"x", b"anthropic-beta: " + betas)
+        assert (await client.response()).status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/mess", HEAD + b"x: y\r\n"])
+async def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(sent)
+        answer = await client.rest()
+
+    assert answer == b"" if not sent else answer.startswith(b"HTTP/1.1 408")
+
+
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.post(body=b"x")
+        await client.response()
+        assert await client.rest() == b""
+
+
+async def test_a_header_cannot_break_its_line() -> None:
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        with pytest.raises(ValueError, match="line break"):
+            reply.start(200, [(b"x", b"a\r\nset-cookie: b")])
+        raise TooLarge("as an answer")
+
+    async with listening(handle) as (_, port), await RawClient.connect(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await client.response()).status == 413
+
+
+async def test_refuses_connections_beyond_its_limit() -> None:
+    async with (
+        listening(echo, ListenerLimits(connections=1, linger_seconds=0.2)) as (_, port),
+        await RawClient.connect(port) as first,
+    ):
+        await first.post(body=b"x")
+        await first.response()
+        async with await RawClient.connect(port) as second:
+            assert (await second.response()).status == 529
+            assert await second.ended()
+        await first.post(body=b"y")
+        assert (await first.response()).status == 200
+
+
+async def test_an_upgrade_is_ignored() -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(
+            b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x05hello"
+        )
+        assert (await client.response()).body == b"GET / "
+        assert await client.ended()

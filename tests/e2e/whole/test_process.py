@@ -1,0 +1,182 @@
+"""The gateway as a process: what it prints, how it stops, what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from anthropic import AsyncAnthropic
+
+from gateway.adapters.ledger import read_totals
+from gateway.core.ledger import Dimension
+from gateway.settings.gateway import LEDGER_FILE
+from tests.support.process import ROOT, Running, a_gateway_process
+
+ASK: list[Any] = [{"role": "user", "content": "Say 60 words."}]
+MODEL = "claude-opus-5-5"
+
+
+async def get(url: str, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url + path) as response:
+        return response.status, await response.text()
+
+
+async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_path: Path) -> None:
+    async with a_gateway_process(tmp_path, "--demo") as running:
+        assert "a simulated Claude API answers" in running.greeting
+        assert f"curl {running.url}/v1/messages" in running.greeting
+        python = re.search(r"official SDK:\n\n(.*?)\n\n", running.greeting, re.DOTALL)
+        assert python is not None
+        lines = [line.strip() for line in python[1].splitlines()]
+        assert len(lines) == 4
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "\n".join(lines), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert b"Message(" in out
+
+        assert await get(running.admin_url, "/readyz") == (200, '{"status": "ok"}')
+        status, page = await get(running.admin_url, "/metrics")
+        assert status == 200
+        assert 'gateway_requests_total{endpoint="messages",model="claude-opus-5-5"' in page
+
+
+async def test_drains_long_streams_on_sigterm_and_writes_everything_down(tmp_path: Path) -> None:
+    async with a_gateway_process(tmp_path, "--demo", environ={"GATEWAY_DRAIN__ANNOUNCE": "1s"}) as running:
+        async with (
+            AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0) as client,
+            client.messages.stream(model=MODEL, max_tokens=200, messages=ASK) as stream,
+        ):
+            first = await anext(aiter(stream.text_stream))
+            running.signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            ready, _ = await get(running.admin_url, "/readyz")
+            final = await stream.get_final_message()
+
+        assert first
+        assert ready == 503
+        assert final.stop_reason in ("end_turn", "max_tokens")
+        assert await running.ended() == 0
+    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    assert (totals[0].requests, totals[0].output_tokens) == (1, final.usage.output_tokens)
+
+
+async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    async with a_gateway_process(tmp_path, "--demo") as running:
+        client = AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0)
+        async with client:
+            stream = await client.messages.create(
+                model=MODEL,
+                max_tokens=2_000,
+                messages=[{"role": "user", "content": "Say 900 words."}],
+                stream=True,
+            )
+            await anext(aiter(stream))
+            running.signal(signal.SIGINT)
+            await asyncio.sleep(0.3)
+            stopped = time.monotonic()
+            running.signal(signal.SIGINT)
+
+            assert await running.ended(15) == 0
+            assert time.monotonic() - stopped < 10
+    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    assert totals[0].requests == 1
+
+
+async def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
+    """What was answered is in the ledger a moment later; budgets go on where they were."""
+    async with a_gateway_process(tmp_path, "--demo") as running:
+        async with AsyncAnthropic(base_url=running.url, api_key=running.key) as client:
+            message = await client.messages.create(model=MODEL, max_tokens=50, messages=ASK)
+        await asyncio.sleep(0.5)
+        running.signal(signal.SIGKILL)
+        await running.ended()
+    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    spent = totals[0].cost_nanousd / 1e9
+
+    assert totals[0].output_tokens == message.usage.output_tokens
+    async with a_gateway_process(tmp_path, "--demo") as running:
+        assert await _gauge(running, "gateway_budget_used_usd") == spent > 0
+
+
+async def _gauge(running: Running, name: str) -> float:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        _, page = await get(running.admin_url, "/metrics")
+        if (match := re.search(rf'^{name}{{.*workspace="demo".*}} (\S+)$', page, re.MULTILINE)) is not None:
+            return float(match[1])
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no {name}")
+
+
+async def test_reloads_without_a_restart_and_keeps_the_last_good_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    shutil.copytree(ROOT / "config", config)
+    limits, workspaces = config / "limits.yaml", config / "workspaces.yaml"
+    good = workspaces.read_text()
+    async with a_gateway_process(tmp_path / "state", "--demo", "--config", str(config)) as running:
+        async with AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0) as client:
+
+            async def status() -> int:
+                raw = client.messages.with_raw_response
+                try:
+                    return (await raw.create(model=MODEL, max_tokens=5, messages=ASK)).status_code
+                except Exception as error:
+                    return int(getattr(error, "status_code", 0))
+
+            assert await status() == 200
+            limits.write_text("defaults: [{id: x, nonsense: 1}]")
+            workspaces.write_text(good.replace("models: []", "models: [claude-haiku-*]"))
+            running.signal(signal.SIGHUP)
+            await asyncio.sleep(1.0)
+            assert await status() == 200, "a bad file changes nothing"
+            shutil.copy(ROOT / "config/limits.yaml", limits)
+            running.signal(signal.SIGHUP)
+            deadline = time.monotonic() + 10
+            while await status() != 403:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+        _, page = await get(running.admin_url, "/metrics")
+        assert 'gateway_config_reloads_total{result="failure"} 1.0' in page
+
+
+async def test_says_what_is_wrong_and_does_not_start(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    shutil.copytree(ROOT / "config", config)
+    file = config / "gateway.yaml"
+    file.write_text(file.read_text().replace("placement:", "placment:"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "run", "--config", str(config)),
+        cwd=ROOT,
+        env={**os.environ, "ANTHROPIC_API_KEY": "sk-test"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 1
+    assert re.search(r'gateway\.yaml:\d+:\d+.*did you mean "placement"', out.decode(), re.DOTALL)
+
+
+async def test_the_demo_plays_and_its_books_equal_the_bill() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "demo"),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 55)
+    text = out.decode()
+
+    assert process.returncode == 0, text
+    assert "the same to the nano-dollar" in text
+    for workspace in ("coding", "support", "summaries"):
+        assert workspace in text
