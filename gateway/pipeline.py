@@ -28,6 +28,7 @@ from gateway.core.headers import (
 )
 from gateway.core.ids import ReservationId
 from gateway.core.limits import Mode, OnStoreFailure
+from gateway.core.models import ModelFacts
 from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, estimate_plan, plan_call
@@ -35,7 +36,7 @@ from gateway.core.principal import Principal, find_credential
 from gateway.core.refusal import exhausted
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
 from gateway.core.rewrite import filter_models, point_results_home
-from gateway.core.rules import Rules, Workspace
+from gateway.core.rules import Route, Rules, Workspace
 from gateway.core.settlement import settle_exchange
 from gateway.ports import (
     Answer,
@@ -63,19 +64,22 @@ OFFLOAD_BYTES = 1 << 20
 SETTLE_ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Admitted:
     """What a call may do, all decisions taken."""
 
     rules: Rules
     workspace: Workspace
-    request: UpstreamRequest
-    plan: Plan | None
+    route: Route
+    facts: ModelFacts | None
     estimate: Estimate | None
+    continues_thread: bool
+    request: UpstreamRequest | None
+    """Let go of once an answer began: a stream lasts for minutes, and its request may be megabytes."""
 
 
 class Pipeline:
-    """Handles calls. Holds no state but the retry budget and the list of open reservations.
+    """Handles calls. Holds no state but the retry budget and the exchanges that are open.
 
     `admit` raises a `Refusal` when the replica takes no more work; `random` gives numbers in [0, 1).
     """
@@ -96,7 +100,8 @@ class Pipeline:
     ) -> None:
         self._rules = rules
         self._may_admit = admit
-        self._open: dict[str, Reservation] = {}
+        self.open: dict[str, Exchange] = {}
+        """Exchanges that are not settled yet, by id."""
         self._policy = policy
         self._upstream = upstream
         self._budgets = budgets
@@ -116,6 +121,7 @@ class Pipeline:
             received_at=call.received_at,
             started=call.started,
         )
+        self.open[call.id] = exchange
         admitted: _Admitted | None = None
         try:
             admitted = await self._admit(call, rules, exchange)
@@ -124,11 +130,15 @@ class Pipeline:
             exchange.interrupted(error)
             raise
         finally:
-            self._tasks.spawn(self._settle(exchange, rules, admitted), "settle")
+            self._tasks.spawn(self._settle(exchange, rules, admitted, reply), "settle")
 
     def open_reservations(self) -> list[Reservation]:
         """Those whose exchange still runs: their leases are to be renewed."""
-        return list(self._open.values())
+        return [exchange.reservation for exchange in self.open.values() if exchange.reservation is not None]
+
+    def open_streams(self) -> int:
+        """How many of them stream."""
+        return sum(exchange.streaming for exchange in list(self.open.values()))
 
     # Admit: nothing has been sent yet; every refusal is free.
 
@@ -170,8 +180,17 @@ class Pipeline:
             route=route,
             body=pieces,
             body_stream=None if call.endpoint in PLANNED else call.stream_body(),
+            on_sent=lambda: self._sent(exchange),
         )
-        return _Admitted(rules=rules, workspace=workspace, request=request, plan=plan, estimate=estimate)
+        return _Admitted(
+            rules=rules,
+            workspace=workspace,
+            route=route,
+            facts=plan.facts if plan else None,
+            estimate=estimate,
+            continues_thread=plan is not None and plan.continues_thread,
+            request=request,
+        )
 
     async def _plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace) -> Plan:
         wanted = call.endpoint is Endpoint.MESSAGES and not _opts_out(call.headers, rules)
@@ -214,7 +233,6 @@ class Pipeline:
         reservation = Reservation(
             id=ReservationId(call.id), limits=limits, amounts=amounts, lease_seconds=rules.lease_seconds
         )
-        self._open[call.id] = reservation
         exchange.reservation = reservation  # known before the store is asked: closing it is always safe
         try:
             decision = await self._budgets.reserve(reservation)
@@ -229,7 +247,6 @@ class Pipeline:
         exchange.shadow_refusals = decision.shadow_refusals
         if not decision.allowed:
             exchange.reservation = None  # nothing is held
-            self._open.pop(call.id, None)
             refusal = exhausted(decision, reservation, principal)
             exchange.binding_limit = refusal.limit_id
             raise refusal
@@ -238,13 +255,10 @@ class Pipeline:
     # Forward: bounded attempts, none after the first byte has been relayed.
 
     async def _forward(self, call: Call, admitted: _Admitted, reply: Reply, exchange: Exchange) -> None:
-        exchange.apply(Event.ADMITTED)
         self._retries = self._retries.earned()
         while True:
+            assert admitted.request is not None
             exchange.attempts += 1
-            exchange.sent_at = self._clock.monotonic()
-            if exchange.first_sent_at is None:
-                exchange.first_sent_at = exchange.sent_at
             try:
                 async with self._upstream.open(admitted.request) as answer:
                     await self._relay(call, admitted, answer, reply, exchange)
@@ -256,17 +270,23 @@ class Pipeline:
                     raise
             await self._clock.sleep(decision.delay_seconds)
 
+    def _sent(self, exchange: Exchange) -> None:
+        exchange.sent_at = self._clock.monotonic()
+        if exchange.first_sent_at is None:
+            exchange.first_sent_at = exchange.sent_at
+            exchange.apply(Event.ADMITTED)
+
     def _again(
         self, call: Call, admitted: _Admitted, error: UpstreamFailure, exchange: Exchange
     ) -> RetryDecision:
-        begun = exchange.state is not State.ADMITTED or admitted.request.body_stream is not None
+        begun = admitted.request is None or admitted.request.body_stream is not None
         decision = plan_retry(
             Failure.BEGUN if begun else failure_of(error),
             attempts=exchange.attempts,
             most_attempts=admitted.rules.attempts,
             client_retry_count=_number(value_of(call.headers, b"x-stainless-retry-count")),
             free=call.method in ("GET", "HEAD"),
-            continues_thread=admitted.plan is not None and admitted.plan.continues_thread,
+            continues_thread=admitted.continues_thread,
             budget=self._retries,
             randomness=self._random(),
         )
@@ -279,6 +299,7 @@ class Pipeline:
     async def _relay(
         self, call: Call, admitted: _Admitted, answer: Answer, reply: Reply, exchange: Exchange
     ) -> None:
+        admitted.request = None
         exchange.head_at = self._clock.monotonic()
         exchange.apply(Event.RESPONSE_BEGAN)
         exchange.status = answer.status
@@ -296,18 +317,21 @@ class Pipeline:
     def _rewrite(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
         if call.endpoint is Endpoint.MODELS:
             return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
-        return lambda body: point_results_home(body, admitted.request.route.base_url, call.public_base)
+        return lambda body: point_results_home(body, admitted.route.base_url, call.public_base)
 
     # Settle: close the reservation, tell every observer. Runs to its end whatever became of the client.
 
-    async def _settle(self, exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> None:
+    async def _settle(
+        self, exchange: Exchange, rules: Rules, admitted: _Admitted | None, reply: Reply
+    ) -> None:
+        exchange.status = exchange.status or reply.status  # of what was refused, the answer was made outside
         ended = self._clock.monotonic()
         settlement = settle_exchange(
             closing=exchange.closing,
             basis=exchange.basis,
             report=exchange.report,
             estimate=admitted.estimate if admitted else None,
-            facts=admitted.plan.facts if admitted and admitted.plan else None,
+            facts=admitted.facts if admitted else None,
             model=exchange.model,
             prices=rules.prices,
             at=exchange.received_at,
@@ -320,13 +344,15 @@ class Pipeline:
             except Exception:
                 self._observer_failed(type(observer).__name__)
                 log.exception("observer %s failed", type(observer).__name__)
-        if exchange.reservation is not None:
-            await self._close(exchange.reservation, exchange.closing, settlement.amounts)
+        try:
+            if exchange.reservation is not None:
+                await self._close(exchange.reservation, exchange.closing, settlement.amounts)
+        finally:
+            del self.open[exchange.id]
 
     async def _close(self, reservation: Reservation, closing: Closing, amounts: Amounts) -> None:
         """Idempotent by id, so it is simply tried again; if the store stays away, the sweeper closes it at
         what was set aside."""
-        self._open.pop(reservation.id, None)
         for attempt in range(SETTLE_ATTEMPTS):
             try:
                 if closing is Closing.SETTLE:

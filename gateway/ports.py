@@ -80,6 +80,10 @@ class BudgetStore(Protocol):
     async def close(self) -> None: ...
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRequest:
     """One request as it goes out. `body` in pieces, to be written without joining them; or a `stream` of
@@ -93,6 +97,8 @@ class UpstreamRequest:
     route: Route
     body: tuple[bytes | memoryview, ...] = ()
     body_stream: BodyStream | None = None
+    on_sent: Callable[[], None] = _nothing
+    """Called just before the first byte is handed to a connection: from here on upstream may bill."""
 
 
 class BodyStream(Protocol):
@@ -171,6 +177,11 @@ class Reply(Protocol):
     @property
     def started(self) -> bool:
         """Whether the response's head was written: after that, errors can only cut or end the stream."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """What was started with; 0 before."""
         ...
 
     def start(self, status: int, headers: Headers) -> None:

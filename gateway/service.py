@@ -23,6 +23,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.key_store import MemoryKeyStore, SqliteKeyStore
 from gateway.adapters.key_store_redis import RedisKeyStore
 from gateway.adapters.ledger import Ledger
+from gateway.adapters.measured_budgets import MeasuredBudgets
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.prometheus import Metrics
 from gateway.adapters.redis_budgets import RedisBudgets
@@ -91,9 +92,13 @@ class Service:
     async def start(self) -> None:
         """Listen on both planes. Raises `ConfigError`, or OSError where an address is taken."""
         file = self._settings.gateway
-        self.budgets = await open_budgets(file, self._settings, self._clock)
-        self._keys = open_keys(file, self._settings)
         self.metrics = self._make_metrics(file)
+        self.budgets = MeasuredBudgets(
+            await open_budgets(file, self._settings, self._clock),
+            took=self.metrics.store_operation,
+            failed=self.metrics.store_error,
+        )
+        self._keys = open_keys(file, self._settings)
         self._ledger = Ledger(ledger_path(file))
         self._access_log = AccessLog(human=file.logging.format is LogFormat.TEXT)
         self._upstream = ClaudeUpstream(
@@ -218,7 +223,8 @@ class Service:
 
     def _connect_gauges(self) -> None:
         status = self._ledger.status
-        self.metrics.pull("gateway_inflight_exchanges", self._listener.exchanges)
+        self.metrics.pull("gateway_inflight_exchanges", lambda: len(self.pipeline.open))
+        self.metrics.pull("gateway_open_streams", self.pipeline.open_streams)
         self.metrics.pull("gateway_ledger_backlog_entries", lambda: status().backlog)
         self.metrics.pull("gateway_ledger_lag_seconds", lambda: status().lag_seconds)
         self.metrics.pull("gateway_ledger_entries_total", lambda: status().stored)
@@ -281,7 +287,8 @@ class Service:
             log.warning("gateway.yaml: %s changed, and takes effect at the next start only", section)
 
     async def _sweep(self) -> None:
-        self.metrics.reservations_expired(await self.budgets.sweep())
+        while closed := await self.budgets.sweep():  # each one is bounded; a dead replica may leave many
+            self.metrics.reservations_expired(closed)
 
     async def _renew_leases(self) -> None:
         for reservation in self.pipeline.open_reservations():

@@ -77,6 +77,10 @@ class ClaudeUpstream:
     def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
         return _Opening(self, request)
 
+    def exchanges(self) -> int:
+        """How many are open."""
+        return len(self._watch)
+
     async def close(self) -> None:
         """Close pooled connections at once; exchanges still open fail."""
         self._watch.stop()
@@ -149,6 +153,8 @@ class _Opening:
         answer = wire.begin(request.method)
         self._upstream._watch.add(wire)
         try:
+            if not answer.done():
+                request.on_sent()
             stream = request.body_stream
             if stream is None:
                 wire.send([head, *request.body])
@@ -259,6 +265,9 @@ class _Watch:
         self._interval = min(1.0, min(head_seconds, idle_seconds, send_seconds) / 4)
         self._open: dict[Wire, _Quiet] = {}
         self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def add(self, wire: Wire) -> None:
         now = self._loop.time()

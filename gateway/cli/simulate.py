@@ -10,24 +10,47 @@ import typer
 
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8900,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8900,
     speed: Annotated[
         float, typer.Option(min=0.1, help="How many times faster than a real model it answers.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the faults that come by chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of answers, and of faults that come by chance.")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="A fault to begin with, as status,status=529,times=3; may be repeated."),
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="By which clients reach it; results of batches are linked by it.")
+    ] = None,
 ) -> None:
     """Run the Messages API's rules without a model: caching, billing, streams, errors. Costs nothing.
 
-    It answers deterministic text, counts tokens, keeps prompt caches by the API's documented rules and a bill
-    of its own: see GET /_sim/requests, GET /_sim/bill, POST /_sim/faults.
+    Answers are deterministic; prompt caches follow the API's documented rules; a bill is kept. Look at GET
+    /_sim/requests and /_sim/bill, and make it fail with POST /_sim/faults.
     """
+    from gateway.sim.faults import parse_fault
     from gateway.sim.pacing import Pacing
     from gateway.sim.server import run_simulator
 
-    typer.echo(
-        f"A simulated Claude API listens on http://{host}:{port}; any credential will do. Ctrl-C stops it."
-    )
     try:
-        asyncio.run(run_simulator(host, port, pacing=Pacing.realistic(speed), seed=seed))
+        faults = [parse_fault(text) for text in fault or ()]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--fault") from None
+    try:
+        asyncio.run(
+            run_simulator(
+                host,
+                port,
+                pacing=Pacing.realistic(speed),
+                seed=seed,
+                faults=faults,
+                public_url=public_url,
+                started=_greet,
+            )
+        )
     except KeyboardInterrupt:
         raise typer.Exit from None
+
+
+def _greet(url: str) -> None:
+    typer.echo(f"A simulated Claude API listens on {url}. Any credential will do. Ctrl-C stops it.")

@@ -92,17 +92,15 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
                     if role not in turns:
                         turns[role] = _turn_tag(role, ())
                     update(turns[role])
+            # No lengths between the parts: strings and objects delimit themselves, and a tag begins with a
+            # letter, as neither of them does.
             if block.text is not None:
                 start, end = block.text
-                update(b"T%d:" % (end - start))
                 update(body[start:end])
             elif not block.cuts:
-                update(b"B%d:" % (block.end - block.start))
                 update(body[block.start : block.end])
             else:
-                pieces = list(_without_cuts(body, block))
-                update(b"B%d:" % sum(map(len, pieces)))
-                for piece in pieces:
+                for piece in _without_cuts(body, block):
                     update(piece)
         keys.append(copy().digest()[:KEY_BYTES])
     return tuple(map(PrefixKey, keys))

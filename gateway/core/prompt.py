@@ -224,8 +224,8 @@ class _Reader:
             kind = read_string(type_) if present(type_ := members.get("type")) else "custom"
             known = bool(CLIENT_TOOLS.value.fullmatch(kind) or SERVER_TOOLS.value.fullmatch(kind))
             may_be_marked = known and deferred in (b"false", b"null")
-            home = (Level.TOOLS, "", -1, kind)
-            self._block(home, members, place, spans, may_be_marked, deferred != b"true")
+            in_prefix = deferred != b"true"
+            self._block(Level.TOOLS, "", -1, kind, members, place, spans, may_be_marked, in_prefix)
 
     def _messages(self, raw: Raw, span: Span) -> None:
         for index, (members, place, spans) in enumerate(self._objects(raw, span, "a message")):
@@ -260,14 +260,17 @@ class _Reader:
                     if level is Level.SYSTEM and len(self.blocks) == count:
                         in_prefix = not _is_attribution(members)
                     may_be_marked = in_prefix and has_text(members.get("text"))
-                self._block((level, role, message, kind), members, place, spans, may_be_marked, in_prefix)
+                self._block(level, role, message, kind, members, place, spans, may_be_marked, in_prefix)
         if len(self.blocks) == count and self.text[start:end] != b"[]":
             # Upstream refuses this shape, or knows more than we do: an opaque block keeps it in the digest.
             self.blocks.append(Block(level, role, message, "", start, end, False, False))
 
     def _block(
         self,
-        home: tuple[Level, str, int, str],
+        level: Level,
+        role: str,
+        message: int,
+        kind: str,
         members: Members,
         place: Span,
         spans: dict[str, Span] | None,
@@ -275,14 +278,17 @@ class _Reader:
         in_prefix: bool,
     ) -> None:
         start, end = place
-        kind = home[3]
         marked = "cache_control" in members
         text: Span | None = None
         if kind == "text" and "text" in members and len(members) == 2 + marked:
             text = spans["text"] if spans else compact_span(start, members, "text")
             text = text if self.text[text[0]] == QUOTE else None
         if not marked and (kind in _FLAT or not self._names_marks(kind, place, members, 0)):
-            self.blocks.append(Block(*home, start, end, False, may_be_marked, 0, None, text, (), in_prefix))
+            self.blocks.append(
+                Block(
+                    level, role, message, kind, start, end, False, may_be_marked, 0, None, text, (), in_prefix
+                )
+            )
             return
         spans = spans or member_spans(self.text, start, end, members, "a block")
         marks, ttl, cuts = 0, None, []
@@ -295,7 +301,21 @@ class _Reader:
             marks, ttl = marks + nested, ttl or nested_ttl
         may_be_marked = may_be_marked and not marked and not marks
         self.blocks.append(
-            Block(*home, start, end, False, may_be_marked, marks, ttl, text, tuple(cuts), in_prefix)
+            Block(
+                level,
+                role,
+                message,
+                kind,
+                start,
+                end,
+                False,
+                may_be_marked,
+                marks,
+                ttl,
+                text,
+                tuple(cuts),
+                in_prefix,
+            )
         )
 
     def _names_marks(self, kind: str, place: Span, members: Members, known: int) -> bool:

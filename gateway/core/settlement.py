@@ -42,9 +42,9 @@ def settle_exchange(
         return Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
     if estimate is None or facts is None or model is None:
         return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=basis)
-    if basis is Basis.REPORTED and (report is None or report.usage is None):
+    if report is None or report.usage is None:
         basis = Basis.ESTIMATED
-    if basis is Basis.REPORTED and report is not None and not report.complete:
+    elif basis is Basis.REPORTED and not report.complete:
         basis = Basis.PARTIAL
     usage = (
         report.usage

@@ -89,8 +89,9 @@ class Simulator:
         """A file as if a tool had made it: such can be downloaded. Returns its id."""
         return files.add_made_file(self._world, workspace, filename, content)
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen; returns the base URL. Port 0 takes a free one."""
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, public_url: str | None = None) -> str:
+        """Listen; returns the base URL. Port 0 takes a free one. `public_url` is what a batch's
+        `results_url` begins with, where `host` is not what clients can reach (0.0.0.0 in a container)."""
         runner = web.AppRunner(
             _application(self._world),
             handler_cancellation=True,
@@ -102,7 +103,8 @@ class Simulator:
         await web.TCPSite(runner, host, port).start()
         self._runner = runner
         bound = runner.addresses[0]
-        self.url = self._world.base_url = f"http://{host}:{bound[1]}"
+        self.url = f"http://{host}:{bound[1]}"
+        self._world.base_url = (public_url or self.url).rstrip("/")
         return self.url
 
     async def idle(self, timeout_seconds: float = 5.0) -> None:
@@ -127,6 +129,7 @@ async def run_simulator(
     tier: str = "scale",
     enforce_limits: bool = False,
     faults: Sequence[Fault] = (),
+    public_url: str | None = None,
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until cancelled: the body of `gateway simulate`. `started` is told the URL."""
@@ -140,7 +143,7 @@ async def run_simulator(
     )
     for fault in faults:
         simulator.faults.add(fault)
-    url = await simulator.start(host, port)
+    url = await simulator.start(host, port, public_url=public_url)
     try:
         if started is not None:
             started(url)

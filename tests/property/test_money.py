@@ -8,13 +8,14 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.answer import BodyReader, StreamReader, answer_reader
 from gateway.core.pricing import Cost
 from gateway.core.usage import Report, Usage, read_usage
 from gateway.settings.prices import PriceSettings, UnknownModel
+from gateway.sim.bill import FAST_FACTOR, PRICES, cost_nanousd
 from tests.support.prices import NOW, model_table, on, price_table, prices_file
 from tests.support.streams import (
     cut,
@@ -209,3 +210,28 @@ def test_without_a_cache_the_counterfactual_is_the_cost(used: Usage, model: str,
     cost = price_table().cost(bare, model=model, at=at)
 
     assert cost.counterfactual_nanousd == cost.total_nanousd
+
+
+WIRE = st.builds(usage, COUNT, COUNT, read=COUNT, write_5m=COUNT, write_1h=COUNT)
+GLOBAL_ONLY = {"claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"}
+"""They cannot be asked for a geography, and the simulator does not think of it."""
+
+
+@given(
+    WIRE,
+    st.lists(WIRE, max_size=3),
+    st.sampled_from(sorted(PRICES)),
+    st.sampled_from([{}, {"service_tier": "batch"}, {"speed": "fast"}, {"inference_geo": "us"}]),
+    TIMES,
+)
+def test_the_simulators_own_bill_agrees_to_the_nanodollar(
+    raw: dict[str, Any], iterations: list[dict[str, Any]], model: str, more: dict[str, Any], at: float
+) -> None:
+    """Written twice, from the pages of the API and apart from each other."""
+    assume(more.get("inference_geo") is None or model not in GLOBAL_ONLY)
+    assume(more.get("speed") is None or model in FAST_FACTOR)
+    entries = [{"type": "message", "model": model, **part} for part in iterations]
+    wire = {**raw, "iterations": entries, "server_tool_use": {"web_search_requests": 3}, **more}
+    cost = price_table().cost(read_usage(wire, model=model), model=None, at=at)
+
+    assert cost_nanousd(model, wire, at) == cost.total_nanousd

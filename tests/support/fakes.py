@@ -15,6 +15,7 @@ from typing import Any
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
 from gateway.core.endpoints import route
+from gateway.core.errors import UpstreamFailure
 from gateway.core.exchange import ExchangeRecord
 from gateway.core.headers import Header, Headers
 from gateway.core.ids import ReservationId, WorkspaceId
@@ -98,6 +99,9 @@ class FakeUpstream:
         played = self.script.pop(0)
         self.opened += 1
         try:
+            await self.stage.step()
+            if not isinstance(played.error, UpstreamFailure) or played.error.request_sent:
+                request.on_sent()
             await self.stage.step()
             if played.error is not None:
                 raise played.error

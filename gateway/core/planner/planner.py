@@ -7,9 +7,11 @@ never correctness.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from gateway.core.planner.choose import Candidate, choose_writes
+from gateway.core.planner.choose import Choice
+from gateway.core.planner.entries import Entries, Found, shared_blocks
 from gateway.core.planner.features import (
     FIRST_TURN_PRIOR,
     LATER_TURN_PRIOR,
@@ -20,46 +22,55 @@ from gateway.core.planner.features import (
     shared_contexts,
     tail_contexts,
 )
-from gateway.core.planner.index import BRANCH, HAS_CHILD, HOUR, LAYERED, WRITTEN, PrefixTable
-from gateway.core.planner.ledger import Account
+from gateway.core.planner.holds import Holds
+from gateway.core.planner.index import BRANCH, HAS_CHILD, HOUR, LAYERED, PrefixTable
+from gateway.core.planner.ledger import Account, Bounds
+from gateway.core.planner.placing import Outlook, place
 from gateway.core.planner.reuse import Chances, Contexts, Reuse
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
-    LOOKBACK_BLOCKS,
-    MAX_BREAKPOINTS,
-    ONE_HOUR_SECONDS,
     Decision,
-    Kind,
     Mark,
-    Miss,
-    MissCause,
     PlannerOptions,
     Question,
     Reported,
     Warm,
     Why,
 )
+from gateway.core.planner.warming import Keeping, Kept, pays
 
-MAX_SHARED = 6
-import os
-SC=float(os.environ.get('SC','0'));Z=float(os.environ.get('Z','1'));CAP=float(os.environ.get('CAP','0.05'))
+MAX_BRANCHES = 3
+"""Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
+MAX_FLIGHTS = 1 << 16
+TRUST_WEIGHT = 9.0
+"""Readings of layered entries that the belief in them weighs before any was seen."""
+SHORT_READ = 0.85
+"""Of what was expected; a billed read below it says that an entry is gone. Counts may be estimates."""
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A request that was sent and has not been answered."""
+    """A request that was sent and has not been billed."""
 
-    workspace: int
+    question: Question
+    decision: Decision
     sent_at: float
-    first_byte_at: float
-    """As expected."""
+    first_byte_after: float
     premium: float
-    expected_read: int
-    total: int
+    written: list[int]
     read_key: int
     layered: bool
-    """Whether what it reads is a 1h entry behind a 5m one, at an age at which only that can be alive."""
-    writes: list[int] = field(default_factory=list)
+    """Whether it reads a layered entry at an age at which no other can be alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What is expected at a prompt's boundaries, and in which contexts it will be learned."""
+
+    tail: Chances
+    tail_contexts: Contexts
+    shared: dict[int, Chances]
+    shared_contexts: dict[int, Contexts]
 
 
 class Planner:
@@ -68,254 +79,320 @@ class Planner:
         self.table = PrefixTable(self.options.capacity)
         self.reuse = Reuse()
         self.accounts: dict[int, Account] = {}
+        self.layered_read = self.options.layered_trust * TRUST_WEIGHT
+        self.layered_tried = TRUST_WEIGHT
+        self._entries = Entries(self.table)
+        self._holds = Holds(self.options)
+        self._keeping = Keeping()
         self._flights: dict[int, _Flight] = {}
-        self._pending: dict[int, int] = {}
-        """Key of a prefix that is being written: the request that writes it."""
-        self._held: set[int] = set()
-        self._requests = 0
-        self._held_seconds = 0.0
-        self._layered_good = 9.0 * self.options.layered_trust
-        self._layered_all = 9.0
+        self._bounds = Bounds(
+            opening=self.options.opening_tokens,
+            share=self.options.regret_share,
+            open_share=self.options.open_share,
+        )
 
-    # ------------------------------------------------------------------------------------------ requests
+    def plan(self, question: Question, now: float, *, may_wait: bool = True) -> Decision:
+        """Decide on one request that is about to be sent.
 
-    def plan(self, question: Question, now: float) -> Decision:
-        """Decide on one request that is about to be sent."""
+        With `wait_for` in the answer the request must not be sent yet: ask again when that request's first
+        byte came, or it failed, or `hold_seconds` are over. Any other answer counts as sent.
+        """
         if not question.keys:
             return Decision((), Why.EMPTY)
         self.reuse.advance(now)
         slots = self.table.find_all(question.keys)
-        read_at, pending_at = self._live(question, slots, now)
-        if pending_at > read_at and question.id not in self._held:
-            leader = self._worth_waiting(question, read_at, pending_at, now)
+        found = self._entries.find(question, slots, now)
+        if may_wait and found.pending_at > found.read_at and question.fixed is None:
+            leader = self._leader(question, found, now)
             if leader is not None:
                 return Decision((), Why.WAITS, wait_for=leader)
-        self._held.discard(question.id)
-        self._requests += 1
-        return self._place(question, slots, read_at, now)
+        expected = self._expect(question, slots, now)
+        decision = self._decide(question, slots, found, expected, now)
+        self._send(question, slots, found, decision, expected, now)
+        return decision
 
-    def _live(self, question: Question, slots: list[int], now: float) -> tuple[int, int]:
-        """The deepest block whose prefix can be read now, and the deepest whose prefix is in flight."""
-        expires, pending = self.table.expires, self._pending
-        pending_at = -1
-        for block in range(len(slots) - 1, -1, -1):
-            slot = slots[block]
-            if slot >= 0 and expires[slot] > now:
-                if question.keys[block] not in pending:
-                    return block, pending_at
-                pending_at = max(pending_at, block)
-        return -1, pending_at
+    def answered(self, request: int, now: float) -> None:
+        """The first byte of its answer came: what it wrote can be read. Unknown ids: nothing happens."""
+        flight = self._flights.get(request)
+        if flight is not None and flight.written:
+            self._entries.answered(request, flight.written)
+            flight.written = []
+            self._holds.seen(flight.first_byte_after, now - flight.sent_at)
 
-    def _worth_waiting(self, question: Question, read_at: int, pending_at: int, now: float) -> int | None:
+    def billed(self, request: int, usage: Reported | None, now: float) -> None:
+        """Its usage is known; None: take it as expected (shadow mode). Unknown ids: nothing happens."""
+        self.answered(request, now)
+        flight = self._flights.pop(request, None)
+        if flight is None:
+            return
+        decision, prices = flight.decision, flight.question.prices
+        if usage is None:
+            written = decision.write_5m_tokens + decision.write_1h_tokens
+            uncached = flight.question.ends[-1] - decision.read_tokens - written
+            usage = Reported(
+                uncached, decision.read_tokens, decision.write_5m_tokens, decision.write_1h_tokens
+            )
+        self.accounts[flight.question.workspace].settle(
+            flight.premium, plain=float(usage.total), cost=usage.cost(prices)
+        )
+        self._compare(flight, usage)
+
+    def failed(self, request: int) -> None:
+        """It was not served: nothing was written or billed. Unknown ids: nothing happens."""
+        flight = self._flights.pop(request, None)
+        if flight is None:
+            return
+        self._entries.answered(request, flight.written)
+        self._entries.lost(flight.written)
+        self.accounts[flight.question.workspace].settle(flight.premium, plain=0.0, cost=0.0)
+
+    def woken(self, now: float) -> list[Warm]:
+        """The warm-ups to send now. Each counts as sent and billed as expected."""
+        return [warm for kept in self._keeping.due(now) if (warm := self._renew(kept, now)) is not None]
+
+    def next_wake(self) -> float | None:
+        """When `woken` should be called next, as far as is known by now."""
+        return self._keeping.next_due()
+
+    def learn_entry(self, key: int, *, hour: bool, until: float, now: float) -> None:
+        """Another replica wrote or read an entry that lives until then."""
+        self._entries.learn(key, hour=hour, until=until, now=now)
+
+    @property
+    def trust(self) -> float:
+        """Belief that a 1h entry behind a 5m one lives for an hour."""
+        return self.layered_read / self.layered_tried
+
+    # What follows is in the order of one request's life.
+
+    def _leader(self, question: Question, found: Found, now: float) -> int | None:
         """The request to wait for, where what that saves is worth the wait."""
-        leader = self._pending[question.keys[pending_at]]
+        leader = self._entries.pending[question.keys[found.pending_at]]
         flight = self._flights.get(leader)
         if flight is None:
             return None
-        options = self.options
-        wait = max(0.05, flight.first_byte_at - now)
-        tokens = question.ends[pending_at] - (question.ends[read_at] if read_at >= 0 else 0)
-        saving = tokens * (1.0 - question.prices.read)
-        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
-        if wait > options.hold_seconds or saving < wait * options.hold_tokens_per_second:
-            return None
-        if self._held_seconds + wait > budget:
-            return None
-        self._held_seconds += wait
-        self._held.add(question.id)
-        return leader
+        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
+        saving = (question.ends[found.pending_at] - read_end) * (1.0 - question.prices.read)
+        wait = flight.sent_at + flight.first_byte_after - now
+        return leader if self._holds.worth(saving, wait) else None
 
-    def _place(self, question: Question, slots: list[int], read_at: int, now: float) -> Decision:
-        table, keys, ends = self.table, question.keys, question.ends
-        known = len(slots) - 1
+    def _expect(self, question: Question, slots: Sequence[int], now: float) -> _Expected:
+        table, keys = self.table, question.keys
+        known, last = len(slots) - 1, len(keys) - 1
+        self.reuse.accessed(keys[: known + 1], now)
         pause = now - table.last[slots[known]] if known >= 0 else 0.0
+        if known >= 0 and (known == last or table.flags[slots[known]] & HAS_CHILD):
+            table.flags[slots[known]] |= BRANCH
         shape = shape_of(question.kinds)
-        accessed = self.reuse.accessed
-        for block in range(known + 1):
-            accessed(keys[block], now)
-        if 0 <= known < len(keys) - 1 and table.flags[slots[known]] & HAS_CHILD:
-            table.flags[slots[known]] |= BRANCH
-        elif known == len(keys) - 1:
-            table.flags[slots[known]] |= BRANCH
-        tail_ctx = tail_contexts(question, shape, known, pause)
-        tail = self.reuse.chances(tail_ctx, LATER_TURN_PRIOR if shape.answers else FIRST_TURN_PRIOR)
-        shared = self._shared(question, slots, shape)
-        decision, marks_at = self._choose(question, slots, read_at, tail, shared, now, tail_ctx)
-        self._commit(question, slots, read_at, decision, now)
-        self.reuse.watch_all([(keys[b], ctx) for b, (ctx, _) in shared.items() if b != len(keys) - 1], now)
-        if len(keys) - 1 in shared:
-            self.reuse.watch(keys[-1], shared[len(keys) - 1][0], now)
-        else:
-            self.reuse.watch(keys[-1], tail_ctx, now)
+        contexts = tail_contexts(question, shape, known, pause)
+        tail = self.reuse.chances(contexts, LATER_TURN_PRIOR if shape.answers else FIRST_TURN_PRIOR)
+        shared: dict[int, Chances] = {}
+        shared_in: dict[int, Contexts] = {}
+        for block, kind in self._places(slots, shape).items():
+            slot = slots[block] if block <= known else -1
+            accesses = 0
+            if slot >= 0:
+                accesses = table.accesses[slot] = min(255, table.accesses[slot] + 1)
+            shared_in[block] = shared_contexts(question, kind, block, accesses)
+            shared[block] = self.reuse.chances(shared_in[block], SHARED_PRIOR)
+        return _Expected(tail, contexts, shared, shared_in)
+
+    def _places(self, slots: Sequence[int], shape: Shape) -> dict[int, Place]:
+        places = dict.fromkeys(shared_blocks(self.table, slots, MAX_BRANCHES), Place.BRANCH)
+        if shape.tools_end >= 0:
+            places[shape.tools_end] = Place.TOOLS_END
+        if shape.system_end >= 0:
+            places[shape.system_end] = Place.SYSTEM_END
+        return places
+
+    def _decide(
+        self, question: Question, slots: Sequence[int], found: Found, expected: _Expected, now: float
+    ) -> Decision:
+        account = self.accounts.setdefault(question.workspace, Account())
+        if question.fixed is not None:
+            return self._as_fixed(question, slots, now)
+
+        def allow(premium: float, choices: Sequence[Choice]) -> bool:
+            promise = self._promise(question, found, expected, choices)
+            return account.may_stake(premium, promise, self._bounds, now)
+
+        alive = [
+            block
+            for block in sorted(expected.shared, reverse=True)
+            if block < found.read_at and self._entries.alive(question, slots, block, now)
+        ]
+        outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
+        decision = place(question, outlook, allow)
+        if found.read_at < len(slots) - 1:
+            miss = self._entries.miss(question, slots, found.read_at, now)
+            decision = decision.with_miss(miss)
         return decision
 
-    def _shared(
-        self, question: Question, slots: list[int], shape: Shape
-    ) -> dict[int, tuple[Contexts, Chances]]:
-        """Boundaries that several prompts are expected to share, with what to expect of them."""
-        table = self.table
-        places: dict[int, Place] = {}
-        for block in range(len(slots) - 1, -1, -1):
-            if len(places) >= MAX_SHARED - 2:
-                break
-            if slots[block] >= 0 and table.flags[slots[block]] & BRANCH:
-                places[block] = Place.BRANCH
-        if 0 <= shape.tools_end:
-            places[shape.tools_end] = Place.TOOLS_END
-        if 0 <= shape.system_end:
-            places[shape.system_end] = Place.SYSTEM_END
-        found: dict[int, tuple[Contexts, Chances]] = {}
-        for block in sorted(places):
-            slot = slots[block] if block < len(slots) else -1
-            accesses = table.accesses[slot] if slot >= 0 else 0
-            contexts = shared_contexts(question, places[block], block, accesses)
-            found[block] = (contexts, self.reuse.chances(contexts, SHARED_PRIOR))
-        return found
-
-    def _choose(self, question, slots, read_at, tail, shared, now, tail_ctx):
-        prices, ends, keys, table = question.prices, question.ends, question.keys, self.table
-        self.accounts.setdefault(question.workspace, Account())
-        last = len(keys) - 1
+    def _as_fixed(self, question: Question, slots: Sequence[int], now: float) -> Decision:
+        """The client's own breakpoints, and what they can be expected to do."""
+        ends = question.ends
+        read_at = self._entries.reach(question, slots, now)
         read_end = ends[read_at] if read_at >= 0 else 0
-        minimum = prices.minimum_tokens
-        if ends[-1] < minimum:
-            return Decision((), Why.TOO_SHORT), None
-        # 1h entries below the read that can be prolonged
-        hour_at = -1
-        for b in range(read_at, -1, -1):
-            s = slots[b]
-            if s >= 0 and table.expires[s] > now and table.flags[s] & HOUR and keys[b] not in self._pending:
-                hour_at = b
-                break
-        hour_end = ends[hour_at] if hour_at >= 0 else 0
-        trust = self._layered_good / self._layered_all
-        layer = (read_end - hour_end) * tail.hour * (prices.write_5m - prices.read) * trust
-        blocks = {b for b in shared if b > read_at}
-        first = read_at + 1
-        while first < last and (ends[first] < minimum or first in question.unmarkable):
-            first += 1
-        end_block = last
-        while end_block > read_at and end_block in question.unmarkable:
-            end_block -= 1
-        if 0 <= read_at < last and layer > 0:
-            blocks.add(first)
-        if end_block > read_at:
-            blocks.add(end_block)
-        candidates = []
-        five, hour = tail.five, tail.hour
-        for b in sorted(blocks, reverse=True):
-            if ends[b] < minimum or b in question.unmarkable:
-                continue
-            if b in shared:
-                c = shared[b][1]
-                f = max(five, c.five)
-                w = max(five + hour, c.five + c.hour)
-                candidates.append(Candidate(b, ends[b], f, max(0.0, w - f), b != end_block or b in shared, layer))
-                five, hour = f, max(0.0, w - f)
-            else:
-                candidates.append(Candidate(b, ends[b], five, hour, False, layer))
-        candidates.reverse()
-        reserve = 1 if hour_at >= 0 and hour_at < read_at else 0
-        gain, chosen = choose_writes(candidates, read_end, prices, MAX_BREAKPOINTS - reserve)
-        why = Why.WRITE_TAIL if chosen else Why.NOTHING_PAYS
-        account = self.accounts[question.workspace]
-        o = self.options
-        while chosen:
-            premium = self._premium(chosen, read_end, prices)
-            used = max(0.0, account.at_stake - account.saved) / max(o.opening_tokens, o.regret_share * account.plain)
-            p=self.reuse.proven(tail_ctx[-2:], Z) if CAP else 0.0
-            self._credit=min(premium, p*(1-prices.read)*(chosen[-1][0].end-read_end))
-            if account.may_stake(premium, self._credit, now=now, cap=CAP, opening=o.opening_tokens, share=o.regret_share) and gain >= used * SC * premium:
-                break
-            chosen = chosen[:-1]
-            why = Why.LOSS_BOUND
-        marks = []
-        wrote = read_end
-        for c, h in chosen:
-            w = Why.WRITE_SHARED if c.block in shared else Why.WRITE_TAIL if c.block == end_block else Why.WRITE_LAYER
-            marks.append(Mark(c.block, h, w, c.five, c.five + c.hour, c.end - wrote))
-            wrote = c.end
-        any_hour = any(h for _, h in chosen)
-        room = MAX_BREAKPOINTS - len(marks)
-        extra = []
-        if read_at >= 0:
-            if not chosen or chosen[0][0].block - read_at >= LOOKBACK_BLOCKS:
-                extra.append(Mark(read_at, any_hour, Why.READ, tokens=read_end))
-            if reserve and len(extra) < room:
-                extra.append(Mark(hour_at, any_hour, Why.REFRESH, tokens=hour_end))
-            for b in sorted(shared, reverse=True):
-                if len(extra) >= room:
-                    break
-                if b < read_at and b != hour_at and slots[b] >= 0 and table.expires[slots[b]] > now and keys[b] not in self._pending:
-                    extra.append(Mark(b, any_hour, Why.REFRESH, tokens=ends[b]))
-        marks = sorted([*extra, *marks], key=lambda m: m.block)
-        w5 = w1 = 0
-        for m in marks:
-            if m.block > read_at:
-                if m.hour: w1 = ends[m.block] - read_end
-        if marks and marks[-1].block > read_at:
-            w5 = ends[marks[-1].block] - read_end - w1
-        return Decision(tuple(marks), why, read_tokens=read_end, write_5m_tokens=w5, write_1h_tokens=w1), None
+        marks = tuple(Mark(block, hour, Why.CLIENT) for block, hour in sorted(question.fixed or ()))
+        long = [mark for mark in marks if ends[mark.block] >= question.prices.minimum_tokens]
+        hour_end = max((ends[mark.block] for mark in long if mark.hour), default=0)
+        last_end = max((ends[mark.block] for mark in long), default=0)
+        hour_end, last_end = max(hour_end, read_end), max(last_end, hour_end, read_end)
+        return Decision(
+            marks,
+            Why.CLIENT,
+            read_tokens=read_end,
+            write_5m_tokens=last_end - hour_end,
+            write_1h_tokens=hour_end - read_end,
+            miss=self._entries.miss(question, slots, read_at, now),
+        )
 
-    def _premium(self, chosen, read_end, prices):
-        hour_end = max([c.end for c, h in chosen if h], default=read_end)
-        return (hour_end - read_end) * (prices.write_1h - 1) + (chosen[-1][0].end - hour_end) * (prices.write_5m - 1)
+    def _promise(
+        self, question: Question, found: Found, expected: _Expected, choices: Sequence[Choice]
+    ) -> float:
+        """What reads of these writes will earn within 5 min, by what was seen of their kind alone."""
+        last = choices[-1][0].block
+        contexts = expected.shared_contexts.get(last, expected.tail_contexts)
+        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
+        gain = (choices[-1][0].end - read_end) * (1.0 - question.prices.read)
+        return self.reuse.proven(contexts[-2:]) * gain
 
-    def _commit(self, question, slots, read_at, decision, now):
-        table, keys, ends, prices = self.table, question.keys, question.ends, question.prices
-        last = len(keys) - 1
+    def _send(
+        self,
+        question: Question,
+        slots: list[int],
+        found: Found,
+        decision: Decision,
+        expected: _Expected,
+        now: float,
+    ) -> None:
+        table, keys, prices = self.table, question.keys, question.prices
+        read_at = found.read_at if question.fixed is None else self._entries.reach(question, slots, now)
+        if len(self._flights) >= MAX_FLIGHTS:
+            self.failed(next(iter(self._flights)))
+        layered = read_at >= 0 and bool(table.flags[slots[read_at]] & LAYERED)
+        layered = layered and now - table.last[slots[read_at]] > FIVE_MINUTES_SECONDS
+        self._remember(keys, slots, now)
+        written = self._entries.send(question, slots, read_at, decision, now)
+        premium = decision.write_5m_tokens * (prices.write_5m - 1.0)
+        premium += decision.write_1h_tokens * (prices.write_1h - 1.0)
+        self._stake(question, decision, expected, premium, now)
+        uncached = question.ends[-1] - decision.read_tokens
+        self._flights[question.id] = _Flight(
+            question=question,
+            decision=decision,
+            sent_at=now,
+            first_byte_after=self._holds.first_byte_after(uncached, decision.read_tokens),
+            premium=premium,
+            written=written,
+            read_key=keys[read_at] if read_at >= 0 else 0,
+            layered=layered,
+        )
+        self._holds.sent()
+        self._watch(keys, expected, now)
+        if self.options.warming and decision.marks:
+            self._keep(question, slots, decision, expected, now)
+
+    def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
+        """Every prefix of this prompt was accessed; those that are new become known."""
+        table, last, flags = self.table, self.table.last, self.table.flags
         known = len(slots) - 1
-        flags, lastat, acc = table.flags, table.last, table.accesses
-        for b, s in enumerate(slots):
-            if s < 0:
-                s = slots[b] = table.add(keys[b], now)
-            lastat[s] = now
-            if acc[s] < 255:
-                acc[s] += 1
-            if b < last:
-                flags[s] |= HAS_CHILD
-        for b in range(known + 1, last + 1):
-            s = table.add(keys[b], now)
-            acc[s] = 1
-            flags[s] = HAS_CHILD if b < last else 0
-            slots.append(s)
-        layered = False
-        if read_at >= 0:
-            s = slots[read_at]
-            table.expires[s] = max(table.expires[s], now + (ONE_HOUR_SECONDS if flags[s] & HOUR else FIVE_MINUTES_SECONDS))
-        cached = decision.read_tokens
-        total = ends[-1]
-        flight = _Flight(question.workspace, now, now + 0.6 + (total - cached) / 15000 + cached / 150000,
-            decision.write_5m_tokens * (prices.write_5m - 1) + decision.write_1h_tokens * (prices.write_1h - 1),
-            cached, total, keys[read_at] if read_at >= 0 else 0, layered)
-        for m in decision.marks:
-            s = slots[m.block]
-            ttl = ONE_HOUR_SECONDS if m.hour else FIVE_MINUTES_SECONDS
-            if m.block <= read_at:
-                if table.expires[s] > now:
-                    table.expires[s] = max(table.expires[s], now + (ONE_HOUR_SECONDS if flags[s] & HOUR else FIVE_MINUTES_SECONDS))
-            elif table.expires[s] > now:
-                if m.hour: flags[s] |= HOUR
-                table.expires[s] = max(table.expires[s], now + (ONE_HOUR_SECONDS if flags[s] & HOUR else FIVE_MINUTES_SECONDS))
+        for block, slot in enumerate(slots):
+            if slot >= 0:
+                last[slot] = now
             else:
-                flags[s] = (flags[s] & ~HOUR) | (HOUR if m.hour else 0) | WRITTEN
-                table.expires[s] = now + ttl
-                self._pending[keys[m.block]] = question.id
-                flight.writes.append(keys[m.block])
-        self.accounts[question.workspace].stake(flight.premium, self._credit if flight.premium else 0.0, now+300)
-        self._flights[question.id] = flight
+                slots[block] = table.add(keys[block], now)
+        for key in keys[known + 1 :]:
+            slots.append(table.add(key, now))
+        for slot in slots[max(known, 0) : -1]:
+            flags[slot] |= HAS_CHILD
 
-    def responded(self, id: int, usage: Reported, prices, now: float) -> None:
-        flight = self._flights.pop(id, None)
-        if flight is None:
+    def _stake(
+        self, question: Question, decision: Decision, expected: _Expected, premium: float, now: float
+    ) -> None:
+        promise = 0.0
+        if premium > 0.0:
+            last = decision.marks[-1].block
+            contexts = expected.shared_contexts.get(last, expected.tail_contexts)
+            written = decision.write_5m_tokens + decision.write_1h_tokens
+            promise = self.reuse.proven(contexts[-2:]) * written * (1.0 - question.prices.read)
+        account = self.accounts[question.workspace]
+        account.stake(premium, promise, now + FIVE_MINUTES_SECONDS)
+
+    def _watch(self, keys: Sequence[int], expected: _Expected, now: float) -> None:
+        for block, contexts in expected.shared_contexts.items():
+            self.reuse.watch(keys[block], contexts, now)
+        if len(keys) - 1 not in expected.shared_contexts:
+            self.reuse.watch(keys[-1], expected.tail_contexts, now)
+
+    def _keep(
+        self, question: Question, slots: Sequence[int], decision: Decision, expected: _Expected, now: float
+    ) -> None:
+        """Consider for keeping alive: the deepest entry of this prompt, and its deepest shared one."""
+        keys, ends, table = question.keys, question.ends, self.table
+        hour_end = max((ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0)
+        shared = [mark.block for mark in decision.marks if mark.block in expected.shared]
+        for block in {decision.marks[-1].block, *shared[-1:]}:
+            slot = slots[block]
+            if table.expires[slot] <= now:
+                continue
+            hour = bool(table.flags[slot] & HOUR)
+            chances = expected.shared.get(block, expected.tail)
+            self._keeping.consider(
+                Kept(
+                    request=question.id,
+                    block=block,
+                    key=keys[block],
+                    tokens=ends[block],
+                    tokens_saved=ends[block] - (0 if hour else min(hour_end, ends[block])),
+                    hour=hour,
+                    since=now,
+                    workspace=question.workspace,
+                    prices=question.prices,
+                    outlook=chances,
+                )
+            )
+
+    def _renew(self, kept: Kept, now: float) -> Warm | None:
+        """The warm-up for an entry whose lifetime nears its end, if it is still there and nobody came."""
+        table = self.table
+        slot = table.find(kept.key)
+        if slot < 0 or table.last[slot] > kept.since or table.expires[slot] <= now or not pays(kept):
+            return None
+        account = self.accounts.setdefault(kept.workspace, Account())
+        if not account.may_stake(kept.cost, 0.0, self._bounds, now):
+            return None
+        account.settle(0.0, plain=0.0, cost=kept.cost)
+        table.expires[slot] = now + kept.lifetime_seconds
+        mark = Mark(kept.block, kept.hour, Why.REFRESH, tokens=kept.tokens)
+        warm = Warm(kept.request, kept.block, (mark,), kept.tokens, kept.chance)
+        kept.lifetimes += 1
+        self._keeping.consider(kept)
+        return warm
+
+    def _compare(self, flight: _Flight, usage: Reported) -> None:
+        """Set right what was believed of the entry that this request was to read."""
+        expected = flight.decision.read_tokens
+        if not expected or not usage.total:
             return
-        for k in flight.writes:
-            if self._pending.get(k) == id:
-                del self._pending[k]
-        plain = usage.uncached + usage.read + usage.write_5m + usage.write_1h
-        cost = usage.uncached + usage.read * prices.read + usage.write_5m * prices.write_5m + usage.write_1h * prices.write_1h
-        self.accounts[flight.workspace].settle(flight.premium, plain=plain, cost=cost)
-        self.mismatch = getattr(self, 'mismatch', 0) + (usage.read != flight.expected_read)
+        read = usage.read * flight.question.ends[-1] / usage.total
+        came = read >= SHORT_READ * expected
+        if flight.layered:
+            self.layered_tried += 1.0
+            self.layered_read += came
+        if not came:
+            self._entries.lost([flight.read_key])
 
-    def next_wake(self):
-        return None
+
+def total_bytes(options: PlannerOptions) -> int:
+    """Memory of the planner's tables, taken at once and never more."""
+    from gateway.core.planner.index import BYTES_PER_SLOT
+    from gateway.core.planner.reuse import BYTES
+
+    return (1 << max(4, (options.capacity - 1).bit_length())) * BYTES_PER_SLOT + BYTES
+
+
+def compact_keys(digests: Iterable[bytes]) -> tuple[int, ...]:
+    from gateway.core.planner.values import compact_key
+
+    return tuple(map(compact_key, digests))

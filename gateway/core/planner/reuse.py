@@ -39,19 +39,25 @@ Contexts = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Chances:
-    """Of the next access: within 5 min; later than that, within an hour; and by how much the second lifetime
-    of each TTL would help, given that the first went by without one."""
+    """Of the next access: within 5 min; later than that, within an hour; and the hazards behind them."""
 
     five: float
     hour: float
-    next_five: float
-    """Within 5 to 10 min, given that none came before."""
-    next_hour: float
-    """Within 1 to 2 h, given that none came before."""
+    hazards: tuple[float, ...]
 
     @property
     def within_hour(self) -> float:
         return self.five + self.hour
+
+    def in_lifetime(self, hour: bool, lifetimes: int) -> float:
+        """Chance of an access in one more TTL, after the first and so many more went by without one."""
+        if hour:
+            return self.hazards[WITHIN_1H] if lifetimes == 0 else 0.0
+        begins = 300.0 * (lifetimes + 1)
+        for index in range(WITHIN_5M, WITHIN_1H):
+            if begins < AGES_SECONDS[index]:
+                return self.hazards[index] * 300.0 / (AGES_SECONDS[index] - AGES_SECONDS[index - 1])
+        return 0.0
 
 
 class Reuse:
@@ -105,14 +111,14 @@ class Reuse:
     def chances(self, contexts: Contexts, prior: Sequence[float]) -> Chances:
         """What to expect of a prefix that is being accessed. `prior` are hazards per age."""
         hazards = self.hazards(contexts, prior)
-        alive, five, hour = 1.0, 0.0, 0.0
+        alive = 1.0
         for hazard in hazards[:WITHIN_5M]:
             alive *= 1.0 - hazard
         five = 1.0 - alive
         for hazard in hazards[WITHIN_5M:WITHIN_1H]:
             alive *= 1.0 - hazard
         hour = 1.0 - alive - five
-        return Chances(five, hour, hazards[WITHIN_5M], hazards[WITHIN_1H])
+        return Chances(five, hour, tuple(hazards))
 
     def hazards(self, contexts: Contexts, prior: Sequence[float]) -> list[float]:
         """Per age, the chance of an access in it, given that none came before."""

@@ -8,7 +8,7 @@ its keyed digest (`compact_key`); indexes of boundaries count the blocks of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 FIVE_MINUTES_SECONDS = 300.0
@@ -177,7 +177,9 @@ class Miss:
             case MissCause.BELOW_MINIMUM:
                 return f"the shared prefix is shorter than the model's minimum by {self.tokens:,} tokens"
             case MissCause.PARALLEL_TWIN:
-                return f"{self.tokens:,} tokens were being written by a request sent {self.seconds:.1f} s before"
+                return (
+                    f"{self.tokens:,} tokens were being written by a request sent {self.seconds:.1f} s before"
+                )
             case MissCause.BEYOND_LOOKBACK:
                 return f"{self.tokens:,} tokens lie further back than a breakpoint searches"
             case MissCause.GONE_EARLY:
@@ -203,6 +205,10 @@ class Decision:
     def reason(self) -> str:
         """A sentence a person understands."""
         return _REASONS[self.why]
+
+    def with_miss(self, miss: Miss | None) -> Decision:
+        """The same, with why something known is not read."""
+        return replace(self, miss=miss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +237,20 @@ class Reported:
     read: int
     write_5m: int
     write_1h: int
+
+    @property
+    def total(self) -> int:
+        """The whole prompt."""
+        return self.uncached + self.read + self.write_5m + self.write_1h
+
+    def cost(self, prices: Prices) -> float:
+        """In token equivalents."""
+        return (
+            self.uncached
+            + self.read * prices.read
+            + self.write_5m * prices.write_5m
+            + self.write_1h * prices.write_1h
+        )
 
 
 def compact_key(digest: bytes) -> int:

@@ -1,0 +1,48 @@
+"""Whether a request should wait for another that is writing what it could read."""
+
+from __future__ import annotations
+
+from gateway.core.planner.values import PlannerOptions
+
+FIRST_BYTE_SECONDS = 0.6
+UNCACHED_TOKENS_PER_SECOND = 15_000.0
+CACHED_TOKENS_PER_SECOND = 150_000.0
+"""A first guess of upstream's pace; what is seen of it corrects the whole by one factor."""
+LEARNING = 0.05
+
+
+class Holds:
+    """Keeps what was spent on holding within a share of all requests."""
+
+    def __init__(self, options: PlannerOptions) -> None:
+        self._options = options
+        self._requests = 0
+        self._spent_seconds = 0.0
+        self._pace = 1.0
+
+    def sent(self) -> None:
+        """A request was sent."""
+        self._requests += 1
+
+    def first_byte_after(self, uncached: float, cached: float) -> float:
+        """Expected seconds from sending to the first byte."""
+        plain = FIRST_BYTE_SECONDS + uncached / UNCACHED_TOKENS_PER_SECOND + cached / CACHED_TOKENS_PER_SECOND
+        return plain * self._pace
+
+    def seen(self, expected: float, taken: float) -> None:
+        """A first byte that was expected after so long came after so long."""
+        if expected > 0.0 and taken > 0.0:
+            right = self._pace * min(4.0, max(0.25, taken / expected))
+            self._pace += LEARNING * (right - self._pace)
+
+    def worth(self, saving: float, wait: float) -> bool:
+        """Whether to wait so many seconds to save so many token equivalents; if so, they count as spent."""
+        options = self._options
+        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
+        wait = max(0.05, wait)
+        if wait > options.hold_seconds or saving < wait * options.hold_tokens_per_second:
+            return False
+        if self._spent_seconds + wait > budget:
+            return False
+        self._spent_seconds += wait
+        return True

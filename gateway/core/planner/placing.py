@@ -1,0 +1,189 @@
+"""One request's breakpoints, from what is cached and what is expected: which to write, which to read from,
+which to prolong, and what to do with breakpoints that are left over.
+
+Pure. What may be lost is asked of `allow`; nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.core.planner.choose import Candidate, Choice, choose_writes, premium_of
+from gateway.core.planner.reuse import Chances
+from gateway.core.planner.values import (
+    LOOKBACK_BLOCKS,
+    MAX_BREAKPOINTS,
+    Decision,
+    Kind,
+    Mark,
+    Question,
+    Why,
+)
+
+TRUSTED = 0.5
+"""Belief in layered entries below which they are not used at all."""
+FORK_DEPTH = 3
+"""Boundaries before the end of a prompt at which a prompt is expected to go on differently now and then: its
+last blocks edited, a turn tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is cached, and what is expected of this prompt's boundaries."""
+
+    read_at: int
+    """Deepest block whose prefix can be read now, or -1."""
+    hour_at: int
+    """Deepest block at or before it whose entry has an hour's TTL, or -1."""
+    alive: Sequence[int]
+    """Blocks before `read_at` that others share and whose entries can be prolonged, most worthwhile first."""
+    tail: Chances
+    shared: Mapping[int, Chances]
+    """Boundaries at which other prompts are expected."""
+    trust: float
+    """Belief that a 1h entry behind a 5m one lives for an hour."""
+
+
+def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence[Choice]], bool]) -> Decision:
+    """The breakpoints. `allow` is asked whether a premium may be risked; where not, less is written."""
+    prices, ends, read_at = question.prices, question.ends, outlook.read_at
+    if ends[-1] < prices.minimum_tokens:
+        return Decision((), Why.TOO_SHORT)
+    read_end = ends[read_at] if read_at >= 0 else 0
+    prolong = 0 <= outlook.hour_at < read_at
+    candidates = _candidates(question, outlook, read_end)
+    slots = MAX_BREAKPOINTS - prolong
+    _, choices = choose_writes(candidates, read_end, prices, slots)
+    if _needs_read(choices, read_at) and len(choices) == slots:
+        _, choices = choose_writes(candidates, read_end, prices, slots - 1)
+    why = Why.NOTHING_PAYS
+    if choices:
+        why = _why(choices[-1][0].block, question, outlook)
+        while choices and not allow(premium_of(choices, read_end, prices), choices):
+            choices = choices[:-1]
+            why = Why.LOSS_BOUND
+    elif read_at >= 0:
+        why = Why.READ
+    marks = _writes(choices, question, outlook, read_end)
+    marks += _reads(marks, question, outlook, prolong)
+    marks += _forks(marks, question, read_at)
+    marks.sort(key=_block)
+    hour_end = max((ends[mark.block] for mark in marks if mark.hour and mark.block > read_at), default=read_end)
+    last_end = max(ends[marks[-1].block], read_end) if marks else read_end
+    return Decision(
+        tuple(marks),
+        why,
+        read_tokens=read_end,
+        write_5m_tokens=last_end - hour_end,
+        write_1h_tokens=hour_end - read_end,
+    )
+
+
+def _candidates(question: Question, outlook: Outlook, read_end: int) -> list[Candidate]:
+    prices, ends, read_at = question.prices, question.ends, outlook.read_at
+    layered = outlook.trust >= TRUSTED
+    may_hour = layered or read_at < 0 or outlook.hour_at == read_at
+    tail = _next_markable(question, len(ends) - 1, -1, read_at)
+    blocks = {block for block in outlook.shared if block > read_at}
+    if tail > read_at:
+        blocks.add(tail)
+    layer = 0.0
+    if layered and 0 <= read_at < tail:
+        kept_end = ends[outlook.hour_at] if outlook.hour_at >= 0 else 0
+        layer = (read_end - kept_end) * outlook.tail.hour * (prices.write_5m - prices.read) * outlook.trust
+        if layer > 0.0:
+            blocks.add(_next_markable(question, read_at + 1, 1, tail))
+    candidates = []
+    five, within = outlook.tail.five, outlook.tail.within_hour
+    for block in sorted(blocks, reverse=True):
+        known = outlook.shared.get(block)
+        if known is not None:
+            five, within = max(five, known.five), max(within, known.within_hour)
+        if ends[block] >= prices.minimum_tokens and block not in question.unmarkable:
+            lasting = known is not None or not layered
+            hour = max(0.0, within - five)
+            candidates.append(Candidate(block, ends[block], five, hour, lasting, may_hour, layer))
+    candidates.reverse()
+    return candidates
+
+
+def _next_markable(question: Question, block: int, step: int, until: int) -> int:
+    """From `block` in steps towards `until`, the first that may be marked and is long enough; else `until`."""
+    minimum = question.prices.minimum_tokens
+    while block != until and (block in question.unmarkable or question.ends[block] < minimum):
+        block += step
+    return block
+
+
+def _needs_read(choices: Sequence[Choice], read_at: int) -> bool:
+    """Whether the writes alone would not find what is cached."""
+    return read_at >= 0 and (not choices or choices[0][0].block - read_at >= LOOKBACK_BLOCKS)
+
+
+def _why(block: int, question: Question, outlook: Outlook) -> Why:
+    if block in outlook.shared:
+        return Why.WRITE_SHARED
+    return Why.WRITE_TAIL if block >= len(question.ends) - 1 - len(question.unmarkable) else Why.WRITE_LAYER
+
+
+def _writes(choices: Sequence[Choice], question: Question, outlook: Outlook, read_end: int) -> list[Mark]:
+    marks = []
+    written = read_end
+    for candidate, hour in choices:
+        why = _why(candidate.block, question, outlook)
+        tokens = written if why is Why.WRITE_LAYER else candidate.end - written
+        within = candidate.five + candidate.hour
+        marks.append(Mark(candidate.block, hour, why, candidate.five, within, tokens))
+        written = candidate.end
+    return marks
+
+
+def _reads(writes: Sequence[Mark], question: Question, outlook: Outlook, prolong: bool) -> list[Mark]:
+    """Breakpoints on what is cached: to find it, and to prolong what others will read."""
+    read_at, ends = outlook.read_at, question.ends
+    if read_at < 0:
+        return []
+    hour = any(mark.hour for mark in writes)
+    room = MAX_BREAKPOINTS - len(writes)
+    marks = []
+    if not writes or writes[0].block - read_at >= LOOKBACK_BLOCKS:
+        marks.append(Mark(read_at, hour, Why.READ, tokens=ends[read_at]))
+    if prolong and len(marks) < room:
+        marks.append(Mark(outlook.hour_at, hour, Why.REFRESH, tokens=ends[outlook.hour_at]))
+    for block in outlook.alive:
+        if len(marks) < room and block != outlook.hour_at:
+            marks.append(Mark(block, hour, Why.REFRESH, tokens=ends[block]))
+    return marks
+
+
+def _forks(marks: Sequence[Mark], question: Question, read_at: int) -> list[Mark]:
+    """Left-over breakpoints, put where they cost nothing: in the stretch that is written anyway."""
+    taken = {mark.block for mark in marks}
+    last = max(taken, default=-1)
+    room = MAX_BREAKPOINTS - len(marks)
+    if last <= read_at or room <= 0:
+        return []
+    hour_to = max((mark.block for mark in marks if mark.hour), default=-1)
+    forks: list[Mark] = []
+    for block in _fork_blocks(question.kinds, last):
+        if len(forks) == room or block <= read_at:
+            break
+        short = question.ends[block] < question.prices.minimum_tokens
+        if block not in taken and block not in question.unmarkable and not short:
+            taken.add(block)
+            forks.append(Mark(block, block < hour_to, Why.WRITE_FORK))
+    return forks
+
+
+def _fork_blocks(kinds: bytes, last: int) -> list[int]:
+    """Likely places of a fork, best first: right before the end, then where turns end."""
+    blocks = list(range(last - 1, max(-1, last - FORK_DEPTH), -1))
+    turn_ends = [
+        block for block in range(last - 1, -1, -1) if kinds[block] != kinds[block + 1] and kinds[block] >= Kind.USER
+    ]
+    return blocks + turn_ends[:2]
+
+
+def _block(mark: Mark) -> int:
+    return mark.block
