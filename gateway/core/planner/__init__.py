@@ -1,0 +1,36 @@
+"""Where breakpoints go, for how long, which requests wait, which prefixes are kept alive: learned from traffic.
+
+Start at `planner.py`; what goes in and out is in `values.py`. Pure: no IO, no clock, no randomness.
+"""
+
+from gateway.core.planner.planner import Planner
+from gateway.core.planner.values import (
+    Decision,
+    Kind,
+    Mark,
+    Miss,
+    MissCause,
+    PlannerOptions,
+    Prices,
+    Question,
+    Reported,
+    Warm,
+    Why,
+    compact_key,
+)
+
+__all__ = [
+    "Decision",
+    "Kind",
+    "Mark",
+    "Miss",
+    "MissCause",
+    "Planner",
+    "PlannerOptions",
+    "Prices",
+    "Question",
+    "Reported",
+    "Warm",
+    "Why",
+    "compact_key",
+]

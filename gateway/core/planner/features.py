@@ -17,6 +17,8 @@ LATER_TURN_PRIOR = (0.25, 0.20, 0.20, 0.15, 0.08, 0.06, 0.05, 0.04, 0.04)
 SHARED_PRIOR = (0.15, 0.15, 0.20, 0.25, 0.20, 0.15, 0.10, 0.10, 0.10)
 """Hazards per age (`reuse.AGES_SECONDS`) before anything was seen: of a prompt without and with an answer in
 it, and of a boundary that several prompts share."""
+NOTHING_SEEN = (0.0,) * len(SHARED_PRIOR)
+"""Where only what was seen may count."""
 
 _TAIL, _SHARED = 1, 2
 _ANSWER_BEGINS = tuple(bytes((kind, Kind.ASSISTANT)) for kind in (Kind.TOOLS, Kind.SYSTEM, Kind.USER))

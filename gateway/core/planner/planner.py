@@ -15,6 +15,7 @@ from gateway.core.planner.entries import Entries, Found, shared_blocks
 from gateway.core.planner.features import (
     FIRST_TURN_PRIOR,
     LATER_TURN_PRIOR,
+    NOTHING_SEEN,
     SHARED_PRIOR,
     Place,
     Shape,
@@ -337,21 +338,22 @@ class Planner:
             if table.expires[slot] <= now:
                 continue
             hour = bool(table.flags[slot] & HOUR)
-            chances = expected.shared.get(block, expected.tail)
-            self._keeping.consider(
-                Kept(
-                    request=question.id,
-                    block=block,
-                    key=keys[block],
-                    tokens=ends[block],
-                    tokens_saved=ends[block] - (0 if hour else min(hour_end, ends[block])),
-                    hour=hour,
-                    since=now,
-                    workspace=question.workspace,
-                    prices=question.prices,
-                    outlook=chances,
-                )
+            kept = Kept(
+                request=question.id,
+                block=block,
+                key=keys[block],
+                tokens=ends[block],
+                tokens_saved=ends[block] - (0 if hour else min(hour_end, ends[block])),
+                hour=hour,
+                since=now,
+                workspace=question.workspace,
+                prices=question.prices,
+                outlook=expected.shared.get(block, expected.tail),
             )
+            if pays(kept):
+                contexts = expected.shared_contexts.get(block, expected.tail_contexts)
+                kept.outlook = self.reuse.chances(contexts, NOTHING_SEEN)
+                self._keeping.consider(kept)
 
     def _renew(self, kept: Kept, now: float) -> Warm | None:
         """The warm-up for an entry whose lifetime nears its end, if it is still there and nobody came."""
