@@ -1,9 +1,14 @@
 # Every command a person needs. `make help` lists them; CI calls the same targets.
 SHELL := /bin/bash
+PYTHON := python3
 PY := .venv/bin/python
+PIP := -m pip install -q --disable-pip-version-check
 PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 
 COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11
+
+# Another project's environment, active in this shell, must not leak into ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check lint fmt bench redis lock clean
@@ -17,7 +22,7 @@ run: .venv/ready ## Start the gateway on this machine; without ANTHROPIC_API_KEY
 demo: .venv/ready-dev ## Play a workload of three workspaces through a gateway and print what caching saved
 	@$(PY) -m gateway demo
 
-test: .venv/ready-dev .venv-legacy/ready redis ## Install what the tests need, then run all of them
+test: redis .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
 	@$(PYTEST)
 
 check: lint test ## All that CI does: lint, types, import contracts, tests
@@ -36,7 +41,7 @@ bench: .venv/ready-dev ## CPU and memory per request beside nginx, in one run (n
 	@$(PY) -m tests.bench.run
 
 redis:
-	@tests/support/install-redis.sh
+	@command -v redis-server valkey-server >/dev/null || .ci/apt-install redis-server
 
 lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) pyproject.toml -o requirements.txt
@@ -44,34 +49,31 @@ lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) -c requirements.txt pyproject.toml --group dev --group build -o requirements-dev.txt
 	$(COMPILE) --group legacy -o requirements-legacy.txt
 
-clean: ## Remove environments and local state
-	rm -rf .venv .venv-legacy var bench-results
+clean: ## Remove environments, caches and local state: var/, with keys and books, too
+	rm -rf .venv .venv-legacy var bench-results .hypothesis .*_cache
 
 # The environments are made from the lock files alone, every package checked by hash.
 .venv/python:
-	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv" >&2; exit 1; }
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$(python3 --version)" >&2; exit 1; }
-	@python3 -m venv .venv >/dev/null 2>&1 || { \
-	  echo "python3-venv is missing; installing it"; \
-	  { apt-get update -qq && apt-get install -y -qq python3-venv; } >/dev/null \
-	    || { echo "could not: run 'apt-get install python3-venv' as root, then try again" >&2; exit 1; }; \
-	  rm -rf .venv; python3 -m venv .venv; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: apt-get install python3, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/apt-install python3-venv
+	@$(PYTHON) -m venv .venv
 	@touch $@
 
 .venv/ready: .venv/python requirements.txt requirements-build.txt pyproject.toml
 	@echo "Setting up .venv (once)"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PY) $(PIP) --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PY) $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt
 	@echo "Adding what tests and checks need (once)"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PY) $(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 # An older SDK on the older API version and key header, beside the current one: the tests drive both.
 .venv-legacy/ready: requirements-legacy.txt .venv/python
 	@echo "Setting up .venv-legacy with an older SDK (once)"
-	@python3 -m venv .venv-legacy
-	@.venv-legacy/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-legacy.txt
+	@$(PYTHON) -m venv .venv-legacy
+	@.venv-legacy/bin/python $(PIP) --require-hashes -r requirements-legacy.txt
 	@touch $@

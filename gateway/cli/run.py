@@ -26,6 +26,7 @@ from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
 from gateway.service import Service
 from gateway.settings import Settings
 from gateway.settings.gateway import LogFormat
+from gateway.web.malloc import keep_freed_memory
 
 DEMO_WORKSPACE = WorkspaceId("demo")
 DEMO_MODEL = "claude-opus-5-5"
@@ -45,6 +46,7 @@ def run(
     ] = False,
 ) -> None:
     """Start the gateway: data plane for apps, admin plane for metrics and health."""
+    keep_freed_memory()
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         try:

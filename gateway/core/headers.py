@@ -117,9 +117,17 @@ def with_credential(headers: list[Header], credential: Headers) -> list[Header]:
 
 
 def response_headers(headers: Headers) -> list[Header]:
-    """What reaches the client of upstream's head. Content-length crosses: the bytes are the same."""
+    """What reaches the client of upstream's head. Content-length crosses: the bytes are the same. A stream
+    asks proxies between here and the client not to hold it back, as nginx does unless told."""
     named = connection_names(headers)
-    return [line for line in headers if line[0] not in _RESPONSE_ONLY_HERE and line[0] not in named]
+    out = [line for line in headers if line[0] not in _RESPONSE_ONLY_HERE and line[0] not in named]
+    streams = (value_of(out, b"content-type") or b"").startswith(b"text/event-stream")
+    if streams and value_of(out, _UNBUFFERED[0]) is None:
+        out.append(_UNBUFFERED)
+    return out
+
+
+_UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
 def connection_names(headers: Headers) -> frozenset[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from enum import Enum
 from http import HTTPStatus
 from typing import Protocol
@@ -190,7 +191,8 @@ class ClientReply:
             return
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            with suppress(OSError):  # closed in this very moment
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         transport.abort()
 
     def _serialise(self, status: int, headers: Headers) -> bytes:

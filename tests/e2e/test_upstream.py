@@ -290,6 +290,7 @@ async def test_skips_informational_responses_and_follows_no_redirect(patient: Cl
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
         b"not http at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\ncontent-length: 0\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000,
     ],

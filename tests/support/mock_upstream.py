@@ -52,6 +52,8 @@ class Peer:
         return asked
 
     async def say(self, data: bytes) -> None:
+        if self.writer.is_closing():
+            raise ConnectionResetError("the other end has left")
         self.writer.write(data)
         await self.writer.drain()
 

@@ -60,8 +60,9 @@ async def a_stack(
     pacing: Pacing = AT_ONCE,
     limits: str = LIMITS,
     environ: Mapping[str, str] | None = None,
+    quiet: bool = True,
 ) -> AsyncIterator[Stack]:
-    """Start on free ports; stop at the end, if a test has not done so."""
+    """Start on free ports; stop at the end, if a test has not done so. Not `quiet`: with the access log."""
     simulator = Simulator(
         pacing=pacing, credentials={UPSTREAM_CREDENTIAL: "wrkspc_1", "sk-test-other": "wrkspc_2"}
     )
@@ -74,7 +75,7 @@ async def a_stack(
     (config / "prices.yaml").write_bytes((packaged_directory() / "prices.yaml").read_bytes())
     variables = {"UPSTREAM_KEY": UPSTREAM_CREDENTIAL, "OTHER_KEY": "sk-test-other", **(environ or {})}
     keys, records = _keys()
-    service = Service(load_settings(config, variables), more_keys=records, quiet=True)
+    service = Service(load_settings(config, variables), more_keys=records, quiet=quiet)
     await service.start()
     stack = Stack(simulator=simulator, service=service, keys=keys, state=state)
     try:

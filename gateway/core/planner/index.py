@@ -1,6 +1,7 @@
 """What is remembered of each known prefix: a fixed table of parallel arrays, open addressing, no objects.
 
-A prefix hashes to a window of `WINDOW` neighbouring slots. A new one takes an empty slot of its window, or
+Keys are digests, so that their low bits are as good as any hash: they name a window of `WINDOW`
+neighbouring slots. A new one takes an empty slot of its window, or
 the one whose prefix was accessed longest ago: eviction looks at one window and no further. Nothing here
 decides anything.
 """
@@ -27,8 +28,6 @@ LAYERED = 16
 GONE = 32
 """Upstream did not read its entry although it should still have lived."""
 
-_SPREAD = 0x9E3779B97F4A7C15
-
 
 class PrefixTable:
     """Slots are integers; -1 is no slot. A slot may be given to another prefix by any later `add`, so none
@@ -50,7 +49,7 @@ class PrefixTable:
     def find(self, key: int) -> int:
         """The slot of `key`, or -1."""
         keys = self.keys
-        at = ((key * _SPREAD) >> 20) & self._mask
+        at = key & self._mask
         for slot in range(at, at + WINDOW):
             found = keys[slot]
             if found == key:
@@ -61,24 +60,9 @@ class PrefixTable:
 
     def find_all(self, prefixes: Sequence[int]) -> list[int]:
         """The slots of a prompt's prefixes, up to the deepest known one. One that was forgotten between known
-        ones has -1. Stops where more than a window of prefixes in a row is unknown."""
-        keys, mask = self.keys, self._mask
-        slots: list[int] = []
-        unknown = 0
-        for key in prefixes:
-            slot = ((key * _SPREAD) >> 20) & mask
-            found = keys[slot]
-            if found != key:
-                slot = self.find(key) if found else -1
-                if slot < 0:
-                    unknown += 1
-                    if unknown > WINDOW:
-                        break
-                else:
-                    unknown = 0
-            else:
-                unknown = 0
-            slots.append(slot)
+        ones has -1."""
+        keys, mask, find = self.keys, self._mask, self.find
+        slots = [slot if keys[slot := key & mask] == key else find(key) for key in prefixes]
         while slots and slots[-1] < 0:
             slots.pop()
         return slots
@@ -86,7 +70,7 @@ class PrefixTable:
     def add(self, key: int, now: float) -> int:
         """The slot of `key`, taken for it where it was not known; accessed `now`."""
         keys, last = self.keys, self.last
-        at = ((key * _SPREAD) >> 20) & self._mask
+        at = key & self._mask
         oldest, oldest_at = at, last[at]
         for slot in range(at, at + WINDOW):
             found = keys[slot]

@@ -60,9 +60,11 @@ def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence
     why = Why.NOTHING_PAYS
     if choices:
         why = _why(choices[-1][0].block, question, outlook)
-        while choices and not allow(premium_of(choices, read_end, prices), choices):
-            choices = choices[:-1]
+        if not allow(premium_of(choices, read_end, prices), choices):
             why = Why.LOSS_BOUND
+            choices = [(candidate, False) for candidate, _ in choices]
+            while choices and not allow(premium_of(choices, read_end, prices), choices):
+                choices = choices[:-1]
     elif read_at >= 0:
         why = Why.READ
     marks = _writes(choices, question, outlook, read_end)

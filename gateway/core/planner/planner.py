@@ -38,7 +38,7 @@ from gateway.core.planner.values import (
     Warm,
     Why,
 )
-from gateway.core.planner.warming import Keeping, Kept, pays
+from gateway.core.planner.warming import Keeping, Kept
 
 MAX_BRANCHES = 3
 """Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
@@ -298,11 +298,10 @@ class Planner:
         """Every prefix of this prompt was accessed; those that are new become known."""
         table, last, flags = self.table, self.table.last, self.table.flags
         known = len(slots) - 1
-        for block, slot in enumerate(slots):
-            if slot >= 0:
-                last[slot] = now
-            else:
-                slots[block] = table.add(keys[block], now)
+        if -1 in slots:
+            slots[:] = [table.add(keys[block], now) for block in range(len(slots))]
+        for slot in slots:
+            last[slot] = now
         for key in keys[known + 1 :]:
             slots.append(table.add(key, now))
         for slot in slots[max(known, 0) : -1]:
@@ -350,7 +349,7 @@ class Planner:
                 prices=question.prices,
                 outlook=expected.shared.get(block, expected.tail),
             )
-            if pays(kept):
+            if self._keeping.pays(kept):
                 contexts = expected.shared_contexts.get(block, expected.tail_contexts)
                 kept.outlook = self.reuse.chances(contexts, NOTHING_SEEN)
                 self._keeping.consider(kept)
@@ -359,7 +358,11 @@ class Planner:
         """The warm-up for an entry whose lifetime nears its end, if it is still there and nobody came."""
         table = self.table
         slot = table.find(kept.key)
-        if slot < 0 or table.last[slot] > kept.since or table.expires[slot] <= now or not pays(kept):
+        if slot < 0:
+            return None
+        came = table.last[slot] > kept.since
+        self._keeping.judge(kept, came)
+        if came or table.expires[slot] <= now or not self._keeping.pays(kept):
             return None
         account = self.accounts.setdefault(kept.workspace, Account())
         if not account.may_stake(kept.cost, 0.0, self._bounds, now):
@@ -367,9 +370,8 @@ class Planner:
         account.settle(0.0, plain=0.0, cost=kept.cost)
         table.expires[slot] = now + kept.lifetime_seconds
         mark = Mark(kept.block, kept.hour, Why.REFRESH, tokens=kept.tokens)
-        warm = Warm(kept.request, kept.block, (mark,), kept.tokens, kept.chance)
-        kept.lifetimes += 1
-        self._keeping.consider(kept)
+        warm = Warm(kept.request, kept.block, (mark,), kept.tokens, kept.chance())
+        self._keeping.renewed(kept, now)
         return warm
 
     def _compare(self, flight: _Flight, usage: Reported) -> None:

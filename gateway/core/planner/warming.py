@@ -17,6 +17,10 @@ MAX_KEPT = 4096
 MAX_LIFETIMES = 12
 MARGIN_SECONDS = 15.0
 """How long before its end a lifetime is renewed."""
+DOUBT = 4.0
+"""Expected reads of warmed prefixes that the first belief in such expectations weighs."""
+MEMORY = 50.0
+"""Expected reads after which half of what became of warmed prefixes is forgotten."""
 
 
 @dataclass(slots=True)
@@ -37,34 +41,67 @@ class Kept:
     outlook: Chances
     lifetimes: int = 0
     """Renewals so far."""
+    renewed_at: float = 0.0
+    hoped: float = 0.0
+    """The chance of a read on which it was last renewed."""
 
     @property
     def lifetime_seconds(self) -> float:
         return ONE_HOUR_SECONDS if self.hour else FIVE_MINUTES_SECONDS
 
     @property
-    def chance(self) -> float:
-        """Of an access in the next lifetime, given that none came in this one."""
-        return self.outlook.in_lifetime(self.hour, self.lifetimes)
-
-    @property
     def cost(self) -> float:
         return self.prices.read * self.tokens
 
+    def chance(self) -> float:
+        """Of an access in the next lifetime, given that none came so far."""
+        return self.outlook.in_lifetime(self.hour, self.lifetimes)
+
 
 class Keeping:
-    """The entries that are to be asked about, by time. Bounded: beyond `MAX_KEPT` no more are taken."""
+    """The entries to be asked about, by time. Bounded: beyond `MAX_KEPT` no more are taken."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[float, int, Kept]] = []
         self._number = 0
+        self._read = DOUBT
+        self._expected = DOUBT
+        self.warmed = 0
+        """Warm-ups so far."""
+        self.used = 0
+        """Of those that can be judged, how many were read within the lifetime that they gave."""
+
+    def pays(self, kept: Kept) -> bool:
+        """Whether one more lifetime is worth its read, after how such expectations have turned out."""
+        saved = kept.tokens_saved * kept.chance() * (kept.prices.write_5m - kept.prices.read)
+        return kept.lifetimes < MAX_LIFETIMES and saved * self._read / self._expected > kept.cost > 0.0
 
     def consider(self, kept: Kept) -> None:
-        """Ask again shortly before the entry ends, if a renewal can be expected to pay."""
-        if pays(kept) and len(self._queue) < MAX_KEPT:
-            due = kept.since + (kept.lifetimes + 1) * (kept.lifetime_seconds - MARGIN_SECONDS)
+        """Ask again shortly before the entry's lifetime ends."""
+        if len(self._queue) < MAX_KEPT:
+            begins = kept.renewed_at or kept.since
             self._number += 1
+            due = begins + kept.lifetime_seconds - MARGIN_SECONDS
             heapq.heappush(self._queue, (due, self._number, kept))
+
+    def renewed(self, kept: Kept, now: float) -> None:
+        """It was given another lifetime; what becomes of that will be asked."""
+        kept.hoped = kept.chance()
+        self.warmed += 1
+        kept.lifetimes += 1
+        kept.renewed_at = now
+        self.consider(kept)
+
+    def judge(self, kept: Kept, came: bool) -> None:
+        """The lifetime that it was given is over: was it read?"""
+        if not kept.lifetimes:
+            return
+        self._expected += kept.hoped
+        self._read += came
+        self.used += came
+        if self._expected > MEMORY:
+            self._read = DOUBT + (self._read - DOUBT) / 2
+            self._expected = DOUBT + (self._expected - DOUBT) / 2
 
     def due(self, now: float) -> list[Kept]:
         """Those whose time has come, taken off."""
@@ -75,9 +112,3 @@ class Keeping:
 
     def next_due(self) -> float | None:
         return self._queue[0][0] if self._queue else None
-
-
-def pays(kept: Kept) -> bool:
-    """Whether one more lifetime is worth its read."""
-    saved = kept.tokens_saved * kept.chance * (kept.prices.write_5m - kept.prices.read)
-    return kept.tokens > 0 and kept.lifetimes < MAX_LIFETIMES and saved > kept.cost
