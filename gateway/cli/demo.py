@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -150,18 +151,11 @@ def _print(
     took_seconds: float,
 ) -> bool:
     budgets = {reading.workspace: reading for reading in readings if reading.unit == "nanousd"}
-    table = Table(title="What it cost, and what it had cost without caching", title_justify="left")
-    for column in (
-        "workspace",
-        "calls",
-        "prompt tokens",
-        "read from cache",
-        "spent",
-        "without",
-        "saved",
-        "budget",
-    ):
-        table.add_column(column, justify="left" if column == "workspace" else "right")
+    title = "Spent, and what the same calls had cost without caching"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = ("workspace", "calls", "tokens in", "from cache", "spent", "without", "saved", "of budget")
+    for column in names:
+        table.add_column(column, justify="left" if column == "workspace" else "right", no_wrap=True)
     for name, total in totals.items():
         table.add_row(name, *_figures(total), _budget(budgets.get(name)))
     everything = _sum(list(totals.values()))
@@ -201,7 +195,7 @@ def _sum(totals: list[Total]) -> Total:
 def _budget(reading: BudgetReading | None) -> str:
     if reading is None:
         return ""
-    return f"{reading.used / reading.amount:.0%} of ${Decimal(reading.amount) / 10**9:.2f}"
+    return f"{reading.used / reading.amount:.0%} of ${Decimal(reading.amount) / 10**9:g}"
 
 
 def _usd(nanousd: int) -> str:

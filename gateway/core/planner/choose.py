@@ -20,7 +20,7 @@ MIN_ENDING = 0.02
 """No chain of reads is believed to end with a smaller chance than this after each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """A boundary that may be written."""
 

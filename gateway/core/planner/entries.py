@@ -23,7 +23,7 @@ from gateway.core.planner.values import (
 _HOLDS = WRITTEN | HOUR | LAYERED | GONE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """What of a prompt is cached."""
 

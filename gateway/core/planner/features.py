@@ -32,7 +32,7 @@ class Place(IntEnum):
     BRANCH = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shape:
     """A request's structure."""
 

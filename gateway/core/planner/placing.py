@@ -28,7 +28,7 @@ FORK_DEPTH = 3
 last blocks edited, a turn tried again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outlook:
     """What is cached, and what is expected of this prompt's boundaries."""
 

@@ -64,7 +64,7 @@ class _Flight:
     """Whether it reads a layered entry at an age at which no other can be alive."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Expected:
     """What is expected at a prompt's boundaries, and in which contexts it will be learned."""
 

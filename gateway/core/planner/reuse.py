@@ -37,7 +37,7 @@ DRAW = 6.0
 Contexts = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chances:
     """Of the next access: within 5 min; later than that, within an hour; and the hazards behind them."""
 
@@ -168,9 +168,6 @@ class Reuse:
 
 
 def context(*parts: int) -> int:
-    """The table's place for a context named by integers."""
-    value = 0x2545F4914F6CDD1D
-    for part in parts:
-        value = ((value ^ part) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        value ^= value >> 29
-    return value % CONTEXTS
+    """The table's place for a context named by integers. Python's hash of a tuple of integers is the same in
+    every process of one version; `snapshot.py` checks that counts were made by the same one."""
+    return hash(parts) & (CONTEXTS - 1)

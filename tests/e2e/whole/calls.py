@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.mock_upstream import MockUpstream, Script
-from tests.support.stack import Stack, a_stack
+from tests.support.stack import LIMITS, Stack, a_stack
 
 MODEL = "claude-opus-5-5"
 LONG = "You are brief and kind. " * 400
@@ -54,7 +55,11 @@ async def call(
     async with (
         aiohttp.ClientSession(auto_decompress=False) as session,
         session.request(
-            method, stack.url + path, data=data, headers=lines, allow_redirects=False
+            method,
+            stack.url + path,
+            data=None if data is None else io.BytesIO(data),
+            headers=lines,
+            allow_redirects=False,
         ) as response,
     ):
         return Answer(status=response.status, headers=response.headers, body=await response.read())
@@ -72,10 +77,10 @@ def without_insertions(body: bytes) -> bytes:
 
 @asynccontextmanager
 async def in_front_of(
-    script: Script, folder: Path, environ: Mapping[str, str] | None = None
+    script: Script, folder: Path, *, limits: str = LIMITS
 ) -> AsyncIterator[tuple[Stack, MockUpstream]]:
     """A stack whose default upstream is not the simulator, but says what `script` says."""
     async with MockUpstream(script) as upstream:
-        route = {"GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": upstream.base_url, **(environ or {})}
-        async with a_stack(folder, environ=route) as stack:
+        route = {"GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": upstream.base_url}
+        async with a_stack(folder, environ=route, limits=limits) as stack:
             yield stack, upstream

@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.settings.gateway import Sizes, Timeouts
 from gateway.sim.faults import Fault, FaultKind
 from gateway.sim.pacing import Pacing
 from tests.e2e.whole.calls import ASK, LONG, VERSION, call, in_front_of
@@ -105,6 +106,15 @@ async def test_trap_36_a_body_far_over_a_megabyte_is_read_whole(tmp_path: Path) 
 
     assert got.status == 200
     assert upstream.requests[0].body == sent
+
+
+def test_trap_36_by_default_the_longest_call_and_the_largest_bodies_of_the_api_pass() -> None:
+    """Ten minutes for a call that does not stream; 32, 256 and 500 MB."""
+    timeouts, sizes = Timeouts(), Sizes()
+
+    assert timeouts.upstream_head > 600
+    assert timeouts.upstream_idle > 60
+    assert [sizes.messages, sizes.batches, sizes.files] == [32 << 20, 256 << 20, 500 << 20]
 
 
 async def test_trap_37_events_split_folded_and_unknown_are_read_on_a_copy(tmp_path: Path) -> None:
@@ -232,14 +242,14 @@ async def test_trap_53_a_call_may_be_silent_for_longer_than_an_idle_connection(t
 
 
 async def test_trap_68_a_file_goes_up_while_it_is_still_coming_in(tmp_path: Path) -> None:
-    half = b"x" * (1 << 20)
+    half = b"x" * 300_000
     seen = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.asked(body=False)
-        await peer.reader.readuntil(b"x" * 1_000)
+        await peer.reader.readexactly(100_000)
         seen.set()
-        await peer.reader.readuntil(b"0\r\n\r\n")
+        await peer.reader.readuntil(b"\r\n0\r\n\r\n")
         await peer.answer(b"{}", b"content-type: application/json")
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -312,7 +322,6 @@ async def test_trap_71_no_log_ledger_or_metric_holds_content_or_a_credential(
     ]
     async with a_stack(tmp_path, quiet=False) as stack:
         body = {**ASK, "system": "canary-system " + LONG, "messages": history}
-        stack.simulator.script.hook = None
         await call(stack, body, path="/v1/messages?q=canary-query")
         await call(stack, {**body, "stream": True}, headers=[("authorization", f"Bearer {stack.keys['demo']}")])
         await call(stack, body, key="unknown")
@@ -329,7 +338,7 @@ async def test_trap_71_no_log_ledger_or_metric_holds_content_or_a_credential(
             metrics = await page.text()
         await stack.service.stop()
         printed = capfd.readouterr()
-        kept = b"".join(path.read_bytes() for path in stack.state.iterdir() if path.name != "prefix.secret")
+        kept = b"".join(path.read_bytes() for path in stack.state.iterdir())
         traces = printed.out + printed.err + caplog.text + metrics + kept.decode("latin-1")
 
     assert printed.out.count('"endpoint":"messages"') == 5
