@@ -30,8 +30,8 @@ check: lint test ## All that CI does: lint, types, import contracts, tests
 lint: .venv/ready-dev ## Style, types and the contracts between floors
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@$(PY) -m mypy
+	@$(PY) .venv/bin/lint-imports
 
 fmt: .venv/ready-dev ## Format, and mend what can be mended safely
 	@.venv/bin/ruff format .
@@ -49,8 +49,9 @@ lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) -c requirements.txt pyproject.toml --group dev --group build -o requirements-dev.txt
 	$(COMPILE) --group legacy -o requirements-legacy.txt
 
-clean: ## Remove environments, caches and local state: var/, with keys and books, too
-	rm -rf .venv .venv-legacy var bench-results .hypothesis .*_cache
+clean: ## Remove environments and caches; var/, with keys and books, stays
+	rm -rf .venv .venv-legacy bench-results .hypothesis .*_cache
+	find gateway tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The environments are made from the lock files alone, every package checked by hash.
 .venv/python:

@@ -16,13 +16,13 @@ from gateway.core.bucket import Amounts, Reservation
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BadRequest, StoreUnavailable, UpstreamFailure
 from gateway.core.estimate import Estimate
-from gateway.core.exchange import Closing, Event, Exchange, State
+from gateway.core.exchange import Closing, Event, Exchange, ExchangeRecord
 from gateway.core.headers import (
     Header,
-    Headers,
     repeated,
     request_headers,
     response_headers,
+    tags_of,
     value_of,
     with_credential,
 )
@@ -37,7 +37,7 @@ from gateway.core.refusal import exhausted
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
 from gateway.core.rewrite import filter_models, point_results_home
 from gateway.core.rules import Route, Rules, Workspace
-from gateway.core.settlement import settle_exchange
+from gateway.core.settlement import afterwards, settle_exchange
 from gateway.ports import (
     Answer,
     BudgetStore,
@@ -61,7 +61,8 @@ FREE = frozenset({Endpoint.COUNT_TOKENS, Endpoint.MODELS})
 """Never charged and never blocked by a budget: clients plan with them."""
 OFFLOAD_BYTES = 1 << 20
 """Bodies above this are read in a thread, so that no stream waits for them."""
-SETTLE_ATTEMPTS = 5
+CLOSE_DELAYS_SECONDS = (0.0, 0.2, 0.8, 3.2, 12.8)
+"""Before each attempt at closing a reservation."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,11 +149,11 @@ class Pipeline:
             raise BadRequest(f"The request has two {twice.decode()} headers; send one.")
         principal = rules.keyring.identify(find_credential(call.headers), call.received_at)
         exchange.principal = principal
-        exchange.tags = _tags(call.headers, rules)
+        exchange.tags = tags_of(call.headers, rules.tag_headers)
         workspace = rules.workspaces[principal.workspace]
         route = rules.routes[workspace.upstream]
         exchange.route = route.name
-        permit_endpoint(call.endpoint, call.target, workspace)
+        permit_endpoint(call.endpoint, call.method, call.target, workspace)
 
         plan, estimate = None, None
         pieces: tuple[bytes | memoryview, ...] = ()
@@ -164,7 +165,7 @@ class Pipeline:
             decoded = body.decoded
             plan = await self._plan(call, body.data, rules, workspace)
             permit_model(plan.prompt.model, workspace, rules)
-            self._note_plan(exchange, plan)
+            self._note(exchange, plan)
             pieces = plan.pieces
             if call.endpoint not in FREE:
                 estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=call.received_at)
@@ -193,7 +194,7 @@ class Pipeline:
         )
 
     async def _plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace) -> Plan:
-        wanted = call.endpoint is Endpoint.MESSAGES and not _opts_out(call.headers, rules)
+        wanted = call.endpoint is Endpoint.MESSAGES
 
         def work() -> Plan:
             return plan_call(
@@ -208,7 +209,7 @@ class Pipeline:
         return await asyncio.to_thread(work) if len(body) > OFFLOAD_BYTES else work()
 
     @staticmethod
-    def _note_plan(exchange: Exchange, plan: Plan) -> None:
+    def _note(exchange: Exchange, plan: Plan) -> None:
         exchange.model = plan.prompt.model
         exchange.streaming = plan.prompt.stream
         exchange.placement = plan.placement
@@ -307,25 +308,28 @@ class Pipeline:
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
         headers = [*response_headers(answer.headers), *_own_headers(exchange, admitted.rules)]
         if call.endpoint in REWRITTEN and answer.status < 300:
-            await relay_rewritten(answer, reply, exchange, headers, self._rewrite(call, admitted))
+            await relay_rewritten(answer, reply, exchange, headers, _rewriting(call, admitted))
         else:
             metered = call.endpoint is Endpoint.MESSAGES
             await relay_untouched(answer, reply, exchange, headers, self._clock, metered=metered)
-        exchange.apply(Event.UPSTREAM_REJECTED if answer.status >= 400 else Event.RESPONSE_ENDED)
-
-    @staticmethod
-    def _rewrite(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
-        if call.endpoint is Endpoint.MODELS:
-            return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
-        return lambda body: point_results_home(body, admitted.route.base_url, call.public_base)
+        exchange.apply(Event.UPSTREAM_REJECTED if _rejected(answer.status) else Event.RESPONSE_ENDED)
 
     # Settle: close the reservation, tell every observer. Runs to its end whatever became of the client.
 
     async def _settle(
         self, exchange: Exchange, rules: Rules, admitted: _Admitted | None, reply: Reply
     ) -> None:
-        exchange.status = exchange.status or reply.status  # of what was refused, the answer was made outside
-        ended = self._clock.monotonic()
+        try:
+            exchange.status = exchange.status or reply.status  # of what was refused, others made the answer
+            amounts = self._price(exchange, rules, admitted)
+            self._tell(exchange.record(self._clock.monotonic()))
+            if exchange.reservation is not None:
+                await self._close(exchange, exchange.reservation, amounts)
+        finally:
+            del self.open[exchange.id]
+
+    @staticmethod
+    def _price(exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> Amounts:
         settlement = settle_exchange(
             closing=exchange.closing,
             basis=exchange.basis,
@@ -337,53 +341,52 @@ class Pipeline:
             at=exchange.received_at,
         )
         exchange.usage, exchange.cost, exchange.basis = settlement.usage, settlement.cost, settlement.basis
-        record = exchange.record(ended)
+        return settlement.amounts
+
+    def _tell(self, record: ExchangeRecord) -> None:
         for observer in self._observers:
             try:
                 observer.observe(record)
             except Exception:
                 self._observer_failed(type(observer).__name__)
                 log.exception("observer %s failed", type(observer).__name__)
-        try:
-            if exchange.reservation is not None:
-                await self._close(exchange.reservation, exchange.closing, settlement.amounts)
-        finally:
-            del self.open[exchange.id]
 
-    async def _close(self, reservation: Reservation, closing: Closing, amounts: Amounts) -> None:
+    async def _close(self, exchange: Exchange, reservation: Reservation, amounts: Amounts) -> None:
         """Idempotent by id, so it is simply tried again; if the store stays away, the sweeper closes it at
         what was set aside."""
-        for attempt in range(SETTLE_ATTEMPTS):
+        for delay in CLOSE_DELAYS_SECONDS:
+            await self._clock.sleep(delay)
             try:
-                if closing is Closing.SETTLE:
-                    await self._budgets.settle(reservation.id, amounts)
-                else:
+                if exchange.closing is not Closing.SETTLE:
                     await self._budgets.release(reservation.id)
-            except StoreUnavailable:
-                await self._clock.sleep(0.2 * 4**attempt)
-            else:
+                    return
+                if exchange.store_degraded:
+                    await self._budgets.reserve(afterwards(reservation, amounts))
+                await self._budgets.settle(reservation.id, amounts)
                 return
+            except StoreUnavailable:
+                continue
         log.error("reservation %s could not be closed; it will expire", reservation.id)
 
 
-def _opts_out(headers: Headers, rules: Rules) -> bool:
-    return (value_of(headers, rules.placement_header.encode()) or b"").strip().lower() == b"off"
-
-
-def _tags(headers: Headers, rules: Rules) -> tuple[tuple[str, str], ...]:
-    if not rules.tag_headers:
-        return ()
-    wanted = {name.encode(): name for name in rules.tag_headers}
-    return tuple((wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted)
+def _rewriting(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
+    if call.endpoint is Endpoint.MODELS:
+        return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
+    return lambda body: point_results_home(body, admitted.route.base_url, call.public_base)
 
 
 def _own_headers(exchange: Exchange, rules: Rules) -> list[Header]:
     headers = [(b"x-gateway-exchange-id", exchange.id.encode())]
     if rules.cost_headers and exchange.placement is not None:
         headers.append((b"x-gateway-breakpoints", b"%d" % len(exchange.placement.breakpoints)))
-    if rules.cost_headers and exchange.reserved:
+    if rules.cost_headers and exchange.estimated_nanousd:
         headers.append((b"x-gateway-reserved-usd", b"%.9f" % (exchange.estimated_nanousd / 1e9)))
     return headers
+
+
+def _rejected(status: int) -> bool:
+    """Whether upstream did not do what it was asked, and so bills nothing: a redirect is no answer either."""
+    return not 200 <= status < 300
 
 
 def _number(value: bytes | None) -> int:

@@ -14,6 +14,7 @@ from gateway.core.answer import AnswerReader, answer_reader
 from gateway.core.errors import UpstreamCut
 from gateway.core.exchange import Exchange
 from gateway.core.headers import Header, value_of
+from gateway.core.inflate import Inflater
 from gateway.ports import Answer, Clock, Reply
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,13 @@ async def relay_untouched(
     metered: bool,
 ) -> None:
     """Bytes go from upstream's socket to the client's as they come."""
-    content_type = value_of(answer.headers, b"content-type") or b""
+    content_type = (value_of(answer.headers, b"content-type") or b"").lower()
     encoding = value_of(answer.headers, b"content-encoding") or b""
     reader = answer_reader(content_type, encoding) if metered else None
+    is_stream = metered and answer.status < 300 and content_type.startswith(b"text/event-stream")
+    if is_stream:
+        # A stream ends by its last event; a length would leave no room to say that it was cut.
+        headers = [line for line in headers if line[0] != b"content-length"]
     reply.start(answer.status, headers)
     feed = _feed(reply, exchange, reader, clock)
     try:
@@ -42,7 +47,6 @@ async def relay_untouched(
     finally:
         exchange.report = reader.report() if reader is not None else None
     report = exchange.report
-    is_stream = report is not None and content_type.startswith(b"text/event-stream")
     if is_stream and report is not None and not (report.complete or report.error_type):
         # A close-delimited body ends the same way whether upstream was done or was cut: only the stream's
         # own last event tells.
@@ -92,10 +96,23 @@ async def relay_rewritten(
 
     while not await answer.pump(feed):
         pass
-    changed = rewrite(bytes(body))
+    changed = rewrite(_inflated(bytes(body), answer))
     exchange.response_bytes = len(changed)
-    kept = [line for line in headers if line[0] != b"content-length"]
+    kept = [line for line in headers if line[0] not in (b"content-length", b"content-encoding")]
     reply.start(answer.status, [*kept, (b"content-length", b"%d" % len(changed))])
     if reply.write(changed):
         await reply.drained()
     reply.finish()
+
+
+def _inflated(body: bytes, answer: Answer) -> bytes:
+    """The body without its content-encoding, should upstream use one although it was asked not to: what
+    cannot be read cannot be rewritten, and would lead clients out of the gateway."""
+    encoding = (value_of(answer.headers, b"content-encoding") or b"identity").strip().lower()
+    if encoding == b"identity":
+        return body
+    inflater = Inflater(encoding)
+    plain = b"".join(inflater.feed(body))
+    if inflater.broken:
+        raise UpstreamCut("Upstream's answer has an encoding that the gateway cannot read.")
+    return plain

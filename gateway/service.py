@@ -31,7 +31,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.errors import ConfigError, Draining, Overloaded, StoreUnavailable
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.placement import RulePolicy
-from gateway.core.principal import KeyRecord
+from gateway.core.principal import KeyRecord, Keyring
 from gateway.core.rules import Rules
 from gateway.pipeline import Pipeline
 from gateway.ports import BudgetStore, Clock, KeyStore
@@ -49,7 +49,7 @@ from gateway.settings.secrets import store_url
 from gateway.settings.watch import ConfigWatcher
 from gateway.tasks import TaskSet
 from gateway.web.admin import admin_app
-from gateway.web.dataplane import BodyLimits, DataPlane
+from gateway.web.dataplane import GOING_AWAY, BodyLimits, DataPlane
 from gateway.web.health import Conditions
 from gateway.web.listener import Listener, ListenerLimits
 from gateway.workers.budget_gauges import read_budgets
@@ -66,7 +66,7 @@ LAG_SECONDS = 1.0
 
 
 class Service:
-    """One replica. `start`, then `drain` and `stop`; `reload` at any time between."""
+    """One replica. `start`, then `drain` and `stop`; `reload_soon` at any time between."""
 
     def __init__(
         self, settings: Settings, *, more_keys: Sequence[KeyRecord] = (), quiet: bool = False
@@ -77,10 +77,13 @@ class Service:
         self._clock = SystemClock()
         self._tasks = TaskSet()
         self._loops = TaskSet()
+        self._in_force = settings
+        """Those that the rules are built from; the watcher may be ahead, in its thread."""
         self._watcher = ConfigWatcher(settings)
-        self._stored_keys: tuple[KeyRecord, ...] = ()
+        self._stored_keys: tuple[KeyRecord, ...] | None = None
+        """None until they could be read once."""
         self._generation = 0
-        self._draining = False
+        self._announcing = self._refusing = False
         self._reload_now = asyncio.Event()
         self._asked_to_reload = False
         self._quiet = quiet
@@ -127,21 +130,24 @@ class Service:
         self._run_loops()
         self.metrics.config_reloaded(generation=self._generation, at=self._clock.now())
 
-    async def drain(self) -> None:
-        """Stop taking work; wait for what is open, as long as the settings allow."""
+    async def drain(self, *, announce: bool = True) -> None:
+        """Go away without losing a call: say so to load balancers and clients while still serving (not
+        without `announce`), then take no new work, and wait for what is open as long as settings allow."""
         drain = self._settings.gateway.drain
-        self._draining = True
+        self._announcing = True
         self.metrics.draining(True)
-        if self._listener.exchanges():
+        self._listener.announce()
+        if announce:
             await self._clock.sleep(drain.announce)
+        self._refusing = True
         self._listener.stop_accepting()
         deadline = self._clock.monotonic() + drain.timeout
-        while self._listener.exchanges() and self._clock.monotonic() < deadline:
+        while self._listener.unfinished() and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
 
     async def stop(self) -> None:
         """Cut what is still open, settle everything, write everything down."""
-        self._draining = True
+        self._announcing = self._refusing = True
         await self._listener.close()
         await self._tasks.drain(10.0)
         await self._loops.drain(0.0)
@@ -204,8 +210,8 @@ class Service:
 
     async def _listen_admin(self, file: GatewayFile) -> None:
         conditions = Conditions(
-            started=lambda: bool(self.admin_url),
-            draining=lambda: self._draining,
+            started=lambda: bool(self.admin_url) and self._stored_keys is not None,
+            draining=lambda: self._announcing,
             store_needed=lambda: any(
                 limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
                 for limit in self.rules.limits.all
@@ -234,17 +240,21 @@ class Service:
 
     def _admit(self) -> None:
         """The pipeline's first question. Raises `Draining` or `Overloaded`."""
-        if self._draining:
-            raise Draining("This replica of the gateway is going away; try again, another will answer.")
-        if self._listener.exchanges() > self._settings.gateway.capacity.exchanges:
+        if self._refusing:
+            raise Draining(GOING_AWAY)
+        if len(self.pipeline.open) > self._settings.gateway.capacity.exchanges:
             raise Overloaded("This replica of the gateway has as much work as it may take; try again soon.")
 
     # What changes while it runs
 
     def _build_rules(self) -> Rules:
         self._generation += 1
-        keyring = build_keyring(self._watcher.settings, (*self._stored_keys, *self._more_keys))
-        return build_rules(self._watcher.settings, keyring, self._generation)
+        return build_rules(self._in_force, self._keyring(), self._generation)
+
+    def _keyring(self) -> Keyring:
+        stored = self._stored_keys or ()
+        complete = self._stored_keys is not None
+        return build_keyring(self._in_force, (*stored, *self._more_keys), complete=complete)
 
     def _run_loops(self) -> None:
         loops = [
@@ -264,10 +274,9 @@ class Service:
         except StoreUnavailable as error:
             log.warning("keys could not be read, those known stay in force: %s", error.message)
             return
-        if stored != self._stored_keys or not self._stored_keys:
+        if stored != self._stored_keys:
             self._stored_keys = stored
-            keyring = build_keyring(self._watcher.settings, (*stored, *self._more_keys))
-            self.rules = replace(self.rules, keyring=keyring)
+            self.rules = replace(self.rules, keyring=self._keyring())
         self.metrics.keyring(len(self.rules.keyring))
 
     async def _reload_if_changed(self) -> None:
@@ -276,6 +285,7 @@ class Service:
                 return
             self._asked_to_reload = False
             reloaded = await asyncio.to_thread(self._watcher.reload)
+            self._in_force = reloaded.settings
             self.rules = self._build_rules()
         except ConfigError as error:
             self.metrics.config_refused()
@@ -292,7 +302,10 @@ class Service:
 
     async def _renew_leases(self) -> None:
         for reservation in self.pipeline.open_reservations():
-            await self.budgets.renew(reservation.id, reservation.lease_seconds)
+            try:
+                await self.budgets.renew(reservation.id, reservation.lease_seconds)
+            except StoreUnavailable:
+                continue  # counted already; there are two more turns before the lease ends
 
     async def _read_gauges(self) -> None:
         try:

@@ -7,6 +7,7 @@ A revocation is a field of its own, so that revoking never has to read and write
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable
 from typing import TypeVar, cast
 
@@ -18,6 +19,8 @@ from redis.exceptions import RedisError
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,7 +45,15 @@ class RedisKeyStore:
             pipeline.hgetall(self._records)
             pipeline.hgetall(self._revoked)
             texts, revoked = cast("list[dict[bytes, bytes]]", await _reached(pipeline.execute()))
-        records = [_record(text, revoked.get(key_id)) for key_id, text in texts.items()]
+        records = []
+        for key_id, text in texts.items():
+            record = _record(text, revoked.get(key_id))
+            if record is None:  # one that cannot be read must not hide that others were revoked
+                log.error("the record of key %r in Redis cannot be read; it opens nothing", key_id[:8])
+            else:
+                records.append(record)
+        if texts and not records:
+            raise StoreUnavailable("no key record in Redis can be read; is the prefix shared?")
         return tuple(sorted(records, key=lambda record: (record.created_at, record.id)))
 
     async def put(self, record: KeyRecord) -> None:
@@ -86,7 +97,7 @@ def _text(record: KeyRecord) -> str:
     )
 
 
-def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord:
+def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord | None:
     try:
         fields = json.loads(text)
         return KeyRecord(
@@ -100,5 +111,5 @@ def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord:
             created_by=fields["created_by"],
             last4=fields["last4"],
         )
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreUnavailable("a key record in Redis cannot be read; is the prefix shared?") from error
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -37,7 +37,8 @@ REQUESTS = Spec(
     "counter",
     (*_PAIR, "endpoint", "outcome"),
     "Exchanges that ended, by outcome: answered, rejected (by upstream, 4xx or 5xx), stream_error (an error "
-    "event in a stream), refused (here), failed, cut_by_client, cut_by_upstream. Sum.",
+    "event in a stream), refused (here), failed, cut_by_client, cut_by_upstream, cut_by_gateway (it went away). "
+    "Sum.",
 )
 RESPONSES = Spec(
     "gateway_http_responses_total",
@@ -97,7 +98,8 @@ RESERVATIONS = Spec(
     "gateway_reservations_total",
     "counter",
     ("outcome",),
-    "Reservations closed: settled on reported, partial or estimated usage; released; expired. Sum.",
+    "Reservations closed: settled on reported, partial or estimated usage, or unmetered; released; expired. "
+    "Sum.",
 )
 PLACEMENTS = Spec(
     "gateway_placements_total",

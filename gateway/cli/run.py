@@ -80,9 +80,9 @@ async def _run(config: Path | None, demo: bool) -> None:
         await service.start()
         stopping = _stop_on_signals(service)
         _greet(service, text if demo else "", simulated)
-        await stopping.wait()
-        typer.echo("Draining: no new calls; a second Ctrl-C stops at once.", err=True)
-        stopping.clear()
+        await stopping.asked.wait()
+        typer.echo("Draining; a second Ctrl-C stops at once.", err=True)
+        stopping.asked.clear()
         await _drain_unless(stopping, service)
         await service.stop()
 
@@ -112,19 +112,32 @@ def _demo_key() -> tuple[str, KeyRecord]:
     )
 
 
-def _stop_on_signals(service: Service) -> asyncio.Event:
-    stopping = asyncio.Event()
+class _Stopping:
+    """That the process was asked to stop, and whether by a person at the keyboard."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.by_hand = False
+
+    def ask(self, *, by_hand: bool) -> None:
+        self.by_hand = by_hand
+        self.asked.set()
+
+
+def _stop_on_signals(service: Service) -> _Stopping:
+    stopping = _Stopping()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGTERM, lambda: stopping.ask(by_hand=False))
+    loop.add_signal_handler(signal.SIGINT, lambda: stopping.ask(by_hand=True))
     loop.add_signal_handler(signal.SIGHUP, service.reload_soon)
     return stopping
 
 
-async def _drain_unless(told_again: asyncio.Event, service: Service) -> None:
+async def _drain_unless(stopping: _Stopping, service: Service) -> None:
+    """Drain until done, or until asked to stop once more. A person is not made to wait for load balancers."""
     async with asyncio.TaskGroup() as group:
-        draining = group.create_task(service.drain())
-        waiting = group.create_task(told_again.wait())
+        draining = group.create_task(service.drain(announce=not stopping.by_hand))
+        waiting = group.create_task(stopping.asked.wait())
         await asyncio.wait((draining, waiting), return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
         waiting.cancel()

@@ -6,6 +6,7 @@ forwarded is the target exactly as the client sent it.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from urllib.parse import unquote
 
@@ -32,14 +33,27 @@ relaying these with the gateway's own credential would make every app an adminis
 
 
 def route(method: str, target: str) -> Endpoint:
-    """The endpoint that `target` (path and query as sent) names. Never raises."""
+    """The endpoint that `target` (path and query as sent) names. Never raises.
+
+    A path that an upstream might read as another one (encoded characters, empty or dot segments, other case)
+    is unknown where it would then be something that is planned, rewritten or closed: a spelling must not get
+    past a limit.
+    """
     path = target.partition("?")[0]
+    plain = _plain(path)
+    if _is_closed(plain):
+        return Endpoint.CLOSED
+    named = _named(method, path)
+    if path != plain and _named(method, plain) is not named:
+        return Endpoint.UNKNOWN
+    return named
+
+
+def _named(method: str, path: str) -> Endpoint:
     if path in ("/", "/api/hello") and method in ("HEAD", "OPTIONS", "GET"):
         return Endpoint.PROBE
     if method == "OPTIONS":
         return Endpoint.PROBE
-    if _is_closed(path):
-        return Endpoint.CLOSED
     if method == "POST" and path == "/v1/messages":
         return Endpoint.MESSAGES
     if method == "POST" and path == "/v1/messages/count_tokens":
@@ -53,9 +67,15 @@ def route(method: str, target: str) -> Endpoint:
     return Endpoint.OTHER if path.startswith("/v1/") else Endpoint.UNKNOWN
 
 
-def _is_closed(path: str) -> bool:
-    """True also for spellings that an upstream might normalise to a closed path: encoded characters (twice
-    over), empty segments, dot segments, other case."""
+def _is_closed(plain: str) -> bool:
+    return any(plain == closed or plain.startswith(closed + "/") for closed in _CLOSED)
+
+
+def _plain(path: str) -> str:
+    """The path as an upstream might normalise it: decoded twice over, lower case, without parameters, empty
+    and dot segments."""
+    if _PLAIN.fullmatch(path):
+        return path
     segments: list[str] = []
     for segment in unquote(unquote(path)).replace("\\", "/").lower().split("/"):
         name = segment.partition(";")[0]
@@ -63,5 +83,7 @@ def _is_closed(path: str) -> bool:
             del segments[-1:]
         elif name not in ("", "."):
             segments.append(name)
-    plain = "/" + "/".join(segments)
-    return any(plain == closed or plain.startswith(closed + "/") for closed in _CLOSED)
+    return "/" + "/".join(segments)
+
+
+_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[a-z0-9_.-]+)+")

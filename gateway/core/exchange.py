@@ -29,6 +29,8 @@ class State(StrEnum):
     FAILED = "failed"
     CUT_BY_CLIENT = "cut_by_client"
     CUT_BY_UPSTREAM = "cut_by_upstream"
+    CUT_BY_GATEWAY = "cut_by_gateway"
+    """The replica went away before the answer had ended."""
 
 
 class Event(StrEnum):
@@ -41,6 +43,7 @@ class Event(StrEnum):
     RESPONSE_BEGAN = "response_began"
     RESPONSE_ENDED = "response_ended"
     UPSTREAM_GONE = "upstream_gone"
+    DRAINED = "drained"
 
 
 class Closing(StrEnum):
@@ -58,8 +61,10 @@ class Basis(StrEnum):
     REPORTED = "reported"
     PARTIAL = "partial"
     ESTIMATED = "estimated"
+    UNMETERED = "unmetered"
+    """Counted by request: what it cost upstream, if anything, is not in these books."""
     NONE = "none"
-    """Nothing was billed: refused here, rejected by upstream, never sent."""
+    """Nothing was billed: refused here, rejected by upstream, never sent, or free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,9 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.RELAYING, Event.UPSTREAM_REJECTED): Step(State.ANSWERED, Closing.RELEASE, Basis.NONE),
     (State.RELAYING, Event.CLIENT_GONE): Step(State.CUT_BY_CLIENT, Closing.SETTLE, Basis.PARTIAL),
     (State.RELAYING, Event.UPSTREAM_GONE): Step(State.CUT_BY_UPSTREAM, Closing.SETTLE, Basis.PARTIAL),
+    (State.RECEIVED, Event.DRAINED): Step(State.CUT_BY_GATEWAY, Closing.RELEASE, Basis.NONE),
+    (State.ADMITTED, Event.DRAINED): Step(State.CUT_BY_GATEWAY, Closing.SETTLE, Basis.ESTIMATED),
+    (State.RELAYING, Event.DRAINED): Step(State.CUT_BY_GATEWAY, Closing.SETTLE, Basis.PARTIAL),
 }
 
 
@@ -201,7 +209,8 @@ class Exchange:
 
     def interrupted(self, error: BaseException) -> None:
         """Report to the table what ended the exchange early. A cancellation (no `Exception`) is the client
-        leaving; a bug counts as an answer that never came, so that what may have been billed is booked."""
+        leaving, unless its message says that the replica does; a bug counts as an answer that never came,
+        so that what may have been billed is booked."""
         if self.over:
             return
         if isinstance(error, GatewayError):
@@ -211,8 +220,10 @@ class Exchange:
         self.apply(self._event_of(error))
 
     def _event_of(self, error: BaseException) -> Event:
-        if self.state is State.RELAYING and self.status >= 400:
+        if self.state is State.RELAYING and not 200 <= self.status < 300:
             return Event.UPSTREAM_REJECTED  # nothing was billed, however its relay ended
+        if not isinstance(error, Exception) and "draining" in error.args:
+            return Event.DRAINED
         if isinstance(error, ClientGone) or not isinstance(error, Exception):
             return Event.CLIENT_GONE
         if self.state is State.RELAYING:

@@ -50,6 +50,8 @@ _REQUEST_ONLY_HERE = HOP_BY_HOP | {
 }
 
 _RESPONSE_ONLY_HERE = HOP_BY_HOP | {
+    # A client that follows one leaves the gateway, and takes its key along.
+    b"location",
     # Set by the provider's edge for its own host name; shared by all clients of the gateway if let through.
     b"set-cookie",
     b"alt-svc",
@@ -119,8 +121,8 @@ def with_credential(headers: list[Header], credential: Headers) -> list[Header]:
 def response_headers(headers: Headers) -> list[Header]:
     """What reaches the client of upstream's head. Content-length crosses: the bytes are the same. A stream
     asks proxies between here and the client not to hold it back, as nginx does unless told."""
-    named = connection_names(headers)
-    out = [line for line in headers if line[0] not in _RESPONSE_ONLY_HERE and line[0] not in named]
+    dropped = connection_names(headers) | _RESPONSE_ONLY_HERE
+    out = [line for line in headers if line[0] not in dropped and not line[0].startswith(GATEWAY_PREFIX)]
     streams = (value_of(out, b"content-type") or b"").startswith(b"text/event-stream")
     if streams and value_of(out, _UNBUFFERED[0]) is None:
         out.append(_UNBUFFERED)
@@ -160,3 +162,11 @@ def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:
         if line[0] == name:
             return line[1]
     return None
+
+
+def tags_of(headers: Headers, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The values of the tag headers `names`, bounded in length, in the order in which they came."""
+    if not names:
+        return ()
+    wanted = {name.encode(): name for name in names}
+    return tuple((wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted)

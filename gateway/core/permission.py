@@ -17,7 +17,7 @@ def allows(workspace: Workspace, model: str) -> bool:
     return not workspace.models or any(fnmatchcase(model, glob) for glob in workspace.models)
 
 
-def permit_endpoint(endpoint: Endpoint, target: str, workspace: Workspace) -> None:
+def permit_endpoint(endpoint: Endpoint, method: str, target: str, workspace: Workspace) -> None:
     """Raises `Forbidden` or `NotFound`."""
     path = target.partition("?")[0]
     if endpoint is Endpoint.CLOSED:
@@ -26,6 +26,11 @@ def permit_endpoint(endpoint: Endpoint, target: str, workspace: Workspace) -> No
         raise NotFound(
             f"There is no {path[:SHOWN_CHARACTERS]!r} here. The API's paths begin with /v1/; check whether "
             "the base URL of your client has to end in /v1."
+        )
+    if endpoint is Endpoint.BATCHES and workspace.models and method == "POST" and path.endswith("/batches"):
+        raise Forbidden(
+            f"Workspace {workspace.id} may use certain models only, and this gateway does not look into "
+            "batches yet: send the calls one by one, or ask whoever runs the gateway."
         )
     if endpoint is Endpoint.MODELS:
         model = path[len("/v1/models") :].lstrip("/")

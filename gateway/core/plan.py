@@ -7,10 +7,12 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 
 from gateway.core.edit import apply_placement
 from gateway.core.estimate import Estimate, estimate_spend
-from gateway.core.headers import Headers
+from gateway.core.headers import Headers, value_of
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Placement, PlacementPolicy, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
@@ -48,21 +50,35 @@ def plan_call(
     headers: Headers,
     wanted: bool = True,
 ) -> Plan:
-    """Read `body` and decide its breakpoints. `wanted` is False where the request opts out, or is of a kind
-    that is never edited. Raises `BadRequest` where the body cannot be a Messages call."""
+    """Read `body` and decide its breakpoints. `wanted` is False where the request is of a kind that is never
+    edited. Raises `BadRequest` where the body cannot be a Messages call."""
     prompt = read_prompt(body)
     facts = rules.models.facts(prompt.model)
     placement, failure = UNPLACED, None
     pieces: tuple[bytes | memoryview, ...] = (body,)
-    if wanted and workspace.placement is not PlacementMode.OFF:
+    wanted = wanted and workspace.placement is not PlacementMode.OFF and not _opts_out(headers, rules)
+    if wanted:
         try:
             placement = _place(prompt, facts, rules, workspace, policy, headers)
             if workspace.placement is PlacementMode.ON:
                 pieces = apply_placement(prompt, placement)
         except Exception as error:  # the one place where any bug of planning must not become a failed call
-            placement, failure = Placement(reason="planning failed"), repr(error)
+            placement, failure = Placement(reason="planning failed"), _what_failed(error)
             pieces = (body,)
     return Plan(prompt=prompt, facts=facts, placement=placement, pieces=pieces, failure=failure)
+
+
+def _what_failed(error: Exception) -> str:
+    """Type and place, for the log. The message only of our own guard: that of a decoding error, for one,
+    repeats what it could not decode, and logs hold no content."""
+    place = extract_tb(error.__traceback__)[-1]
+    said = f": {error}" if isinstance(error, AssertionError) else ""
+    return f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}{said}"
+
+
+def _opts_out(headers: Headers, rules: Rules) -> bool:
+    value = value_of(headers, rules.placement_header.encode())
+    return value is not None and value.strip().lower() == b"off"
 
 
 def estimate_plan(plan: Plan, *, rules: Rules, workspace: Workspace, at: float) -> Estimate:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.errors import Unauthenticated
+from gateway.core.errors import StoreUnavailable, Unauthenticated
 from gateway.core.ids import KeyId, WorkspaceId
 
 KEY_PATTERN = r"\bcgw_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}\b"
@@ -109,9 +109,17 @@ class Keyring:
     configured does not open anything.
     """
 
-    __slots__ = ("_organisations", "_records")
+    __slots__ = ("_complete", "_organisations", "_records")
 
-    def __init__(self, records: Iterable[KeyRecord], organisations: Mapping[WorkspaceId, str]) -> None:
+    def __init__(
+        self,
+        records: Iterable[KeyRecord],
+        organisations: Mapping[WorkspaceId, str],
+        *,
+        complete: bool = True,
+    ) -> None:
+        """Without `complete` the store could not be read yet: a key that is not here may still be good."""
+        self._complete = complete
         self._organisations = dict(organisations)
         self._records = {
             record.id.encode(): record for record in records if record.workspace in self._organisations
@@ -122,11 +130,14 @@ class Keyring:
 
     def identify(self, credential: str | bytes, now: float) -> Principal:
         """Whose credential this is. Raises `Unauthenticated`, the same for unknown, malformed, expired and
-        revoked keys, and after the same work: one digest and one comparison in constant time."""
+        revoked keys, and after the same work: one digest and one comparison in constant time. Raises
+        `StoreUnavailable` for keys that are not here while the ring is not complete."""
         raw = credential if isinstance(credential, bytes) else credential.encode("utf-8", "surrogateescape")
         shape = _KEY.fullmatch(raw)
         record = self._records.get(shape[1], _NOBODY) if shape else _NOBODY
         same = hmac.compare_digest(hashlib.sha256(raw).digest(), record.digest)
+        if not self._complete and record is _NOBODY:
+            raise StoreUnavailable("The gateway's keys cannot be read at the moment; try again soon.")
         if not (same and record.is_active(now)):
             raise Unauthenticated
         return Principal(

@@ -43,7 +43,7 @@ def budget_message(verdict: Verdict, needed: Amounts, principal: Principal) -> s
         f"Workspace {principal.workspace} has reached the limit {limit.id!r} of this gateway: "
         f"{show_amount(limit.amount, limit.unit)} {_PERIODS[limit.period]}.",
         f"This request may need up to {show_amount(_of(needed, limit.unit), limit.unit)}; "
-        f"{show_amount(verdict.remaining, limit.unit)} are left.",
+        f"{show_amount(verdict.remaining, limit.unit)} left.",
     ]
     if verdict.retry_after_seconds is None and _of(needed, limit.unit) > (limit.burst or limit.amount):
         parts.append(
@@ -61,7 +61,8 @@ def show_amount(amount: int, unit: Unit) -> str:
     if unit is Unit.NANOUSD:
         dollars = amount / 1e9
         return f"${dollars:,.2f}" if abs(dollars) >= 0.1 or amount == 0 else f"${dollars:.6f}"
-    return f"{amount:,} {_UNITS[unit]}"
+    unit_name = _UNITS[unit] if amount != 1 else _UNITS[unit].removesuffix("s")
+    return f"{amount:,} {unit_name}"
 
 
 def _of(amounts: Amounts, unit: Unit) -> int:

@@ -6,11 +6,12 @@ what was estimated. A rejected or refused call costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gateway.core.bucket import Amounts
+from gateway.core.bucket import Amounts, Reservation
 from gateway.core.estimate import Estimate, presumed_usage
 from gateway.core.exchange import Basis, Closing
+from gateway.core.limits import Mode
 from gateway.core.models import ModelFacts
 from gateway.core.pricing import Cost, PriceTable
 from gateway.core.usage import Report, Usage
@@ -41,10 +42,10 @@ def settle_exchange(
     if closing is not Closing.SETTLE:
         return Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
     if estimate is None or facts is None or model is None:
-        return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=basis)
-    if report is None or report.usage is None:
-        basis = Basis.ESTIMATED
-    elif basis is Basis.REPORTED and not report.complete:
+        return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=Basis.UNMETERED)
+    if report is None or report.usage is None or report.message_id is None:
+        basis = Basis.ESTIMATED  # also where only the end of a stream could be read: its input is unknown
+    elif basis is Basis.REPORTED and (not report.complete or report.parse_errors):
         basis = Basis.PARTIAL
     usage = (
         report.usage
@@ -64,3 +65,12 @@ def settle_exchange(
         nanousd=cost.total_nanousd,
     )
     return Settlement(usage=usage, cost=cost, amounts=amounts, basis=basis)
+
+
+def afterwards(reservation: Reservation, actual: Amounts) -> Reservation:
+    """The reservation of a call that went on although the store could not be asked, to be made once it can:
+    the money is spent, so no limit may refuse it, and all of them must count it."""
+    limits = tuple(
+        replace(bound, limit=replace(bound.limit, mode=Mode.SHADOW)) for bound in reservation.limits
+    )
+    return replace(reservation, limits=limits, amounts=actual)

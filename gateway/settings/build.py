@@ -61,7 +61,7 @@ def build_limits(settings: Settings) -> Limits:
         raise ConfigError(f"limits.yaml: {error}") from None
 
 
-def build_keyring(settings: Settings, stored: Iterable[KeyRecord]) -> Keyring:
+def build_keyring(settings: Settings, stored: Iterable[KeyRecord], *, complete: bool = True) -> Keyring:
     """The keys of the store and those that workspaces.yaml declares. Revoked in one place is revoked: the
     command revokes a declared key by a record of the same id in the store."""
     records = {record.id: record for record in declared_keys(settings)}
@@ -72,6 +72,7 @@ def build_keyring(settings: Settings, stored: Iterable[KeyRecord]) -> Keyring:
     return Keyring(
         records.values(),
         {WorkspaceId(name): workspace.organisation for name, workspace in workspaces.items()},
+        complete=complete,
     )
 
 

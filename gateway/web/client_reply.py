@@ -199,7 +199,6 @@ class ClientReply:
         lines = [b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, "Unknown").encode())]
         lengths = [value for name, value in headers if name == b"content-length"]
         lines += [name + b": " + value for name, value in headers]
-        self.event_stream = _is_event_stream(headers)
         if self.method == "HEAD" or status in (204, 304):
             self._framing = _Framing.NONE
         elif lengths:
@@ -211,6 +210,8 @@ class ClientReply:
         else:
             self._framing = _Framing.CLOSE
             self.keep_alive = False
+        # Nothing can be added to a body whose length was announced.
+        self.event_stream = _is_event_stream(headers) and self._framing is not _Framing.LENGTH
         if not self.keep_alive:
             lines.append(b"connection: close")
         head = b"\r\n".join(lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -91,7 +92,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def connected(self) -> bool:
+        """What aiohttp's StreamReader asks before it waits."""
         return self.transport is not None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an answer is being made, or is still on its way out of this process."""
+        if self._state in (_State.BUSY, _State.CLOSING, _State.LINGER):
+            return True
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     # The listener's side
 
@@ -100,10 +109,11 @@ class Connection(asyncio.Protocol):
         if self._state in (_State.IDLE, _State.HEAD):
             self._close()
 
-    def cancel(self) -> asyncio.Task[None] | None:
+    def cancel(self, why: str) -> asyncio.Task[None] | None:
+        """Cancel what runs; `why` is the message of its `CancelledError`."""
         task = self._task
         if task is not None:
-            task.cancel()
+            task.cancel(why)
         return task
 
     def cut(self) -> None:
@@ -122,6 +132,8 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._state is _State.CLOSING and quiet >= limits.slow_client_seconds:
             self.cut()
+        elif self._state is _State.BUSY and (self._reading_paused or self._queue_full) and self._hung_up():
+            self._left()  # a socket that is not read does not tell by itself
 
     # The socket's side
 
@@ -317,6 +329,14 @@ class Connection(asyncio.Protocol):
             self._payload.set_exception(ClientGone("the client has left"))
         if self._task is not None and self._reply is not None and not self._reply.ended:
             self._task.cancel()
+
+    def _hung_up(self) -> bool:
+        connected = None if self.transport is None else self.transport.get_extra_info("socket")
+        if connected is None:
+            return False
+        poll = select.poll()
+        poll.register(connected.fileno(), select.POLLRDHUP)  # hang-ups and errors are reported in any case
+        return bool(poll.poll(0))
 
     def _relieve(self) -> None:
         relief, self._relief = self._relief, None

@@ -6,21 +6,24 @@ of size by endpoint, probes, and the API's error shape.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.core.endpoints import Endpoint, route
-from gateway.core.errors import ClientGone, GatewayError
+from gateway.core.errors import ClientGone, Draining, GatewayError, StoreUnavailable, UpstreamFailure
 from gateway.core.headers import Headers, value_of
 from gateway.pipeline import PLANNED, Pipeline
 from gateway.ports import Call, Clock, InboundBody
 from gateway.web.client_reply import ClientReply
 from gateway.web.faults import render, stream_error
-from gateway.web.listener import InboundRequest
+from gateway.web.listener import DRAINING, InboundRequest
 from gateway.web.request_body import RelayedBody, read_body
 
 log = logging.getLogger(__name__)
+
+GOING_AWAY = "This replica of the gateway is going away; try again, another will answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +66,17 @@ class DataPlane:
         try:
             await self._pipeline.handle(self._call(exchange_id, endpoint, request), reply)
         except GatewayError as error:
-            _show(error, exchange_id, reply)
+            _show(error, exchange_id, request, reply)
         except ClientGone:
             reply.abort()
+        except asyncio.CancelledError as error:
+            if error.args == (DRAINING,):
+                _show(Draining(GOING_AWAY), exchange_id, request, reply)
+            raise
         except Exception:
             log.exception("exchange %s failed inside the gateway", exchange_id)
-            _show(
-                GatewayError("The gateway failed; its operators find why under this id."), exchange_id, reply
-            )
+            failure = GatewayError("The gateway failed; its operators find why under this id.")
+            _show(failure, exchange_id, request, reply)
 
     def _call(self, exchange_id: str, endpoint: Endpoint, request: InboundRequest) -> Call:
         limit_bytes = self._limits.of(endpoint)
@@ -99,11 +105,15 @@ class DataPlane:
         )
 
 
-def _show(error: GatewayError, exchange_id: str, reply: ClientReply) -> None:
+def _show(error: GatewayError, exchange_id: str, request: InboundRequest, reply: ClientReply) -> None:
     """Answer with the error; in a stream that had begun, end it with an error event, so that nobody takes
     it for complete."""
+    if isinstance(error, UpstreamFailure | StoreUnavailable):
+        log.warning("exchange %s: %s", exchange_id, error.message)
     try:
         if not reply.started:
+            if not request.payload.is_eof():
+                reply.keep_alive = False  # what is left of the body will not be read
             rendered = render(error, exchange_id)
             reply.start(rendered.status, rendered.headers)
             reply.write(rendered.body)

@@ -17,6 +17,8 @@ from gateway.web.connection import Connection, Handle
 from gateway.web.inbound import InboundRequest, ListenerLimits
 from gateway.web.request_body import RelayedBody, read_body
 
+DRAINING = "draining"
+
 __all__ = ["ClientReply", "InboundRequest", "Listener", "ListenerLimits", "RelayedBody", "read_body"]
 
 
@@ -60,25 +62,26 @@ class Listener:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    def connections(self) -> int:
-        return len(self.open)
+    def unfinished(self) -> int:
+        """How many connections have an answer in the making, or on its way out."""
+        return sum(connection.unfinished for connection in self.open)
 
-    def exchanges(self) -> int:
-        """How many requests are being answered."""
-        return sum(connection.busy for connection in self.open)
+    def announce(self) -> None:
+        """Go on serving, and let every answer say `connection: close`, so that clients go elsewhere."""
+        self.accepting = False
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets and idle connections; answers to come say `connection: close`."""
-        self.accepting = False
+        """Close the listening sockets and idle connections."""
+        self.announce()
         if self._server is not None:
             self._server.close()
         for connection in list(self.open):
             connection.retire()
 
     async def close(self, timeout_seconds: float = 5.0) -> None:
-        """Stop accepting, cancel what still runs, cut what is still open."""
+        """Stop accepting, cancel what still runs (with `DRAINING` as message), cut what is still open."""
         self.stop_accepting()
-        tasks = [connection.cancel() for connection in list(self.open)]
+        tasks = [connection.cancel(DRAINING) for connection in list(self.open)]
         running = [task for task in tasks if task is not None]
         if running:
             await asyncio.wait(running, timeout=timeout_seconds)

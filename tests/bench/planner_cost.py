@@ -92,7 +92,9 @@ def main() -> None:
     mean, slow, blocks = cpu_per_request(options.requests)
     print(f"planning: {mean:.0f} us CPU a request of {blocks:.0f} blocks, p99 {slow:.0f} us")
     stated, measured, known = memory_of_a_million()
-    print(f"memory: {stated:.0f} MB stated, {measured:.0f} MB measured for a million prefixes, {known:.1%} kept")
+    print(
+        f"memory: {stated:.0f} MB stated, {measured:.0f} MB measured for a million prefixes, {known:.1%} kept"
+    )
 
 
 def _key(owner: int, block: int) -> int:

@@ -2,8 +2,9 @@
 
     python -m tests.bench.run [--out FILE] [--rounds N] [--streams N] [--header LINE] [-- COMMAND ...]
 
-COMMAND starts a gateway; `{upstream}` in it becomes the mock's base URL and `{port}` the port to listen on.
-Without one, nginx and the transport alone are measured. README.md beside this file says what each number is.
+COMMAND starts what is measured in the gateway's place; `{upstream}` in it becomes the mock's base URL and
+`{port}` the port to listen on. Without one it is the whole gateway, everything on (`whole.py`). README.md
+beside this file says what each number is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.processes import Measured, Missing, compiled, free_port, nginx_command
+from tests.bench.whole import KEY
 from tests.support.bodies import agent_body, dump, large_body, single
 
 
@@ -43,6 +45,7 @@ WORKLOADS = (
     Workload(name="large", unit="µs CPU a request", body="large", connections=8, requests=200),
     Workload(name="stream", unit="µs CPU a request", body="agent", query="?events=200", requests=600),
 )
+WHOLE = [sys.executable, "-m", "tests.bench.whole", "{port}", "{upstream}"]
 _EVENT_STREAMS = 200
 _EVENT_GAP = "gap_us=20000"
 
@@ -210,7 +213,7 @@ def main() -> None:
 
 
 def _run(home: Path, stack: ExitStack, options: argparse.Namespace) -> tuple[Results, list[str]]:
-    bench = Bench(home, options.header)
+    bench = Bench(home, options.header or [f"authorization: Bearer {KEY}"])
     mock_port = free_port()
     upstream = f"http://127.0.0.1:{mock_port}"
 
@@ -226,11 +229,10 @@ def _run(home: Path, stack: ExitStack, options: argparse.Namespace) -> tuple[Res
     port = free_port()
     alone = [sys.executable, "-m", "tests.bench.passthrough", upstream, str(port)]
     targets.append(start("transport", alone, port))
-    given = [part for part in options.command if part != "--"]
-    if given:
-        port = free_port()
-        command = [part.replace("{upstream}", upstream).replace("{port}", str(port)) for part in given]
-        targets.append(start("gateway", command, port))
+    given = [part for part in options.command if part != "--"] or WHOLE
+    port = free_port()
+    command = [part.replace("{upstream}", upstream).replace("{port}", str(port)) for part in given]
+    targets.append(start("gateway", command, port))
     return measure(bench, targets, direct, options.rounds, options.streams), [t.name for t in targets]
 
 

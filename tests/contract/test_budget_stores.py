@@ -72,7 +72,7 @@ async def test_a_refusal_stays_a_refusal_for_its_id(store: BudgetStore) -> None:
     assert await state(store, limit) == (0, 0)
 
 
-async def test_settling_for_less_gives_the_rest_back(ground: Ground, store: BudgetStore) -> None:
+async def test_trap_60_settling_for_less_gives_the_rest_back(ground: Ground, store: BudgetStore) -> None:
     day, rate = bound(100), bound(100, id="rate", period=MINUTE)
     await store.reserve(reservation("a", day, rate, nanousd=80))
     await store.settle(rid("a"), usd(30))
@@ -81,7 +81,7 @@ async def test_settling_for_less_gives_the_rest_back(ground: Ground, store: Budg
     assert await state(store, rate) == (30, 0)
 
 
-async def test_an_overrun_is_charged_and_the_bucket_goes_below_zero(
+async def test_trap_61_an_overrun_is_charged_and_the_bucket_goes_below_zero(
     ground: Ground, store: BudgetStore
 ) -> None:
     day, rate = bound(100), bound(60, id="rate", period=MINUTE)

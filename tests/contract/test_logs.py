@@ -55,7 +55,7 @@ def test_a_line_for_people_cannot_act_on_their_terminal() -> None:
     assert b" 200 messages search evil" in line
 
 
-def test_the_log_holds_what_is_on_its_list_and_nothing_else() -> None:
+def test_trap_71_the_log_holds_what_is_on_its_list_and_nothing_else() -> None:
     canary = "canary-7f3a"
     record = a_record(
         principal=Principal(workspace=WorkspaceId("search"), key_id=KeyId("k1"), key_name=canary),

@@ -38,7 +38,7 @@ async def test_serves_many_requests_on_one_connection() -> None:
             await client.post(f"/v1//messages/%2F?beta=true&n={n}", b"body%d" % n)
             response = await client.response()
             assert response.body == b"POST /v1//messages/%%2F?beta=true&n=%d body%d" % (n, n)
-        assert listener.connections() == 1
+        assert len(listener.open) == 1
 
 
 async def test_answers_pipelined_requests_in_order() -> None:
@@ -56,6 +56,21 @@ async def test_writes_chunks_where_no_length_is_given() -> None:
             response = await client.response()
             assert response.complete
             assert response.pieces == [b"one", b"two", b"x" * 100_000]
+
+
+async def test_a_streams_head_does_not_wait_for_its_body() -> None:
+    go_on = asyncio.Event()
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        reply.start(200, [])
+        await go_on.wait()
+        reply.finish()
+
+    async with listening(handle) as (_, port), await RawClient.connect(port) as client:
+        await client.post(body=b"")
+        assert (await asyncio.wait_for(client.head(), 2)).status == 200
+        go_on.set()
+        assert await client.line() == b"0\r\n"
 
 
 async def test_http_1_0_gets_a_body_that_ends_with_the_connection() -> None:
@@ -228,7 +243,7 @@ async def test_stops_accepting_but_finishes_what_runs() -> None:
             response_head = await client.head()
             listener.stop_accepting()
             assert await idle.ended()
-            assert listener.exchanges() == 1
+            assert listener.unfinished() == 1
             with pytest.raises(ConnectionRefusedError):
                 await RawClient.connect(port)
             go_on.set()

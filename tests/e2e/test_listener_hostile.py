@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -83,6 +84,23 @@ async def test_good_requests_before_a_malformed_one_are_answered() -> None:
         assert await client.ended()
 
 
+async def test_a_body_that_breaks_on_its_way_is_refused_at_once() -> None:
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
+        await client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n")
+        await asyncio.sleep(0.05)
+        await client.send(b"what\r\n")
+        response = await asyncio.wait_for(client.response(), 2)
+
+        assert response.status == 400
+        assert await client.ended()
+
+
+async def test_a_long_target_passes() -> None:
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
+        await client.post("/v1/files?after_id=" + "x" * 12_000)
+        assert (await client.response()).status == 200
+
+
 async def test_a_long_list_of_betas_passes() -> None:
     betas = b", ".join(b"some-beta-of-%d-2026-01-01" % n for n in range(600))
     async with listening(echo) as (_, port), await RawClient.connect(port) as client:
@@ -106,10 +124,11 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
         assert await client.rest() == b""
 
 
-async def test_a_header_cannot_break_its_line() -> None:
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_a_header_cannot_break_its_line(value: bytes) -> None:
     async def handle(request: InboundRequest, reply: ClientReply) -> None:
         with pytest.raises(ValueError, match="line break"):
-            reply.start(200, [(b"x", b"a\r\nset-cookie: b")])
+            reply.start(200, [(b"x", value)])
         raise TooLarge("as an answer")
 
     async with listening(handle) as (_, port), await RawClient.connect(port) as client:
@@ -132,7 +151,7 @@ async def test_refuses_connections_beyond_its_limit() -> None:
 
 
 async def test_an_upgrade_is_ignored() -> None:
-    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
         await client.send(
             b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x05hello"
         )

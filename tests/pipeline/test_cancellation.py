@@ -72,7 +72,7 @@ async def test_books_the_estimate_when_cancelled_while_upstream_thinks(tmp_path:
     assert await world.spent_nanousd() == record.cost.total_nanousd > 0
 
 
-async def test_settles_on_partial_usage_when_client_leaves_a_stream(tmp_path: Path) -> None:
+async def test_trap_41_settles_on_partial_usage_when_client_leaves_a_stream(tmp_path: Path) -> None:
     """Awaits 7 and on are the stream's events: the first told of its input, and some words were seen."""
     world = World(tmp_path, Played(headers=STREAM_HEAD, pieces=a_stream(20)), stage=Stage(cut_at=17))
     with pytest.raises(asyncio.CancelledError):

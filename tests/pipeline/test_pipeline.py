@@ -140,6 +140,24 @@ async def test_sends_the_clients_bytes_when_planning_fails(policy: Broken | Ille
     assert world.seen.records[0].plan_failed
 
 
+class Careless:
+    def plan(
+        self, prompt: Prompt, keys: Sequence[PrefixKey], facts: ModelFacts, workspace: Workspace
+    ) -> Placement:
+        raise UnicodeDecodeError("utf-8", prompt.body, 0, 1, f"bad start of {prompt.body.decode()}")
+
+
+async def test_trap_71_a_failure_of_planning_is_logged_by_type_and_place_without_content(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, Played(pieces=[a_message()]), policy=Careless())
+    await world.call()
+
+    (logged,) = caplog.messages
+    assert "UnicodeDecodeError" in logged
+    assert "You are brief" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "headers", [[], [(b"x-api-key", b"cgw_unknown")], [(b"authorization", b"Basic abc")]]
 )
@@ -211,7 +229,7 @@ async def test_tries_again_only_where_nothing_was_sent(tmp_path: Path) -> None:
     "error",
     [UpstreamUnreachable("reset", request_sent=True), UpstreamTimeout("silent", request_sent=True)],
 )
-async def test_does_not_repeat_what_may_have_been_billed(
+async def test_trap_39_does_not_repeat_what_may_have_been_billed(
     error: UpstreamUnreachable | UpstreamTimeout, tmp_path: Path
 ) -> None:
     world = World(tmp_path, Played(error=error), Played(pieces=[a_message()]))
@@ -223,7 +241,7 @@ async def test_does_not_repeat_what_may_have_been_billed(
     assert await world.spent_nanousd() > 0
 
 
-async def test_does_not_repeat_what_a_client_is_already_repeating(tmp_path: Path) -> None:
+async def test_trap_50_does_not_repeat_what_a_client_is_already_repeating(tmp_path: Path) -> None:
     refused = UpstreamUnreachable("refused", request_sent=False)
     world = World(tmp_path, Played(error=refused), Played(pieces=[a_message()]))
     with pytest.raises(UpstreamUnreachable):
@@ -247,7 +265,7 @@ async def test_a_stream_without_its_last_event_was_cut(tmp_path: Path) -> None:
     assert record.usage.output_tokens == 9
 
 
-async def test_a_stream_that_ends_in_an_error_event_is_relayed_and_booked(tmp_path: Path) -> None:
+async def test_trap_40_a_stream_that_ends_in_an_error_event_is_relayed_and_booked(tmp_path: Path) -> None:
     error = an_event("error", error={"type": "overloaded_error", "message": "busy"})
     world = World(tmp_path, Played(headers=STREAM_HEAD, pieces=[*a_stream()[:3], error]))
     reply = await world.call(body=a_body(stream=True))
@@ -293,7 +311,7 @@ async def test_refuses_when_the_budget_is_spent_and_holds_nothing(tmp_path: Path
     assert await world.open_reservations() == 0
 
 
-async def test_count_tokens_and_models_pass_a_spent_budget(tmp_path: Path) -> None:
+async def test_trap_66_count_tokens_and_models_pass_a_spent_budget(tmp_path: Path) -> None:
     world = World(
         tmp_path,
         Played(pieces=[b'{"input_tokens": 7}']),

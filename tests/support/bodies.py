@@ -103,26 +103,10 @@ def claude_code_body(*, turns: int = 2, attribution: str = "1a2", mark: bool = T
     ]
     for turn in range(turns):
         use = f"toolu_{turn}"
-        messages.append(
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "thinking", "thinking": "", "signature": "c2ln" * 40},
-                    {
-                        "type": "tool_use",
-                        "id": use,
-                        "name": "tool_1",
-                        "input": {"cache_control": {"type": "x"}},
-                    },
-                ],
-            }
-        )
-        messages.append(
-            {
-                "role": "user",
-                "content": [{"type": "tool_result", "tool_use_id": use, "content": prose(700, turn)}],
-            }
-        )
+        thought = {"type": "thinking", "thinking": "", "signature": "c2ln" * 40}
+        call = {"type": "tool_use", "id": use, "name": "tool_1", "input": {"cache_control": {"type": "x"}}}
+        result = {"type": "tool_result", "tool_use_id": use, "content": prose(700, turn)}
+        messages += [{"role": "assistant", "content": [thought, call]}, {"role": "user", "content": [result]}]
     last = messages[-1]
     if isinstance(last["content"], str):
         last["content"] = [{"type": "text", "text": last["content"]}]

@@ -26,7 +26,7 @@ async def listening(
 async def emptied(listener: Listener) -> None:
     """Until no connection is open."""
     async with asyncio.timeout(5):
-        while listener.connections():  # noqa: ASYNC110  # the listener offers no event for it
+        while listener.open:  # noqa: ASYNC110  # the listener offers no event for it
             await asyncio.sleep(0.01)
 
 

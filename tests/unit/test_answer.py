@@ -46,8 +46,8 @@ def test_reads_a_whole_stream() -> None:
     assert read.parse_errors == 0
 
 
-def test_takes_the_last_cumulative_count_and_keeps_what_only_the_start_said() -> None:
-    """Trap 38: several cumulative deltas; split, geography, speed and tier come only at the start."""
+def test_trap_38_takes_the_last_cumulative_count_and_keeps_what_only_the_start_said() -> None:
+    """Several cumulative deltas; split, geography, speed and tier come only at the start."""
     read = report(
         start(usage(10, 1, read=5, write_1h=70, inference_geo="us", speed="fast", service_tier="batch")),
         message_delta({"output_tokens": 20}, None),
@@ -71,8 +71,8 @@ def test_counts_writes_that_a_loop_adds_after_the_start_as_five_minutes() -> Non
     assert (read.cache_write_5m_tokens, read.cache_write_1h_tokens) == (30, 70)
 
 
-def test_counts_an_error_in_a_stream_and_keeps_what_was_reported_so_far() -> None:
-    """Trap 40: a 200 can still fail."""
+def test_trap_40_counts_an_error_in_a_stream_and_keeps_what_was_reported_so_far() -> None:
+    """A 200 can still fail."""
     read = report(start(usage(10, 1)), text_delta("Hel"), error_event("overloaded_error"))
 
     assert not read.complete

@@ -60,3 +60,29 @@ def test_closes_administration_in_every_spelling(target: str) -> None:
 
 def test_keeps_neighbours_of_closed_paths_open() -> None:
     assert route("GET", "/v1/organizations_of_ours") is Endpoint.OTHER
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/v1/%6dessages"),
+        ("POST", "/v1/messages/"),
+        ("POST", "/v1//messages"),
+        ("POST", "/v1/./messages"),
+        ("POST", "/v1/files/../messages"),
+        ("POST", "/v1/Messages"),
+        ("POST", "/v1/messages/count%5ftokens"),
+        ("GET", "/v1/mod%65ls"),
+        ("GET", "/v1/messages/b%61tches/b1"),
+    ],
+)
+def test_no_spelling_of_a_path_gets_past_a_limit(method: str, target: str) -> None:
+    """An upstream that decodes it would serve it; we would neither plan, price nor check it."""
+    assert route(method, target) is Endpoint.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/files/File_Ab1", "/v1/files/a%20b/content", "/v1/skills/X/versions/1.0"]
+)
+def test_odd_names_within_a_path_stay_what_they_are(target: str) -> None:
+    assert route("GET", target) in (Endpoint.FILES, Endpoint.OTHER)

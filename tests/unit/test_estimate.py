@@ -47,7 +47,7 @@ def estimate(
     )
 
 
-def test_strict_takes_every_byte_for_a_token_and_output_to_the_maximum() -> None:
+def test_trap_60_strict_takes_every_byte_for_a_token_and_output_to_the_maximum() -> None:
     request = body()
     size = len(dump(request))
 
@@ -73,7 +73,7 @@ def test_strict_takes_every_byte_for_a_token_and_output_to_the_maximum() -> None
         (body(thread={"type": "create"}), (), 200),
     ],
 )
-def test_prices_the_prompt_at_the_dearest_class_that_its_breakpoints_allow(
+def test_trap_60_prices_the_prompt_at_the_dearest_class_that_its_breakpoints_allow(
     request_: dict[str, Any], ttls: tuple[TTL, ...], percent: int
 ) -> None:
     found = estimate(request_, STRICT, *ttls)
@@ -94,7 +94,7 @@ def test_prices_the_prompt_at_the_dearest_class_that_its_breakpoints_allow(
         ({"speed": "fast", "inference_geo": "us"}, "global", 220),
     ],
 )
-def test_multiplies_by_geography_and_speed(more: dict[str, Any], geo: str, percent: int) -> None:
+def test_trap_60_multiplies_by_geography_and_speed(more: dict[str, Any], geo: str, percent: int) -> None:
     found = estimate(body(**more), geo=geo)
 
     assert found.nanousd == (found.input_tokens * INPUT + 1_000 * OUTPUT) * percent // 100
@@ -113,8 +113,8 @@ def test_takes_the_most_that_the_model_can_write_where_no_maximum_is_given() -> 
     assert estimate(request, TYPICAL, cap=500).output_tokens == 500
 
 
-def test_estimate_mode_takes_typical_tokens_and_says_that_it_bounds_nothing() -> None:
-    """Trap 60: a reservation of `max_tokens` in full starves the budget."""
+def test_trap_60_estimate_mode_takes_typical_tokens_and_says_that_it_bounds_nothing() -> None:
+    """A reservation of `max_tokens` in full starves the budget."""
     request = body(max_tokens=128_000)
     found = estimate(request, TYPICAL)
 
@@ -158,7 +158,7 @@ def test_a_small_picture_may_be_more_tokens_than_bytes_in_strict_mode() -> None:
         body(container={"id": "c", "skills": []}),
     ],
 )  # fmt: skip
-def test_what_is_fetched_from_elsewhere_may_fill_the_context(request_: dict[str, Any]) -> None:
+def test_trap_14_what_is_fetched_from_elsewhere_may_fill_the_context(request_: dict[str, Any]) -> None:
     assert estimate(request_).input_tokens == 1_000_000
 
 
@@ -185,8 +185,9 @@ def test_leaves_room_for_what_the_api_adds_for_tools() -> None:
 
 
 @pytest.mark.parametrize(("max_uses", "searches"), [(3, 3), (0, 0), (None, ASSUMED_SEARCHES)])
-def test_sets_searches_aside_and_admits_that_a_loop_has_no_bound(max_uses: int | None, searches: int) -> None:
-    """Trap 61."""
+def test_trap_61_sets_searches_aside_and_admits_that_a_loop_has_no_bound(
+    max_uses: int | None, searches: int
+) -> None:
     search = {"type": "web_search_20260209", "name": "web_search"}
     if max_uses is not None:
         search["max_uses"] = max_uses  # type: ignore[assignment]
@@ -207,8 +208,7 @@ def test_sets_searches_aside_and_admits_that_a_loop_has_no_bound(max_uses: int |
         {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5-2"}]},
     ],
 )
-def test_admits_that_fallbacks_compaction_and_advisors_have_no_bound(more: dict[str, Any]) -> None:
-    """Trap 61."""
+def test_trap_61_admits_that_fallbacks_compaction_and_advisors_have_no_bound(more: dict[str, Any]) -> None:
     assert not estimate(body(**more)).bounded
 
 
@@ -217,8 +217,8 @@ def test_clearing_the_context_is_no_compaction() -> None:
     assert estimate(body(context_management={"edits": [{"type": "clear_thinking_20251015"}]})).bounded
 
 
-def test_settles_on_what_was_reported_with_the_output_that_was_seen() -> None:
-    """Trap 41: who hangs up pays for what was generated."""
+def test_trap_41_settles_on_what_was_reported_with_the_output_that_was_seen() -> None:
+    """Who hangs up pays for what was generated."""
     facts = model_table().facts(MODEL)
     guess = estimate(body())
     report = Report(usage=Usage(uncached_input_tokens=50, output_tokens=1), output_text_bytes=1_399)

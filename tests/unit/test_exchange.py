@@ -84,7 +84,7 @@ def test_every_state_and_event_can_happen() -> None:
 def test_every_path_ends_and_closes_the_reservation_exactly_once() -> None:
     paths = list(_paths())
 
-    assert len(paths) == 12
+    assert len(paths) == 15
     for path in paths:
         *before, last = (step.closing for step in path)
         assert set(before) <= {Closing.OPEN}

@@ -68,7 +68,7 @@ def test_trap_43_joins_repeated_betas_in_order() -> None:
     ]
 
 
-def test_a_single_beta_line_crosses_byte_for_byte() -> None:
+def test_trap_20_a_single_beta_line_crosses_byte_for_byte() -> None:
     headers = [(b"anthropic-beta", b"b , a,,c")]
 
     assert request_headers(headers, decoded=False, identity=False) == headers
@@ -104,7 +104,7 @@ def test_trap_26_appends_the_beta_that_a_credential_needs() -> None:
     ]
 
 
-def test_sets_exactly_one_credential() -> None:
+def test_trap_25_sets_exactly_one_credential() -> None:
     assert with_credential([(b"authorization", b"old")], [(b"authorization", b"new")]) == [
         (b"authorization", b"new")
     ]
@@ -128,3 +128,14 @@ def test_trap_49_advice_on_retries_survives_and_cookies_do_not() -> None:
 def test_names_a_header_that_must_not_occur_twice(name: bytes) -> None:
     assert repeated([(name, b"1"), (b"accept", b"*/*"), (name, b"2")]) == name
     assert repeated([(name, b"1"), (b"accept", b"*/*"), (b"accept", b"*/*")]) is None
+
+
+def test_trap_34_a_stream_asks_proxies_not_to_hold_it_back() -> None:
+    stream = (b"content-type", b"text/event-stream; charset=utf-8")
+    told = (b"x-accel-buffering", b"yes")
+
+    assert response_headers([stream]) == [stream, (b"x-accel-buffering", b"no")]
+    assert response_headers([stream, told]) == [stream, told]
+    assert response_headers([(b"content-type", b"application/json")]) == [
+        (b"content-type", b"application/json")
+    ]

@@ -42,13 +42,22 @@ def test_unknown_models_pass_unless_the_configuration_refuses_them(tmp_path: Pat
 
 
 def test_a_model_that_is_not_allowed_is_not_there() -> None:
-    permit_endpoint(Endpoint.MODELS, "/v1/models/claude-haiku-5-5", HAIKU)
-    permit_endpoint(Endpoint.MODELS, "/v1/models?limit=1", HAIKU)
+    permit_endpoint(Endpoint.MODELS, "GET", "/v1/models/claude-haiku-5-5", HAIKU)
+    permit_endpoint(Endpoint.MODELS, "GET", "/v1/models?limit=1", HAIKU)
 
     with pytest.raises(NotFound):
-        permit_endpoint(Endpoint.MODELS, "/v1/models/claude-opus-5", HAIKU)
+        permit_endpoint(Endpoint.MODELS, "GET", "/v1/models/claude-opus-5", HAIKU)
 
 
 def test_a_path_without_v1_is_told_about_the_base_url() -> None:
     with pytest.raises(NotFound, match="/v1"):
-        permit_endpoint(Endpoint.UNKNOWN, "/messages", ANY)
+        permit_endpoint(Endpoint.UNKNOWN, "POST", "/messages", ANY)
+
+
+def test_batches_do_not_get_past_a_list_of_models() -> None:
+    """Their bodies are not read yet, so a workspace with a list may not create them; the rest passes."""
+    with pytest.raises(Forbidden, match="batches"):
+        permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches?beta=true", HAIKU)
+    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches", ANY)
+    permit_endpoint(Endpoint.BATCHES, "GET", "/v1/messages/batches", HAIKU)
+    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches/b1/cancel", HAIKU)

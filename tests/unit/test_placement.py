@@ -115,8 +115,8 @@ def test_an_agents_first_turn_writes_its_tail() -> None:
     assert marked(body) == [("system", 0), ("messages", 0)]
 
 
-def test_a_long_turn_gets_one_on_the_way() -> None:
-    """Trap 7: more than nineteen blocks between the last write and the tail."""
+def test_trap_07_a_long_turn_gets_one_on_the_way() -> None:
+    """More than nineteen blocks between the last write and the tail."""
 
     def places(added: int) -> list[int]:
         return [point.block for point in plan(conversation(1, 1, added))[1].breakpoints]
@@ -260,7 +260,7 @@ def test_trap_03_ttls_never_rise_across_the_clients_own() -> None:
     assert prompt.client_marks == 1
 
 
-def test_the_clients_own_wrong_order_is_not_added_to() -> None:
+def test_trap_03_the_clients_own_wrong_order_is_not_added_to() -> None:
     body = conversation(1, 1, 1)
     body["messages"][0]["content"][0]["cache_control"] = MARK
     body["messages"][2]["content"][0]["cache_control"] = HOUR_MARK
@@ -297,7 +297,7 @@ def test_trap_14_a_continued_thread_is_left_alone_and_a_new_one_gets_two() -> No
     assert len(marked({**agent_body(turns=4), "thread": {"type": "create"}})) == 2
 
 
-def test_trap_30_a_warm_up_is_not_keyed_to_its_placeholder() -> None:
+def test_a_warm_up_is_not_keyed_to_its_placeholder() -> None:
     body = agent_body(turns=0, size=40_000, max_tokens=0)
     body["messages"] = [{"role": "user", "content": "warmup"}]
 
@@ -339,8 +339,8 @@ def test_llama_indexs_empty_system_takes_none() -> None:
     assert marked(body) == [("messages", 0), ("messages", 2)]
 
 
-def test_the_same_request_is_always_placed_alike() -> None:
-    """Trap 18: warm-up, retry and real call must not differ; a fallback credit asks for the same marks."""
+def test_trap_18_the_same_request_is_always_placed_alike() -> None:
+    """Warm-up, retry and real call must not differ; a fallback credit asks for the same marks."""
     body = agent_body(turns=3)
 
     assert plan(body)[1] == plan(copy.deepcopy(body))[1]

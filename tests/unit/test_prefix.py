@@ -61,8 +61,8 @@ def test_a_key_is_sixteen_bytes_and_each_block_has_its_own() -> None:
         keys(changed(thread={"type": "continue", "previous_message_id": "msg_1"})),
     ],
 )
-def test_another_scope_shares_no_key(other: tuple[PrefixKey, ...]) -> None:
-    """Traps 19, 20 and 22: each of these is a cold prefix."""
+def test_trap_19_another_scope_shares_no_key(other: tuple[PrefixKey, ...]) -> None:
+    """Each of these is a cold prefix."""
     assert not set(keys(BODY)) & set(other)
 
 
@@ -117,8 +117,8 @@ def test_a_block_that_changes_loses_itself_and_what_follows() -> None:
     assert shared(late) == ALL - 1
 
 
-def test_order_and_spelling_inside_a_tools_input_matter() -> None:
-    """Trap 16: the API renders what it gets, and order and spelling of numbers are part of it."""
+def test_trap_16_order_and_spelling_inside_a_tools_input_matter() -> None:
+    """The API renders what it gets, and order and spelling of numbers are part of it."""
     inputs: tuple[Any, ...] = ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1.0, "b": 2})
     found = {
         keys(single([{"type": "tool_use", "id": "t", "name": "n", "input": each}]))[-1] for each in inputs
@@ -183,7 +183,7 @@ def test_a_role_counts_only_where_it_changes() -> None:
     assert turns("user", "system")[-1] != turns("user", "assistant")[-1]
 
 
-def test_trap_attribution_claude_codes_first_block_does_not_part_conversations() -> None:
+def test_claude_codes_first_block_does_not_part_conversations() -> None:
     one, other = claude_code_body(attribution="1a2"), claude_code_body(attribution="ffe")
     without = copy.deepcopy(one)
     del without["system"][0]

@@ -59,8 +59,8 @@ def test_prices_a_hundred_requests_of_one_prefix_and_what_they_had_cost_without_
     assert nanousd("50") == write.counterfactual_nanousd + 99 * read.counterfactual_nanousd
 
 
-def test_prices_by_model_and_date_and_band_and_speed_and_geography_and_tier() -> None:
-    """Trap 54, and conflict 4: Sonnet 5.5 reads halved on 2026-10-07."""
+def test_trap_54_prices_by_model_and_date_and_band_and_speed_and_geography_and_tier() -> None:
+    """Sonnet 5.5's reads halved on 2026-10-07."""
     read = {"cache_read_tokens": 1_000_000}
 
     assert nanousd("0.2") == total("claude-sonnet-5-5", on("2026-10-06"), **read)
@@ -71,8 +71,8 @@ def test_prices_by_model_and_date_and_band_and_speed_and_geography_and_tier() ->
     assert nanousd("0.2") == total("claude-opus-5-5", speed="standard", service_tier="standard", **read)
 
 
-def test_takes_the_model_that_answered_before_the_one_that_was_asked() -> None:
-    """Trap 54: never from the request alone."""
+def test_trap_54_takes_the_model_that_answered_before_the_one_that_was_asked() -> None:
+    """Never from the request alone."""
     used = Usage(output_tokens=1_000, model="claude-haiku-4-5-20251001")
     cost = price_table().cost(used, model="claude-opus-5-5", at=NOW)
 
@@ -101,10 +101,10 @@ def test_writes_cost_five_quarters_and_double_for_every_model(model: str) -> Non
 @pytest.mark.parametrize(
     ("model", "dollars", "fallback"),
     [
-        ("claude-opus-5-5", "0.4", False),  # conflict 8: the rule, not the $0.80 of others
+        ("claude-opus-5-5", "0.4", False),  # the rule, not the $0.80 that some pages say
         ("claude-opus-5", "1.0", False),
         ("claude-opus-4-6", "0.5", False),  # runs standard, silently
-        ("claude-fable-5-2", "0.4", True),  # conflict 9: no price was published
+        ("claude-fable-5-2", "0.4", True),  # no price was published
     ],
 )
 def test_fast_has_its_own_prices(model: str, dollars: str, fallback: bool) -> None:
@@ -120,8 +120,8 @@ def test_geography_costs_nothing_more_before_the_models_that_have_it() -> None:
     )
 
 
-def test_bills_the_sum_over_all_iterations_each_by_its_model() -> None:
-    """Trap 55. The totals above them are not billed: they leave some out."""
+def test_trap_55_bills_the_sum_over_all_iterations_each_by_its_model() -> None:
+    """The totals above them are not billed: they leave some out."""
     used = read_usage(
         usage(30, 3, iterations=[
             {"type": "compaction", **usage(1_000, 100)},
@@ -144,8 +144,7 @@ def test_chooses_the_band_of_each_iteration_by_itself() -> None:
     assert nanousd("0.012") == price_table().cost(used, model="claude-haiku-5-5", at=NOW).total_nanousd
 
 
-def test_thinking_is_not_billed_on_top_of_output() -> None:
-    """Trap 56."""
+def test_trap_56_thinking_is_not_billed_on_top_of_output() -> None:
     plain = read_usage(usage(1, 500, write_5m=30, write_1h=70))
     detailed = read_usage(
         usage(1, 500, write_5m=30, write_1h=70, output_tokens_details={"thinking_tokens": 9})
@@ -157,8 +156,7 @@ def test_thinking_is_not_billed_on_top_of_output() -> None:
     )
 
 
-def test_prices_writes_without_a_split_as_five_minutes() -> None:
-    """Trap 57."""
+def test_trap_57_prices_writes_without_a_split_as_five_minutes() -> None:
     used = read_usage({"cache_creation_input_tokens": 1_000_000})
     cost = price_table().cost(used, model="claude-opus-5", at=NOW)
 
@@ -178,10 +176,10 @@ def test_prices_writes_without_a_split_as_five_minutes() -> None:
         ("cyber", "2026-11-22", 5, False),
     ],
 )
-def test_bills_no_refusal_before_output_but_of_three_categories(
+def test_trap_58_bills_no_refusal_before_output_but_of_three_categories(
     category: str | None, day: str, output: int, free: bool
 ) -> None:
-    """Trap 58: usage shows tokens for the free ones, too."""
+    """Usage shows tokens for the free ones, too."""
     used = Usage(uncached_input_tokens=1_000, output_tokens=output)
     report = Report(usage=used, stop_reason="refusal", refusal_category=category)
     cost = price_table().cost(used, model="claude-opus-5-5", at=on(day), report=report)
@@ -197,16 +195,16 @@ def test_bills_a_refusal_in_the_middle_of_the_text() -> None:
     assert price_table().cost(used, model="claude-opus-5-5", at=NOW, report=report).total_nanousd > 0
 
 
-def test_counts_searches_apart_from_tokens_and_fetches_not_at_all() -> None:
-    """Trap 59. Container hours and session hours are in no usage; they are not in these books."""
+def test_trap_59_counts_searches_apart_from_tokens_and_fetches_not_at_all() -> None:
+    """Container hours and session hours are in no usage; they are not in these books."""
     used = Usage(web_search_requests=1, web_fetch_requests=9, code_execution_requests=9, service_tier="batch")
     cost = price_table().cost(used, model="claude-opus-5-5", at=NOW)
 
     assert nanousd("0.01") == cost.server_tools_nanousd == cost.total_nanousd
 
 
-def test_reports_are_in_cents_and_prices_in_dollars() -> None:
-    """Trap 63: a slip is a factor of a hundred."""
+def test_trap_63_reports_are_in_cents_and_prices_in_dollars() -> None:
+    """A slip is a factor of a hundred."""
     assert cents("30.04") == nanousd("0.3004")
     assert cents("0.00001") == 100
     assert usd_per_million("0.20") * 1_000_000 == nanousd("0.2")

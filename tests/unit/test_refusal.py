@@ -44,7 +44,7 @@ def test_names_limit_need_rest_reset_and_whom_to_ask() -> None:
         "'month'",
         "$250.00 per month",
         "$5.00",
-        "$3.00 are left",
+        "$3.00 left",
         "2026-12-01",
         "Whoever runs",
     ):
@@ -62,6 +62,7 @@ def test_says_when_waiting_can_never_help() -> None:
         (2_048_000, Unit.NANOUSD, "$0.002048"),
         (0, Unit.NANOUSD, "$0.00"),
         (1_200, Unit.REQUESTS, "1,200 requests"),
+        (1, Unit.INPUT_TOKENS, "1 input token"),
     ],
 )
 def test_shows_amounts_as_people_write_them(amount: int, unit: Unit, shown: str) -> None:

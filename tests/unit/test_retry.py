@@ -40,7 +40,7 @@ def test_tries_again_where_nothing_was_sent() -> None:
 
 
 @pytest.mark.parametrize("failure", [Failure.BROKE, Failure.SILENT, Failure.BEGUN, Failure.ANSWERED])
-def test_never_repeats_what_upstream_may_have_billed(failure: Failure) -> None:
+def test_trap_39_never_repeats_what_upstream_may_have_billed(failure: Failure) -> None:
     decision = _decide(failure)
 
     assert not decision.again
@@ -56,7 +56,7 @@ def test_does_not_repeat_even_a_free_request_that_was_answered_or_is_worked_on(f
     assert not _decide(failure, free=True).again
 
 
-def test_never_multiplies_with_a_client_that_is_retrying() -> None:
+def test_trap_50_never_multiplies_with_a_client_that_is_retrying() -> None:
     assert not _decide(client_retry_count=1).again
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.core.bucket import Amounts
+from gateway.core.bucket import Amounts, Reservation
 from gateway.core.estimate import Estimate
 from gateway.core.exchange import Basis, Closing
-from gateway.core.settlement import Settlement, settle_exchange
+from gateway.core.ids import ReservationId
+from gateway.core.limits import BoundLimit, Limit, Mode, Period, Scope, Unit
+from gateway.core.settlement import Settlement, afterwards, settle_exchange
 from gateway.core.usage import Report, Usage
 from tests.support.fakes import MODEL, make_rules
 
@@ -37,7 +39,7 @@ def settle(
 
 
 def test_settles_on_what_was_reported(tmp_path: Path) -> None:
-    settled = settle(tmp_path, report=Report(usage=REPORTED, complete=True))
+    settled = settle(tmp_path, report=Report(message_id="msg_1", usage=REPORTED, complete=True))
 
     assert (settled.usage, settled.basis) == (REPORTED, Basis.REPORTED)
     assert settled.amounts.requests == 1
@@ -46,7 +48,7 @@ def test_settles_on_what_was_reported(tmp_path: Path) -> None:
 
 
 def test_trap_64_reads_do_not_count_as_input_tokens(tmp_path: Path) -> None:
-    settled = settle(tmp_path, report=Report(usage=REPORTED, complete=True))
+    settled = settle(tmp_path, report=Report(message_id="msg_1", usage=REPORTED, complete=True))
 
     assert settled.amounts.input_tokens == 10 + 5
 
@@ -57,14 +59,52 @@ def test_a_complete_answer_without_usage_is_settled_on_the_estimate(tmp_path: Pa
     assert (settled.usage, settled.basis) == (ESTIMATED, Basis.ESTIMATED)
 
 
+def test_a_stream_of_which_only_the_end_could_be_read_is_settled_on_the_estimate(tmp_path: Path) -> None:
+    """Without `message_start` the input is unknown: nothing would be booked for it."""
+    settled = settle(tmp_path, report=Report(usage=REPORTED, complete=True))
+
+    assert (settled.usage, settled.basis) == (ESTIMATED, Basis.ESTIMATED)
+
+
+def test_what_could_not_be_read_in_full_is_marked_as_guessed(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(message_id="m", usage=REPORTED, complete=True, parse_errors=1))
+
+    assert settled.basis is Basis.PARTIAL
+
+
+def test_calls_that_nobody_meters_say_so(tmp_path: Path) -> None:
+    settled = settle_exchange(
+        closing=Closing.SETTLE,
+        basis=Basis.REPORTED,
+        report=None,
+        estimate=None,
+        facts=None,
+        model=None,
+        prices=make_rules(tmp_path, {}).prices,
+        at=1.8e9,
+    )
+
+    assert (settled.basis, settled.cost, settled.amounts) == (Basis.UNMETERED, None, Amounts(requests=1))
+
+
+def test_spend_of_a_store_that_was_away_is_charged_without_asking() -> None:
+    limit = Limit(id="l", scope=Scope.KEY, unit=Unit.NANOUSD, amount=1, period=Period.CALENDAR_DAY)
+    bound = BoundLimit(limit=limit, bucket_id="b")
+    made = Reservation(id=ReservationId("r"), limits=(bound,), amounts=Amounts(nanousd=1), lease_seconds=9.0)
+    later = afterwards(made, Amounts(nanousd=7))
+
+    assert (later.id, later.amounts.nanousd, later.limits[0].bucket_id) == ("r", 7, "b")
+    assert later.limits[0].limit.mode is Mode.SHADOW
+
+
 def test_a_report_that_is_not_complete_is_partial(tmp_path: Path) -> None:
-    settled = settle(tmp_path, report=Report(usage=REPORTED))
+    settled = settle(tmp_path, report=Report(message_id="msg_1", usage=REPORTED))
 
     assert settled.basis is Basis.PARTIAL
 
 
 def test_trap_41_an_abort_is_booked_at_least_at_the_text_that_was_seen(tmp_path: Path) -> None:
-    report = Report(usage=REPORTED, output_text_bytes=10_000)
+    report = Report(message_id="msg_1", usage=REPORTED, output_text_bytes=10_000)
     settled = settle(tmp_path, basis=Basis.PARTIAL, report=report)
 
     assert settled.usage is not None
@@ -72,13 +112,13 @@ def test_trap_41_an_abort_is_booked_at_least_at_the_text_that_was_seen(tmp_path:
 
 
 def test_what_was_released_costs_nothing(tmp_path: Path) -> None:
-    settled = settle(tmp_path, closing=Closing.RELEASE, report=Report(usage=REPORTED))
+    settled = settle(tmp_path, closing=Closing.RELEASE, report=Report(message_id="msg_1", usage=REPORTED))
 
     assert settled == Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
 
 
 def test_trap_55_amounts_are_the_sum_over_iterations(tmp_path: Path) -> None:
     looped = Usage(uncached_input_tokens=1, output_tokens=1, iterations=(REPORTED, REPORTED))
-    settled = settle(tmp_path, report=Report(usage=looped, complete=True))
+    settled = settle(tmp_path, report=Report(message_id="msg_1", usage=looped, complete=True))
 
     assert (settled.amounts.input_tokens, settled.amounts.output_tokens) == (30, 14)

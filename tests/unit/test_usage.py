@@ -34,8 +34,8 @@ def test_reads_every_count_under_our_names() -> None:
     assert expected.prompt_tokens == 2800
 
 
-def test_adds_neither_thinking_to_output_nor_the_split_to_the_total_of_writes() -> None:
-    """Trap 56: both are breakdowns of what is counted already."""
+def test_trap_56_adds_neither_thinking_to_output_nor_the_split_to_the_total_of_writes() -> None:
+    """Both are breakdowns of what is counted already."""
     raw = usage(1, 500, write_5m=30, write_1h=70, output_tokens_details={"thinking_tokens": 400})
 
     read = read_usage(raw)
@@ -44,8 +44,7 @@ def test_adds_neither_thinking_to_output_nor_the_split_to_the_total_of_writes() 
     assert read.prompt_tokens == 101
 
 
-def test_takes_writes_without_a_split_for_five_minutes() -> None:
-    """Trap 57."""
+def test_trap_57_takes_writes_without_a_split_for_five_minutes() -> None:
     raw = {"input_tokens": 1, "cache_creation_input_tokens": 500, "output_tokens": 1}
 
     assert read_usage(raw).cache_write_5m_tokens == 500
@@ -74,8 +73,8 @@ def test_lets_the_total_of_writes_rule_and_the_split_say_how_much_is_one_hour(
     assert expected == (read.cache_write_5m_tokens, read.cache_write_1h_tokens)
 
 
-def test_reads_each_iteration_with_the_model_that_it_names() -> None:
-    """Trap 55: compaction, advisors and fallbacks are entries of their own, some of other models."""
+def test_trap_55_reads_each_iteration_with_the_model_that_it_names() -> None:
+    """Compaction, advisors and fallbacks are entries of their own, some of other models."""
     raw = usage(30, 3, iterations=[
         {"type": "compaction", **usage(1000, 100)},
         {"type": "message", **usage(30, 3)},

@@ -1,4 +1,4 @@
-"""Where breakpoints go, for how long, which requests wait, which prefixes are kept alive: learned from traffic.
+"""Where breakpoints go and for how long, which requests wait, what is kept alive: learned from traffic.
 
 Start at `planner.py`; what goes in and out is in `values.py`. Pure: no IO, no clock, no randomness.
 """

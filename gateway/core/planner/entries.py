@@ -1,4 +1,4 @@
-"""The planner's picture of what upstream has cached, kept from what was sent and corrected by what was billed.
+"""What upstream is believed to have cached: kept from what was sent, corrected by what was billed.
 
 An entry can be read from the first byte of the answer to the request that wrote it, and lives its TTL from
 the sending of the request that wrote or read it (prompt caching docs, 2026-08-21).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.core.planner.index import BRANCH, GONE, HOUR, LAYERED, WRITTEN, PrefixTable
+from gateway.core.planner.index import GONE, HOUR, LAYERED, WRITTEN, PrefixTable
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
     LOOKBACK_BLOCKS,
@@ -147,14 +147,3 @@ class Entries:
         table = self.table
         ttl = ONE_HOUR_SECONDS if table.flags[slot] & HOUR else FIVE_MINUTES_SECONDS
         table.expires[slot] = max(table.expires[slot], now + ttl)
-
-
-def shared_blocks(table: PrefixTable, slots: Sequence[int], limit: int) -> list[int]:
-    """Known boundaries from which prompts went on differently, deepest first."""
-    flags, found = table.flags, []
-    for block in range(len(slots) - 1, -1, -1):
-        if slots[block] >= 0 and flags[slots[block]] & BRANCH:
-            found.append(block)
-            if len(found) == limit:
-                break
-    return found

@@ -13,8 +13,8 @@ from gateway.core.planner.reuse import Contexts, context
 from gateway.core.planner.values import Kind, Question
 
 FIRST_TURN_PRIOR = (0.08, 0.07, 0.07, 0.06, 0.03, 0.02, 0.02, 0.01, 0.02)
-LATER_TURN_PRIOR = (0.25, 0.20, 0.20, 0.15, 0.08, 0.06, 0.05, 0.04, 0.04)
-SHARED_PRIOR = (0.15, 0.15, 0.20, 0.25, 0.20, 0.15, 0.10, 0.10, 0.10)
+LATER_TURN_PRIOR = (0.25, 0.20, 0.20, 0.15, 0.06, 0.04, 0.03, 0.02, 0.04)
+SHARED_PRIOR = (0.15, 0.15, 0.20, 0.25, 0.10, 0.08, 0.06, 0.05, 0.10)
 """Hazards per age (`reuse.AGES_SECONDS`) before anything was seen: of a prompt without and with an answer in
 it, and of a boundary that several prompts share."""
 NOTHING_SEEN = (0.0,) * len(SHARED_PRIOR)

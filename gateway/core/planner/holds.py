@@ -9,6 +9,7 @@ UNCACHED_TOKENS_PER_SECOND = 15_000.0
 CACHED_TOKENS_PER_SECOND = 150_000.0
 """A first guess of upstream's pace; what is seen of it corrects the whole by one factor."""
 LEARNING = 0.05
+MAX_LEADERS = 1024
 
 
 class Holds:
@@ -19,6 +20,7 @@ class Holds:
         self._requests = 0
         self._spent_seconds = 0.0
         self._pace = 1.0
+        self._leaders: dict[int, None] = {}
 
     def sent(self) -> None:
         """A request was sent."""
@@ -35,14 +37,19 @@ class Holds:
             right = self._pace * min(4.0, max(0.25, taken / expected))
             self._pace += LEARNING * (right - self._pace)
 
-    def worth(self, saving: float, wait: float) -> bool:
-        """Whether to wait so many seconds to save so many token equivalents; if so, they count as spent."""
+    def worth(self, leader: int, saving: float, wait: float) -> bool:
+        """Whether to wait so many seconds for `leader`, to save so many token equivalents; if so, they count
+        as spent. A herd behind one leader is let wait as one, and may overdraw what others could spend."""
         options = self._options
-        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
         wait = max(0.05, wait)
         if wait > options.hold_seconds or saving < wait * options.hold_tokens_per_second:
             return False
-        if self._spent_seconds + wait > budget:
-            return False
+        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
+        if leader not in self._leaders:
+            if self._spent_seconds + wait > budget:
+                return False
+            if len(self._leaders) >= MAX_LEADERS:
+                del self._leaders[next(iter(self._leaders))]
+            self._leaders[leader] = None
         self._spent_seconds += wait
         return True

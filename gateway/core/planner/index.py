@@ -12,6 +12,9 @@ from array import array
 from collections.abc import Sequence
 
 WINDOW = 8
+NEAR = 40
+"""How many prefixes before the deepest known one are looked at: the cost of a request does not grow with the
+length of its conversation."""
 BYTES_PER_SLOT = 8 + 8 + 8 + 1 + 1
 """Key, last access, expiry, flags, accesses. A table is best kept three quarters full at most."""
 
@@ -36,7 +39,7 @@ class PrefixTable:
     __slots__ = ("_mask", "accesses", "expires", "flags", "keys", "last", "used")
 
     def __init__(self, capacity: int) -> None:
-        size = 1 << max(4, (capacity - 1).bit_length())
+        size = _size(capacity)
         self._mask = size - 1
         room = size + WINDOW
         self.keys = array("Q", bytes(8 * room))
@@ -58,13 +61,20 @@ class PrefixTable:
                 return -1
         return -1
 
-    def find_all(self, prefixes: Sequence[int]) -> list[int]:
-        """The slots of a prompt's prefixes, up to the deepest known one. One that was forgotten between known
-        ones has -1."""
+    def find_path(self, prefixes: Sequence[int], head: int) -> list[int]:
+        """The slots of a prompt's prefixes up to the deepest known one: of the first `head`, and of the last
+        `NEAR` of them. All others have -1, as those have that were forgotten."""
         keys, mask, find = self.keys, self._mask, self.find
-        slots = [slot if keys[slot := key & mask] == key else find(key) for key in prefixes]
-        while slots and slots[-1] < 0:
-            slots.pop()
+        known = len(prefixes) - 1
+        while known >= 0 and find(prefixes[known]) < 0:
+            known -= 1
+        near = max(head, known - NEAR)
+        looked_at = (
+            (*prefixes[:head], *prefixes[near : known + 1]) if near <= known else prefixes[: known + 1]
+        )
+        slots = [slot if keys[slot := key & mask] == key else find(key) for key in looked_at]
+        if near > head and near <= known:
+            slots[head:head] = [-1] * (near - head)
         return slots
 
     def add(self, key: int, now: float) -> int:
@@ -89,3 +99,12 @@ class PrefixTable:
         self.flags[oldest] = 0
         self.accesses[oldest] = 0
         return oldest
+
+
+def table_bytes(capacity: int) -> int:
+    """Memory of a table for so many prefixes."""
+    return (_size(capacity) + WINDOW) * BYTES_PER_SLOT
+
+
+def _size(capacity: int) -> int:
+    return 1 << max(4, (capacity - 1).bit_length())

@@ -47,7 +47,7 @@ class Account:
         return loss <= max(bounds.opening, bounds.share * self.plain)
 
     def stake(self, premium: float, promise: float, until: float) -> None:
-        """A request is being sent that costs `premium`; reads until `until` are expected to earn `promise`."""
+        """A request is sent that costs `premium`; reads until `until` are expected to earn `promise`."""
         self.at_stake += premium
         promise = min(promise, premium)
         if promise > 0.0 and len(self._promises) < MAX_PROMISES:

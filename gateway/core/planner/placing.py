@@ -6,7 +6,7 @@ Pure. What may be lost is asked of `allow`; nothing is remembered here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.core.planner.choose import Candidate, Choice, choose_writes, premium_of
@@ -69,15 +69,34 @@ def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence
         why = Why.READ
     marks = _writes(choices, question, outlook, read_end)
     marks += _reads(marks, question, outlook, prolong)
-    marks += _forks(marks, question, read_at)
+    marks += _forks(marks, question, outlook)
     marks.sort(key=_block)
-    hour_end = max((ends[mark.block] for mark in marks if mark.hour and mark.block > read_at), default=read_end)
+    hour_end = max(
+        (ends[mark.block] for mark in marks if mark.hour and mark.block > read_at), default=read_end
+    )
     last_end = max(ends[marks[-1].block], read_end) if marks else read_end
     return Decision(
         tuple(marks),
         why,
         read_tokens=read_end,
         write_5m_tokens=last_end - hour_end,
+        write_1h_tokens=hour_end - read_end,
+    )
+
+
+def as_fixed(question: Question, marks: Sequence[tuple[int, bool]], read_at: int) -> Decision:
+    """The client's own breakpoints, as (block, whether 1h), and what they can be expected to do."""
+    ends, minimum = question.ends, question.prices.minimum_tokens
+    read_end = ends[read_at] if read_at >= 0 else 0
+    marks = sorted(marks)
+    hour_end = max((ends[at] for at, hour in marks if hour and ends[at] >= minimum), default=0)
+    last_end = max((ends[at] for at, _ in marks if ends[at] >= minimum), default=0)
+    hour_end = max(hour_end, read_end)
+    return Decision(
+        tuple(Mark(block, hour, Why.CLIENT) for block, hour in marks),
+        Why.CLIENT,
+        read_tokens=read_end,
+        write_5m_tokens=max(last_end - hour_end, 0),
         write_1h_tokens=hour_end - read_end,
     )
 
@@ -111,7 +130,7 @@ def _candidates(question: Question, outlook: Outlook, read_end: int) -> list[Can
 
 
 def _next_markable(question: Question, block: int, step: int, until: int) -> int:
-    """From `block` in steps towards `until`, the first that may be marked and is long enough; else `until`."""
+    """From `block` towards `until` by `step`, the first that may be marked and is long enough; or `until`."""
     minimum = question.prices.minimum_tokens
     while block != until and (block in question.unmarkable or question.ends[block] < minimum):
         block += step
@@ -159,17 +178,17 @@ def _reads(writes: Sequence[Mark], question: Question, outlook: Outlook, prolong
     return marks
 
 
-def _forks(marks: Sequence[Mark], question: Question, read_at: int) -> list[Mark]:
+def _forks(marks: Sequence[Mark], question: Question, outlook: Outlook) -> list[Mark]:
     """Left-over breakpoints, put where they cost nothing: in the stretch that is written anyway."""
     taken = {mark.block for mark in marks}
     last = max(taken, default=-1)
     room = MAX_BREAKPOINTS - len(marks)
-    if last <= read_at or room <= 0:
+    if last <= outlook.read_at or room <= 0:
         return []
     hour_to = max((mark.block for mark in marks if mark.hour), default=-1)
     forks: list[Mark] = []
-    for block in _fork_blocks(question.kinds, last):
-        if len(forks) == room or block <= read_at:
+    for block in _fork_blocks(question.kinds, outlook, last):
+        if len(forks) == room:
             break
         short = question.ends[block] < question.prices.minimum_tokens
         if block not in taken and block not in question.unmarkable and not short:
@@ -178,13 +197,16 @@ def _forks(marks: Sequence[Mark], question: Question, read_at: int) -> list[Mark
     return forks
 
 
-def _fork_blocks(kinds: bytes, last: int) -> list[int]:
-    """Likely places of a fork, best first: right before the end, then where turns end."""
-    blocks = list(range(last - 1, max(-1, last - FORK_DEPTH), -1))
-    turn_ends = [
-        block for block in range(last - 1, -1, -1) if kinds[block] != kinds[block + 1] and kinds[block] >= Kind.USER
-    ]
-    return blocks + turn_ends[:2]
+def _fork_blocks(kinds: bytes, outlook: Outlook, last: int) -> Iterator[int]:
+    """Likely places of a fork behind what is read, best first: where other prompts are expected, right before
+    the end, then where turns end."""
+    read_at = outlook.read_at
+    yield from (block for block in sorted(outlook.shared, reverse=True) if read_at < block < last)
+    near = max(read_at, last - FORK_DEPTH)
+    yield from range(last - 1, near, -1)
+    for block in range(near, read_at, -1):
+        if kinds[block] != kinds[block + 1] and kinds[block] >= Kind.USER:
+            yield block
 
 
 def _block(mark: Mark) -> int:

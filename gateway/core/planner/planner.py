@@ -7,29 +7,21 @@ never correctness.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.core.planner.choose import Choice
-from gateway.core.planner.entries import Entries, Found, shared_blocks
-from gateway.core.planner.features import (
-    FIRST_TURN_PRIOR,
-    LATER_TURN_PRIOR,
-    NOTHING_SEEN,
-    SHARED_PRIOR,
-    Place,
-    Shape,
-    shape_of,
-    shared_contexts,
-    tail_contexts,
-)
+from gateway.core.planner.entries import Entries, Found
+from gateway.core.planner.expecting import Expected, expect, watch
+from gateway.core.planner.features import NOTHING_SEEN, shape_of
 from gateway.core.planner.holds import Holds
-from gateway.core.planner.index import BRANCH, HAS_CHILD, HOUR, LAYERED, PrefixTable
+from gateway.core.planner.index import HAS_CHILD, HOUR, LAYERED, NEAR, PrefixTable, table_bytes
 from gateway.core.planner.ledger import Account, Bounds
-from gateway.core.planner.placing import Outlook, place
-from gateway.core.planner.reuse import Chances, Contexts, Reuse
+from gateway.core.planner.placing import Outlook, as_fixed, place
+from gateway.core.planner.reuse import BYTES, Reuse
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
+    ONE_HOUR_SECONDS,
     Decision,
     Mark,
     PlannerOptions,
@@ -40,8 +32,6 @@ from gateway.core.planner.values import (
 )
 from gateway.core.planner.warming import Keeping, Kept
 
-MAX_BRANCHES = 3
-"""Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
 MAX_FLIGHTS = 1 << 16
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
@@ -62,16 +52,6 @@ class _Flight:
     read_key: int
     layered: bool
     """Whether it reads a layered entry at an age at which no other can be alive."""
-
-
-@dataclass(slots=True)
-class _Expected:
-    """What is expected at a prompt's boundaries, and in which contexts it will be learned."""
-
-    tail: Chances
-    tail_contexts: Contexts
-    shared: dict[int, Chances]
-    shared_contexts: dict[int, Contexts]
 
 
 class Planner:
@@ -100,14 +80,19 @@ class Planner:
         """
         if not question.keys:
             return Decision((), Why.EMPTY)
+        if question.id in self._flights:
+            self.failed(question.id)
         self.reuse.advance(now)
-        slots = self.table.find_all(question.keys)
-        found = self._entries.find(question, slots, now)
-        if may_wait and found.pending_at > found.read_at and question.fixed is None:
-            leader = self._leader(question, found, now)
+        shape = shape_of(question.kinds)
+        slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
+        if question.fixed is not None:
+            found = Found(self._entries.reach(question, slots, now), -1, -1)
+        else:
+            found = self._entries.find(question, slots, now)
+            leader = self._leader(question, found, now) if may_wait else None
             if leader is not None:
                 return Decision((), Why.WAITS, wait_for=leader)
-        expected = self._expect(question, slots, now)
+        expected = expect(self.table, self.reuse, question, slots, shape, now)
         decision = self._decide(question, slots, found, expected, now)
         self._send(question, slots, found, decision, expected, now)
         return decision
@@ -167,7 +152,9 @@ class Planner:
     # What follows is in the order of one request's life.
 
     def _leader(self, question: Question, found: Found, now: float) -> int | None:
-        """The request to wait for, where what that saves is worth the wait."""
+        """The request to wait for, where there is one and what that saves is worth the wait."""
+        if found.pending_at <= found.read_at:
+            return None
         leader = self._entries.pending[question.keys[found.pending_at]]
         flight = self._flights.get(leader)
         if flight is None:
@@ -175,88 +162,38 @@ class Planner:
         read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
         saving = (question.ends[found.pending_at] - read_end) * (1.0 - question.prices.read)
         wait = flight.sent_at + flight.first_byte_after - now
-        return leader if self._holds.worth(saving, wait) else None
-
-    def _expect(self, question: Question, slots: Sequence[int], now: float) -> _Expected:
-        table, keys = self.table, question.keys
-        known, last = len(slots) - 1, len(keys) - 1
-        self.reuse.accessed(keys[: known + 1], now)
-        pause = now - table.last[slots[known]] if known >= 0 else 0.0
-        if known >= 0 and (known == last or table.flags[slots[known]] & HAS_CHILD):
-            table.flags[slots[known]] |= BRANCH
-        shape = shape_of(question.kinds)
-        contexts = tail_contexts(question, shape, known, pause)
-        tail = self.reuse.chances(contexts, LATER_TURN_PRIOR if shape.answers else FIRST_TURN_PRIOR)
-        shared: dict[int, Chances] = {}
-        shared_in: dict[int, Contexts] = {}
-        for block, kind in self._places(slots, shape).items():
-            slot = slots[block] if block <= known else -1
-            accesses = 0
-            if slot >= 0:
-                accesses = table.accesses[slot] = min(255, table.accesses[slot] + 1)
-            shared_in[block] = shared_contexts(question, kind, block, accesses)
-            shared[block] = self.reuse.chances(shared_in[block], SHARED_PRIOR)
-        return _Expected(tail, contexts, shared, shared_in)
-
-    def _places(self, slots: Sequence[int], shape: Shape) -> dict[int, Place]:
-        places = dict.fromkeys(shared_blocks(self.table, slots, MAX_BRANCHES), Place.BRANCH)
-        if shape.tools_end >= 0:
-            places[shape.tools_end] = Place.TOOLS_END
-        if shape.system_end >= 0:
-            places[shape.system_end] = Place.SYSTEM_END
-        return places
+        return leader if self._holds.worth(leader, saving, wait) else None
 
     def _decide(
-        self, question: Question, slots: Sequence[int], found: Found, expected: _Expected, now: float
+        self, question: Question, slots: Sequence[int], found: Found, expected: Expected, now: float
     ) -> Decision:
         account = self.accounts.setdefault(question.workspace, Account())
-        if question.fixed is not None:
-            return self._as_fixed(question, slots, now)
+        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
 
         def allow(premium: float, choices: Sequence[Choice]) -> bool:
-            promise = self._promise(question, found, expected, choices)
+            last = choices[-1][0]
+            promise = self._promise(question, expected, last.block, last.end - read_end)
             return account.may_stake(premium, promise, self._bounds, now)
 
-        alive = [
-            block
-            for block in sorted(expected.shared, reverse=True)
-            if block < found.read_at and self._entries.alive(question, slots, block, now)
-        ]
-        outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
-        decision = place(question, outlook, allow)
+        if question.fixed is not None:
+            decision = as_fixed(question, question.fixed, found.read_at)
+        else:
+            alive = [
+                block
+                for block in sorted(expected.shared, reverse=True)
+                if block < found.read_at and self._entries.alive(question, slots, block, now)
+            ]
+            outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
+            decision = place(question, outlook, allow)
         if found.read_at < len(slots) - 1:
-            miss = self._entries.miss(question, slots, found.read_at, now)
-            decision = decision.with_miss(miss)
+            return decision.with_miss(self._entries.miss(question, slots, found.read_at, now))
         return decision
 
-    def _as_fixed(self, question: Question, slots: Sequence[int], now: float) -> Decision:
-        """The client's own breakpoints, and what they can be expected to do."""
-        ends = question.ends
-        read_at = self._entries.reach(question, slots, now)
-        read_end = ends[read_at] if read_at >= 0 else 0
-        marks = tuple(Mark(block, hour, Why.CLIENT) for block, hour in sorted(question.fixed or ()))
-        long = [mark for mark in marks if ends[mark.block] >= question.prices.minimum_tokens]
-        hour_end = max((ends[mark.block] for mark in long if mark.hour), default=0)
-        last_end = max((ends[mark.block] for mark in long), default=0)
-        hour_end, last_end = max(hour_end, read_end), max(last_end, hour_end, read_end)
-        return Decision(
-            marks,
-            Why.CLIENT,
-            read_tokens=read_end,
-            write_5m_tokens=last_end - hour_end,
-            write_1h_tokens=hour_end - read_end,
-            miss=self._entries.miss(question, slots, read_at, now),
-        )
-
-    def _promise(
-        self, question: Question, found: Found, expected: _Expected, choices: Sequence[Choice]
-    ) -> float:
-        """What reads of these writes will earn within 5 min, by what was seen of their kind alone."""
-        last = choices[-1][0].block
-        contexts = expected.shared_contexts.get(last, expected.tail_contexts)
-        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
-        gain = (choices[-1][0].end - read_end) * (1.0 - question.prices.read)
-        return self.reuse.proven(contexts[-2:]) * gain
+    def _promise(self, question: Question, expected: Expected, block: int, written: int) -> float:
+        """What reads of so many written tokens up to `block` will earn within 5 min, by what was seen of
+        their kind alone."""
+        proven = self.reuse.proven(expected.contexts_at(block)[-2:])
+        return proven * written * (1.0 - question.prices.read)
 
     def _send(
         self,
@@ -264,15 +201,17 @@ class Planner:
         slots: list[int],
         found: Found,
         decision: Decision,
-        expected: _Expected,
+        expected: Expected,
         now: float,
     ) -> None:
         table, keys, prices = self.table, question.keys, question.prices
-        read_at = found.read_at if question.fixed is None else self._entries.reach(question, slots, now)
+        read_at = found.read_at
         if len(self._flights) >= MAX_FLIGHTS:
             self.failed(next(iter(self._flights)))
         layered = read_at >= 0 and bool(table.flags[slots[read_at]] & LAYERED)
-        layered = layered and now - table.last[slots[read_at]] > FIVE_MINUTES_SECONDS
+        if layered:
+            refreshed_at = table.expires[slots[read_at]] - ONE_HOUR_SECONDS
+            layered = now - refreshed_at > FIVE_MINUTES_SECONDS
         self._remember(keys, slots, now)
         written = self._entries.send(question, slots, read_at, decision, now)
         premium = decision.write_5m_tokens * (prices.write_5m - 1.0)
@@ -290,47 +229,40 @@ class Planner:
             layered=layered,
         )
         self._holds.sent()
-        self._watch(keys, expected, now)
+        watch(self.reuse, keys, expected, now)
         if self.options.warming and decision.marks:
             self._keep(question, slots, decision, expected, now)
 
     def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
-        """Every prefix of this prompt was accessed; those that are new become known."""
-        table, last, flags = self.table, self.table.last, self.table.flags
+        """The deepest prefixes of this prompt were accessed; those that are new become known. What is looked
+        at and was forgotten is taken in again."""
+        table, flags = self.table, self.table.flags
         known = len(slots) - 1
-        if -1 in slots:
-            slots[:] = [table.add(keys[block], now) for block in range(len(slots))]
-        for slot in slots:
-            last[slot] = now
-        for key in keys[known + 1 :]:
-            slots.append(table.add(key, now))
+        for block in range(max(0, known - NEAR), known + 1):
+            if slots[block] < 0 or block == known:
+                slots[block] = table.add(keys[block], now)
+        slots.extend([table.add(key, now) for key in keys[known + 1 :]])
         for slot in slots[max(known, 0) : -1]:
             flags[slot] |= HAS_CHILD
 
     def _stake(
-        self, question: Question, decision: Decision, expected: _Expected, premium: float, now: float
+        self, question: Question, decision: Decision, expected: Expected, premium: float, now: float
     ) -> None:
         promise = 0.0
         if premium > 0.0:
-            last = decision.marks[-1].block
-            contexts = expected.shared_contexts.get(last, expected.tail_contexts)
             written = decision.write_5m_tokens + decision.write_1h_tokens
-            promise = self.reuse.proven(contexts[-2:]) * written * (1.0 - question.prices.read)
+            promise = self._promise(question, expected, decision.marks[-1].block, written)
         account = self.accounts[question.workspace]
         account.stake(premium, promise, now + FIVE_MINUTES_SECONDS)
 
-    def _watch(self, keys: Sequence[int], expected: _Expected, now: float) -> None:
-        for block, contexts in expected.shared_contexts.items():
-            self.reuse.watch(keys[block], contexts, now)
-        if len(keys) - 1 not in expected.shared_contexts:
-            self.reuse.watch(keys[-1], expected.tail_contexts, now)
-
     def _keep(
-        self, question: Question, slots: Sequence[int], decision: Decision, expected: _Expected, now: float
+        self, question: Question, slots: Sequence[int], decision: Decision, expected: Expected, now: float
     ) -> None:
         """Consider for keeping alive: the deepest entry of this prompt, and its deepest shared one."""
         keys, ends, table = question.keys, question.ends, self.table
-        hour_end = max((ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0)
+        hour_end = max(
+            (ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0
+        )
         shared = [mark.block for mark in decision.marks if mark.block in expected.shared]
         for block in {decision.marks[-1].block, *shared[-1:]}:
             slot = slots[block]
@@ -347,11 +279,10 @@ class Planner:
                 since=now,
                 workspace=question.workspace,
                 prices=question.prices,
-                outlook=expected.shared.get(block, expected.tail),
+                outlook=expected.at(block),
             )
             if self._keeping.pays(kept):
-                contexts = expected.shared_contexts.get(block, expected.tail_contexts)
-                kept.outlook = self.reuse.chances(contexts, NOTHING_SEEN)
+                kept.outlook = self.reuse.chances(expected.contexts_at(block), NOTHING_SEEN)
                 self._keeping.consider(kept)
 
     def _renew(self, kept: Kept, now: float) -> Warm | None:
@@ -389,14 +320,5 @@ class Planner:
 
 
 def total_bytes(options: PlannerOptions) -> int:
-    """Memory of the planner's tables, taken at once and never more."""
-    from gateway.core.planner.index import BYTES_PER_SLOT
-    from gateway.core.planner.reuse import BYTES
-
-    return (1 << max(4, (options.capacity - 1).bit_length())) * BYTES_PER_SLOT + BYTES
-
-
-def compact_keys(digests: Iterable[bytes]) -> tuple[int, ...]:
-    from gateway.core.planner.values import compact_key
-
-    return tuple(map(compact_key, digests))
+    """Memory of the planner's tables: taken at once, never more."""
+    return table_bytes(options.capacity) + BYTES

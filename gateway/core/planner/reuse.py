@@ -12,6 +12,7 @@ and nothing else.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,10 @@ DRAW = 6.0
 """How many observations the more general context weighs."""
 
 Contexts = tuple[int, ...]
+
+MAX_CONTEXTS = 6
+_NONE = 0xFFFF
+_OBSERVATION = struct.Struct(f"<QdB{MAX_CONTEXTS}H")
 
 
 @dataclass(slots=True)
@@ -155,16 +160,29 @@ class Reuse:
                 reached[at] *= 0.5
                 self._ended[at] *= 0.5
 
-    def export(self) -> tuple[bytes, bytes]:
-        """All counts, as they are to be given to `restore`. Open observations are not kept."""
-        return self._reached.tobytes(), self._ended.tobytes()
+    def export(self) -> tuple[bytes, bytes, bytes]:
+        """All counts and all open observations, as they are to be given to `restore`."""
+        rows = bytearray()
+        for index, queue in enumerate(self._queues):
+            for began, key, contexts in queue:
+                if self._open.get(key) == (began, contexts):
+                    padded = (*contexts, *(_NONE,) * (MAX_CONTEXTS - len(contexts)))
+                    rows += _OBSERVATION.pack(key, began, index, *padded)
+        return self._reached.tobytes(), self._ended.tobytes(), bytes(rows)
 
-    def restore(self, counts: tuple[bytes, bytes]) -> None:
-        """Take over exported counts; `ValueError` where they are not of this table's size."""
-        if any(len(count) != BYTES // 2 for count in counts):
+    def restore(self, exported: tuple[bytes, bytes, bytes]) -> None:
+        """Take over what was exported; `ValueError`, and nothing is changed, where it is of another size."""
+        reached, ended, rows = exported
+        if len(reached) != BYTES // 2 or len(ended) != BYTES // 2 or len(rows) % _OBSERVATION.size:
             raise ValueError("counts of another size")
-        self._reached = array("f", counts[0])
-        self._ended = array("f", counts[1])
+        self._reached, self._ended = array("f", reached), array("f", ended)
+        self._open.clear()
+        for queue in self._queues:
+            queue.clear()
+        for key, began, index, *padded in _OBSERVATION.iter_unpack(rows):
+            contexts = tuple(context for context in padded if context < CONTEXTS)
+            self._open[key] = (began, contexts)
+            self._queues[min(index, AGES - 1)].append((began, key, contexts))
 
 
 def context(*parts: int) -> int:

@@ -47,9 +47,9 @@ class PlannerOptions:
     """Prefixes remembered; memory is taken at once, see `index.BYTES_PER_SLOT`."""
     regret_share: float = 0.005
     """What may be lost at most against no caching, as a share of a workspace's input cost."""
-    opening_tokens: float = 8192.0
+    opening_tokens: float = 65_536.0
     """What may be lost while that share has not yet grown to as much."""
-    open_share: float = 0.02
+    open_share: float = 0.01
     """Of the input cost, what may be in entries at one time that have not expired, were not read yet, and
     that what was seen of their kind says will be: not counted as lost until they expire."""
     layered_trust: float = 0.9
@@ -58,8 +58,9 @@ class PlannerOptions:
     hold_seconds: float = 8.0
     """No request is held longer than this for another's first byte."""
     hold_share_seconds: float = 0.06
-    """Seconds that all requests together may be held, per request planned."""
-    hold_opening_seconds: float = 1.0
+    """Seconds that all requests together may be held, per request planned. All who wait for one request are
+    let wait where the first of them was."""
+    hold_opening_seconds: float = 10.0
     """Seconds that may be spent on holding before that has grown to anything, once."""
     hold_tokens_per_second: float = 1500.0
     """What a second of a held request must save at least, in token equivalents."""
@@ -226,7 +227,7 @@ class Warm:
     @property
     def reason(self) -> str:
         """A sentence a person understands."""
-        return f"keeps {self.tokens:,} tokens cached: {self.chance:.0%} likely to be read before they expire again"
+        return f"keeps {self.tokens:,} tokens cached: {self.chance:.0%} likely to be read before they expire"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,3 +86,11 @@ async def in_front_of(
         route = {"GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": upstream.base_url}
         async with a_stack(folder, environ=route, limits=limits) as stack:
             yield stack, upstream
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Until it holds; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        await asyncio.sleep(0.01)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from gateway.core.ledger import Dimension
 from gateway.sim.faults import Fault, FaultKind
 from gateway.sim.pacing import Pacing
+from tests.e2e.whole.calls import eventually
 from tests.support.stack import Stack, a_stack
 
 ASK = {
@@ -44,14 +44,6 @@ async def read_stream(stack: Stack) -> tuple[int, bytes, bool]:
         return response.status, bytes(received), True
 
 
-async def eventually(condition: Any, seconds: float = 5.0) -> None:
-    """Until it holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("mid_event", [False, True])
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("at_event", [1, 3, 8])
@@ -66,6 +58,7 @@ async def test_trap_39_an_upstream_cut_ends_in_an_error_event_and_no_clean_end(
     assert "event: error" in last
     assert "Upstream" in last or "upstream" in last
     assert not clean
+    assert len(stack.simulator.requests) == 1
     totals = await stack.books(Dimension.WORKSPACE)
     assert (totals[0].failed, totals[0].guessed_nanousd > 0) == (1, True)
 
@@ -147,7 +140,7 @@ async def test_trap_48_an_error_that_is_not_the_apis_own_arrives_as_it_was(stack
         assert (response.status, await response.text()) == (413, page)
 
 
-async def test_events_arrive_one_by_one_and_not_at_the_end(tmp_path: Path) -> None:
+async def test_trap_34_events_arrive_one_by_one_and_not_at_the_end(tmp_path: Path) -> None:
     async with a_stack(tmp_path, pacing=Pacing(events_per_second=30)) as stack:
         arrivals: list[float] = []
         async with (

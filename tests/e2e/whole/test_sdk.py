@@ -123,7 +123,7 @@ async def test_count_tokens(stack: Stack) -> None:
     assert counted.input_tokens > 1_000
 
 
-async def test_models_are_those_the_workspace_may_use(stack: Stack) -> None:
+async def test_trap_67_models_are_those_the_workspace_may_use(stack: Stack) -> None:
     async with client_of(stack, "small") as client:
         ids = [model.id async for model in client.models.list()]
         one = await client.models.retrieve("claude-haiku-5-5")
@@ -149,7 +149,7 @@ async def test_batches_stay_inside_the_gateway(stack: Stack) -> None:
     assert results[0].result.type == "succeeded"
 
 
-async def test_files_stream_both_ways(stack: Stack) -> None:
+async def test_trap_68_files_stream_both_ways(stack: Stack) -> None:
     content = bytes(range(256)) * 4_000
     async with client_of(stack) as client:
         file = await client.beta.files.upload(file=("data.bin", content, "application/octet-stream"))
@@ -193,7 +193,7 @@ async def test_upstreams_errors_arrive_as_the_sdks_own_classes(
     assert raised.value.request_id.startswith("req_")
 
 
-async def test_waits_as_upstream_asks_and_succeeds(stack: Stack) -> None:
+async def test_trap_49_waits_as_upstream_asks_and_succeeds(stack: Stack) -> None:
     stack.simulator.faults.add(Fault(kind=FaultKind.STATUS, status=429, retry_after=1, times=1))
     started = time.monotonic()
     async with client_of(stack) as client:
@@ -203,7 +203,7 @@ async def test_waits_as_upstream_asks_and_succeeds(stack: Stack) -> None:
     assert len(stack.simulator.requests) == 2
 
 
-async def test_an_error_event_in_a_stream_raises(stack: Stack) -> None:
+async def test_trap_40_an_error_event_in_a_stream_raises(stack: Stack) -> None:
     stack.simulator.faults.add(Fault(kind=FaultKind.ERROR_EVENT, at_event=2, error_type="overloaded_error"))
     async with client_of(stack) as client:
         with pytest.raises(anthropic.APIStatusError) as raised:
@@ -232,7 +232,7 @@ async def test_a_model_that_is_not_allowed_is_a_403(stack: Stack) -> None:
     assert stack.simulator.requests == []
 
 
-async def test_a_spent_budget_is_a_429_that_nobody_retries(stack: Stack) -> None:
+async def test_trap_47_a_spent_budget_is_a_429_that_nobody_retries(stack: Stack) -> None:
     async with client_of(stack, "poor") as client:
         started = time.monotonic()
         with pytest.raises(anthropic.RateLimitError) as raised:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.sim.answers import Scripted
-from tests.e2e.whole.calls import ASK, LONG, MODEL, call, in_front_of
+from tests.e2e.whole.calls import ASK, LONG, MODEL, call, eventually, in_front_of
 from tests.support.mock_upstream import Peer
 from tests.support.stack import Stack, a_stack
 
@@ -25,16 +25,17 @@ def iteration(kind: str, model: str, **more: Any) -> dict[str, Any]:
     return {"type": kind, "model": model, "cache_read_input_tokens": 0, **TOKENS, **more}
 
 
-def per_month(dollars: str) -> str:
-    return f"defaults:\n  - {{id: month, scope: workspace, unit: usd, amount: {dollars}, per: month, comment: t}}\n"
+def one_limit(amount: str, *, unit: str = "usd", per: str = "month") -> str:
+    return f"""\
+defaults:
+  - {{id: only, scope: workspace, unit: {unit}, amount: {amount}, per: {per}, comment: test}}
+"""
 
 
 async def scripted(stack: Stack, *, stop: str = "end_turn", details: Any = None, **usage: Any) -> int:
     """Cost of one streamed and one plain call that are answered alike, which the bill confirms."""
-    content = "" if stop == "refusal" else "Said."
-    answer = Scripted(
-        content=content, stop_reason=stop, stop_details=details, usage=TOKENS | usage, times=2
-    )
+    content: Any = [] if stop == "refusal" else "Said."
+    answer = Scripted(content=content, stop_reason=stop, stop_details=details, usage=TOKENS | usage, times=2)
     stack.simulator.script.add(answer)
     for stream in (False, True):
         got = await call(stack, {**ASK, "stream": stream})
@@ -125,25 +126,24 @@ async def test_trap_60_what_is_set_aside_is_refused_to_others_and_comes_back(tmp
             await peer.answer(body, b"content-type: application/json")
 
     ask = {**ASK, "max_tokens": 1_800}
-    async with in_front_of(script, tmp_path, limits=per_month("$0.06")) as (stack, upstream):
+    async with in_front_of(script, tmp_path, limits=one_limit("$0.06")) as (stack, upstream):
         first = asyncio.get_running_loop().create_task(call(stack, ask))
-        while not upstream.requests:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: upstream.requests)
         assert (await call(stack, ask)).status == 429
         answering.set()
         assert (await first).status == 200
         for _ in range(3):
+            await eventually(lambda: not stack.service.pipeline.open)
             assert (await call(stack, ask)).status == 200
 
 
 async def test_trap_61_what_exceeds_every_bound_is_charged_and_stops_the_next_call(tmp_path: Path) -> None:
     """A loop of server tools reads and writes more than any number in the request says."""
-    async with a_stack(tmp_path, limits=per_month("$0.50")) as stack:
+    async with a_stack(tmp_path, limits=one_limit("$0.50")) as stack:
         loop = Scripted(content="Said.", usage={"input_tokens": 200_000, "output_tokens": 5_000})
         stack.simulator.script.add(loop)
         first = await call(stack, {**ASK, "max_tokens": 100})
-        while stack.service.pipeline.open:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not stack.service.pipeline.open)
         second = await call(stack, {**ASK, "max_tokens": 100})
         (total,) = await stack.books()
 
@@ -153,16 +153,11 @@ async def test_trap_61_what_exceeds_every_bound_is_charged_and_stops_the_next_ca
 
 async def test_trap_64_what_is_read_from_the_cache_uses_up_no_input_tokens(tmp_path: Path) -> None:
     """The minute has room for one prompt written and hardly more, and thrice as much is read."""
-    limits = (
-        "defaults:\n"
-        "  - {id: itpm, scope: workspace, unit: input_tokens, amount: 20k, per: minute, burst: 20k, comment: t}\n"
-    )
-    async with a_stack(tmp_path, limits=limits) as stack:
+    async with a_stack(tmp_path, limits=one_limit("20k", unit="input_tokens", per="minute")) as stack:
         for number in range(4):
             got = await call(stack, {**ASK, "system": LONG * 3, "max_tokens": 10})
             assert got.status == 200, number
-            while stack.service.pipeline.open:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: not stack.service.pipeline.open)
         (total,) = await stack.books()
 
     assert total.cache_read_tokens > 20_000

@@ -1,0 +1,98 @@
+"""The planner's memory as plain bytes, to be kept over a restart, and taken up again.
+
+What is kept: known prefixes with their entries, what was learned of reuse, the accounts, the belief in
+layered entries. What is not: requests in flight, warm-ups to come. Instants are kept as they are: the clock
+after the restart must be the same one.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import dataclass
+
+from gateway.core.planner.ledger import Account
+from gateway.core.planner.planner import Planner
+from gateway.core.planner.reuse import context
+
+MADE_BY = struct.pack("<3q", context(1, 2, 3), context(5, 1 << 63), 1)
+"""Changes where contexts are hashed differently, or the layout changes: then nothing is taken up."""
+
+_ACCOUNT = struct.Struct("<Qdd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One planner's memory. Integers and floats are in the machine's own order."""
+
+    made_by: bytes
+    keys: bytes
+    last: bytes
+    expires: bytes
+    flags: bytes
+    accesses: bytes
+    reached: bytes
+    ended: bytes
+    observing: bytes
+    accounts: bytes
+    trust: tuple[float, float]
+
+
+def take(planner: Planner) -> Snapshot:
+    """What the planner knows. Costs a copy of its tables."""
+    table = planner.table
+    reached, ended, observing = planner.reuse.export()
+    accounts = b"".join(
+        _ACCOUNT.pack(workspace, account.plain, account.saved)
+        for workspace, account in planner.accounts.items()
+    )
+    return Snapshot(
+        made_by=MADE_BY,
+        keys=table.keys.tobytes(),
+        last=table.last.tobytes(),
+        expires=table.expires.tobytes(),
+        flags=bytes(table.flags),
+        accesses=bytes(table.accesses),
+        reached=reached,
+        ended=ended,
+        observing=observing,
+        accounts=accounts,
+        trust=(planner.layered_read, planner.layered_tried),
+    )
+
+
+def restore(planner: Planner, snapshot: Snapshot) -> bool:
+    """Give a new planner that memory. False, and nothing is changed, where it does not fit this version;
+    a table of another size is filled prefix by prefix. Premiums in flight when it was taken count as not
+    spent. Raises nothing."""
+    if snapshot.made_by != MADE_BY:
+        return False
+    rooms = len(snapshot.flags)
+    if any(len(column) != 8 * rooms for column in (snapshot.keys, snapshot.last, snapshot.expires)):
+        return False
+    try:
+        planner.reuse.restore((snapshot.reached, snapshot.ended, snapshot.observing))
+    except ValueError:
+        return False
+    _restore_table(planner, snapshot)
+    for workspace, plain, saved in _ACCOUNT.iter_unpack(snapshot.accounts):
+        planner.accounts[workspace] = Account(plain=plain, saved=saved)
+    planner.layered_read, planner.layered_tried = snapshot.trust
+    return True
+
+
+def _restore_table(planner: Planner, snapshot: Snapshot) -> None:
+    table = planner.table
+    keys, last = array("Q", snapshot.keys), array("d", snapshot.last)
+    expires = array("d", snapshot.expires)
+    if len(keys) == len(table.keys):
+        table.keys, table.last, table.expires = keys, last, expires
+        table.flags, table.accesses = bytearray(snapshot.flags), bytearray(snapshot.accesses)
+        table.used = len(keys) - keys.count(0)
+        return
+    for room, key in enumerate(keys):
+        if key:
+            slot = table.add(key, last[room])
+            table.expires[slot] = expires[room]
+            table.flags[slot] = snapshot.flags[room]
+            table.accesses[slot] = snapshot.accesses[room]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.planner.holds import MAX_LEADERS, Holds
+from gateway.core.planner.values import PlannerOptions
+
+OPTIONS = PlannerOptions(hold_opening_seconds=3.0, hold_share_seconds=0.05, hold_seconds=8.0)
+
+
+def test_waits_where_it_saves_enough_for_its_time() -> None:
+    holds = Holds(OPTIONS)
+
+    assert holds.worth(1, saving=5_000.0, wait=2.0)
+    assert not holds.worth(2, saving=1_000.0, wait=1.0)
+
+
+def test_never_waits_beyond_the_bound() -> None:
+    assert not Holds(OPTIONS).worth(1, saving=1e9, wait=8.1)
+
+
+def test_held_time_stays_within_its_share_of_all_requests() -> None:
+    holds = Holds(OPTIONS)
+    held = sum(holds.worth(leader, 1e6, 1.0) for leader in range(100))
+    for _ in range(100):
+        holds.sent()
+    later = sum(holds.worth(leader, 1e6, 1.0) for leader in range(200, 300))
+
+    assert (held, later) == (3, 5)
+
+
+def test_herd_behind_one_leader_waits_as_one() -> None:
+    holds = Holds(OPTIONS)
+
+    assert all(holds.worth(7, 1e6, 2.0) for _ in range(100))
+    assert not holds.worth(8, 1e6, 2.0)
+
+
+def test_remembers_a_bounded_number_of_leaders() -> None:
+    holds = Holds(PlannerOptions(hold_opening_seconds=1e9))
+    for leader in range(MAX_LEADERS + 50):
+        holds.worth(leader, 1e6, 1.0)
+
+    assert len(holds._leaders) == MAX_LEADERS
+
+
+def test_learns_upstreams_pace() -> None:
+    holds = Holds(OPTIONS)
+    guess = holds.first_byte_after(30_000, 0)
+    for _ in range(200):
+        expected = holds.first_byte_after(30_000, 0)
+        holds.seen(expected, 2 * guess)
+
+    assert holds.first_byte_after(30_000, 0) == pytest.approx(2 * guess, rel=0.02)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.core.planner.choose import Choice
+from gateway.core.planner.placing import Outlook, as_fixed, place
+from gateway.core.planner.reuse import AGES, Chances
+from gateway.core.planner.values import Question, Why
+from tests.unit.planner.conversations import ask
+
+
+def chances(five: float, hour: float = 0.0) -> Chances:
+    return Chances(five, hour, (0.0,) * AGES)
+
+
+def outlook(
+    tail: Chances,
+    *,
+    read_at: int = -1,
+    hour_at: int = -1,
+    alive: Sequence[int] = (),
+    shared: dict[int, Chances] | None = None,
+    trust: float = 0.9,
+) -> Outlook:
+    return Outlook(read_at, hour_at, alive, tail, shared or {}, trust)
+
+
+def yes(premium: float, choices: Sequence[Choice]) -> bool:
+    return True
+
+
+def turn(blocks: int, *, unmarkable: Sequence[int] = ()) -> Question:
+    """A conversation of so many blocks of 1,000 tokens behind a system prompt."""
+    names = [("s0", 2000)] + [(f"{'ua'[at % 2]}{at}", 1000) for at in range(blocks - 1)]
+    return ask(1, names, unmarkable=frozenset(unmarkable))
+
+
+def placed(question: Question, expected: Outlook) -> list[tuple[int, str, Why]]:
+    return [(mark.block, mark.ttl, mark.why) for mark in place(question, expected, yes).marks]
+
+
+def test_unlikely_prompt_is_left_alone() -> None:
+    decision = place(turn(4), outlook(chances(0.1)), yes)
+
+    assert (decision.marks, decision.why) == ((), Why.NOTHING_PAYS)
+
+
+def test_short_prompt_is_left_alone_and_says_why() -> None:
+    assert place(ask(1, [("u1", 900)]), outlook(chances(0.9)), yes).why is Why.TOO_SHORT
+
+
+def test_shared_prefix_is_written_without_the_tail() -> None:
+    expected = outlook(chances(0.05), shared={0: chances(0.8)})
+
+    assert placed(turn(4), expected) == [(0, "5m", Why.WRITE_SHARED)]
+
+
+def test_likely_turn_is_written_to_its_end() -> None:
+    decision = place(turn(4), outlook(chances(0.8)), yes)
+
+    assert decision.marks[-1].block == 3
+    assert decision.write_5m_tokens == 5000
+
+
+def test_long_prefix_is_kept_for_an_hour_by_a_short_block_behind_it() -> None:
+    expected = outlook(chances(0.8, 0.1), read_at=30)
+
+    assert (31, "1h", Why.WRITE_LAYER) in placed(turn(34), expected)
+
+
+def test_distrusted_layers_are_not_used() -> None:
+    expected = outlook(chances(0.8, 0.1), read_at=30, trust=0.4)
+
+    assert all(ttl == "5m" for _, ttl, _ in placed(turn(34), expected))
+
+
+def test_older_hour_entry_is_prolonged_at_no_cost() -> None:
+    expected = outlook(chances(0.8, 0.1), read_at=10, hour_at=9)
+
+    assert (9, "5m", Why.REFRESH) in placed(turn(12), expected)
+
+
+def test_read_position_is_marked_where_the_writes_are_out_of_its_reach() -> None:
+    names = [("s0", 2000)] + [(f"u{at}", 100) for at in range(60)]
+    question = ask(1, names, unmarkable=frozenset(range(11, 60)))
+    expected = outlook(chances(0.9), read_at=10)
+
+    assert [mark.block for mark in place(question, expected, yes).marks] == [10, 60]
+
+
+def test_what_is_cached_is_read_where_nothing_pays() -> None:
+    decision = place(turn(4), outlook(chances(0.01), read_at=0), yes)
+
+    assert [(mark.block, mark.why) for mark in decision.marks] == [(0, Why.READ)]
+    assert (decision.read_tokens, decision.write_5m_tokens, decision.why) == (2000, 0, Why.READ)
+
+
+def test_unmarkable_blocks_are_walked_around() -> None:
+    marks = place(turn(6, unmarkable=[5]), outlook(chances(0.9)), yes).marks
+
+    assert marks[-1].block == 4
+
+
+def test_left_over_breakpoints_stand_where_prompts_may_fork() -> None:
+    marks = placed(turn(8), outlook(chances(0.9), shared={0: chances(0.5)}))
+
+    assert [block for block, _, _ in marks] == [0, 5, 6, 7]
+
+
+def test_refused_premium_is_tried_cheaper_before_it_is_given_up() -> None:
+    def at_most_1000(premium: float, choices: Sequence[Choice]) -> bool:
+        return premium <= 1000
+
+    expected = outlook(chances(0.8), shared={0: chances(0.5, 0.45)})
+    decision = place(turn(6), expected, at_most_1000)
+
+    assert decision.why is Why.LOSS_BOUND
+    assert [(mark.block, mark.ttl) for mark in decision.marks] == [(0, "5m")]
+
+
+def test_never_more_than_four_and_hours_come_first() -> None:
+    shared = {at: chances(0.9 - at / 100, 0.05) for at in range(0, 12, 2)}
+    expected = outlook(chances(0.7, 0.05), read_at=1, hour_at=0, alive=[0], shared=shared)
+    marks = place(turn(40), expected, yes).marks
+
+    assert len(marks) <= 4
+    ttls = [mark.ttl for mark in marks if mark.block > 1]
+    assert ttls == sorted(ttls)
+
+
+def test_clients_own_breakpoints_are_taken_as_they_are() -> None:
+    decision = as_fixed(turn(4), ((3, False), (1, True)), 0)
+
+    assert [(mark.block, mark.ttl, mark.why) for mark in decision.marks] == [
+        (1, "1h", Why.CLIENT),
+        (3, "5m", Why.CLIENT),
+    ]
+    assert (decision.read_tokens, decision.write_1h_tokens, decision.write_5m_tokens) == (2000, 1000, 2000)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.core.planner import Planner, PlannerOptions, snapshot
+from tests.unit.planner.conversations import Blocks, Upstream, ask
+
+
+def turns(session: int, count: int) -> Blocks:
+    return [("s1", 3000), *((f"{'ua'[at % 2]}{session}.{at}", 300) for at in range(2 * count - 1))]
+
+
+def taught(planner: Planner) -> Upstream:
+    upstream, now = Upstream(planner), 0.0
+    for number in range(120):
+        upstream.send(ask(number, turns(number // 6, 1 + number % 6)), now)
+        now += 20.0
+    upstream.run_until(now)
+    return upstream
+
+
+def test_restored_planner_decides_as_the_one_it_was_taken_from() -> None:
+    planner = Planner(PlannerOptions(capacity=4096, warming=False))
+    taught(planner)
+    other = Planner(PlannerOptions(capacity=4096, warming=False))
+
+    assert snapshot.restore(other, snapshot.take(planner))
+    for number, blocks in enumerate([turns(19, 6), turns(50, 1), turns(3, 2)]):
+        question = ask(1000 + number, blocks)
+        assert planner.plan(question, 2500.0) == other.plan(question, 2500.0)
+
+
+def test_table_of_another_size_is_filled_prefix_by_prefix() -> None:
+    planner = Planner(PlannerOptions(capacity=4096))
+    taught(planner)
+    larger = Planner(PlannerOptions(capacity=16384))
+
+    assert snapshot.restore(larger, snapshot.take(planner))
+    assert larger.table.used == planner.table.used
+
+
+def test_memory_of_another_version_is_not_taken_up() -> None:
+    planner = Planner(PlannerOptions(capacity=64))
+    taken = replace(snapshot.take(planner), made_by=b"other")
+
+    assert not snapshot.restore(Planner(PlannerOptions(capacity=64)), taken)
+
+
+def test_damaged_memory_is_not_taken_up() -> None:
+    planner = Planner(PlannerOptions(capacity=64))
+    taken = snapshot.take(planner)
+
+    assert not snapshot.restore(Planner(), replace(taken, keys=taken.keys[:-8]))
+    assert not snapshot.restore(Planner(), replace(taken, reached=b""))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.planner.values import (
+    Decision,
+    Mark,
+    Miss,
+    MissCause,
+    Prices,
+    Reported,
+    Warm,
+    Why,
+    compact_key,
+)
+
+
+@pytest.mark.parametrize("why", list(Why))
+def test_every_reason_is_a_sentence(why: Why) -> None:
+    mark = Mark(3, True, why, 0.5, 0.7, 1200)
+
+    assert len(mark.reason.split()) > 3
+    assert len(Decision((), why).reason.split()) > 3
+
+
+@pytest.mark.parametrize("cause", list(MissCause))
+def test_every_miss_is_explained(cause: MissCause) -> None:
+    assert len(Miss(3, cause, 1200, 4.5).reason.split()) > 3
+
+
+def test_reasons_carry_the_numbers() -> None:
+    assert "1,200" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason
+    assert "50%" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason
+    assert "4.5 s" in Miss(3, MissCause.EXPIRED, 1200, 4.5).reason
+    assert "12%" in Warm(1, 2, (), 5000, 0.12).reason
+
+
+def test_cost_is_in_input_token_equivalents() -> None:
+    assert Reported(100, 1000, 200, 50).cost(Prices()) == pytest.approx(100 + 100 + 250 + 100)
+
+
+def test_compact_key_is_never_zero() -> None:
+    assert compact_key(bytes(16)) == 1
+    assert compact_key(b"\x02" + bytes(15)) == 2
