@@ -27,7 +27,7 @@ from gateway.core.headers import (
     with_credential,
 )
 from gateway.core.ids import ReservationId
-from gateway.core.limits import Mode, OnStoreFailure
+from gateway.core.limits import Mode, OnStoreFailure, Unit
 from gateway.core.models import ModelFacts
 from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.placement import PlacementPolicy
@@ -58,7 +58,8 @@ PLANNED = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
 REWRITTEN = frozenset({Endpoint.MODELS, Endpoint.BATCHES})
 """Endpoints whose answers are changed so that clients stay inside the gateway."""
 FREE = frozenset({Endpoint.COUNT_TOKENS, Endpoint.MODELS})
-"""Never charged and never blocked by a budget: clients plan with them."""
+"""Never charged and never blocked by a budget: clients plan with them. Limits of requests hold all the same,
+since upstream counts them too."""
 OFFLOAD_BYTES = 1 << 20
 """Bodies above this are read in a thread, so that no stream waits for them."""
 CLOSE_DELAYS_SECONDS = (0.0, 0.2, 0.8, 3.2, 12.8)
@@ -170,8 +171,7 @@ class Pipeline:
             if call.endpoint not in FREE:
                 estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=call.received_at)
                 exchange.estimated_nanousd = estimate.amounts.nanousd
-        if call.endpoint not in FREE:
-            await self._reserve(call, rules, principal, plan, estimate, exchange)
+        await self._reserve(call, rules, principal, plan, estimate, exchange)
         metered = call.endpoint in PLANNED or call.endpoint in REWRITTEN
         headers = request_headers(call.headers, decoded=decoded, identity=metered, drop=rules.tag_headers)
         request = UpstreamRequest(
@@ -228,6 +228,8 @@ class Pipeline:
         exchange: Exchange,
     ) -> None:
         limits = rules.limits.binding(principal, plan.prompt.model if plan else "")
+        if call.endpoint in FREE:
+            limits = tuple(bound for bound in limits if bound.limit.unit is Unit.REQUESTS)
         if not limits:
             return
         amounts = estimate.amounts if estimate else Amounts(requests=1)

@@ -1,4 +1,4 @@
-"""Background work that has an owner: it is referenced, shielded where it must end, and drained at exit."""
+"""Background work that has an owner: it is referenced, and drained at exit."""
 
 from __future__ import annotations
 
@@ -11,24 +11,16 @@ log = logging.getLogger(__name__)
 
 
 class TaskSet:
-    """Owns tasks. `finish` runs one to its end even if its waiter is cancelled; `spawn` runs one until
-    it ends or `drain` gives up on it."""
+    """Owns tasks: `spawn` runs one until it ends, or until `drain` gives up on it."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
-
-    async def finish(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Await `work`; a cancellation of the waiter does not reach it."""
-        await asyncio.shield(self.spawn(work, name))
 
     async def drain(self, timeout_seconds: float) -> int:
         """Wait for what is running, cancel the rest; how many had to be cancelled."""

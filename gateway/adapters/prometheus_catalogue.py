@@ -37,7 +37,7 @@ REQUESTS = Spec(
     "counter",
     (*_PAIR, "endpoint", "outcome"),
     "Exchanges that ended, by outcome: answered, rejected (by upstream, 4xx or 5xx), stream_error (an error "
-    "event in a stream), refused (here), failed, cut_by_client, cut_by_upstream, cut_by_gateway (it went away). "
+    "event in a stream), refused (here), failed, cut_by_client, cut_by_upstream, cut_by_gateway. "
     "Sum.",
 )
 RESPONSES = Spec(

@@ -127,7 +127,6 @@ def read_prompt(body: bytes) -> Prompt:
         raise BadRequest("The request body is nested too deeply.") from None
 
 
-_STRINGS_IN_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _MARK = b'"cache_control"'
 _ESCAPED_MARK = re.compile(rb"\\u00(?:6[1358cefCEF]|5[fF]|7[24])")
 _FLAT = frozenset(

@@ -60,7 +60,6 @@ class ClientReply:
         "method",
         "started",
         "status",
-        "written_bytes",
     )
 
     def __init__(
@@ -79,8 +78,6 @@ class ClientReply:
         self.event_stream = False
         """Whether an event of ours may be written into the body."""
         self.status = 0
-        self.written_bytes = 0
-        """Of the body, framing not counted."""
 
     @property
     def gone(self) -> bool:
@@ -108,7 +105,6 @@ class ClientReply:
         size = len(data)
         if not size or self._framing is _Framing.NONE:
             return self._line.congested
-        self.written_bytes += size
         head = self._head or b""
         self._head = None
         if self._framing is _Framing.CHUNKS:

@@ -52,13 +52,6 @@ class InboundRequest:
         self.payload = payload
 
     @property
-    def peer(self) -> str:
-        """The address at the other end of the socket; empty where there is none."""
-        transport = self._connection.transport
-        name = None if transport is None else transport.get_extra_info("peername")
-        return str(name[0]) if name else ""
-
-    @property
     def content_length(self) -> int | None:
         value = value_of(self.headers, b"content-length")
         return None if value is None else int(value)

@@ -85,7 +85,7 @@ def test_prefix_below_the_minimum_is_never_believed_cached() -> None:
 
 def test_clients_breakpoint_searches_twenty_positions() -> None:
     sent = Sent()
-    blocks = [("u%d" % at, 2000) for at in range(40)]
+    blocks = [(f"u{at}", 2000) for at in range(40)]
     first = ask(1, blocks[:10])
     sent.entries.answered(1, sent.send(first, [(9, False)], 0.0))
 

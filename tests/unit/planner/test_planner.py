@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.planner import MissCause, Planner, PlannerOptions, Prices, Reported, Why
+from gateway.core.planner.planner import MAX_FLIGHTS, total_bytes
+from tests.unit.planner.conversations import Blocks, Upstream, ask, bill
+
+SMALL = PlannerOptions(capacity=1 << 14)
+BOLD = PlannerOptions(capacity=1 << 14, opening_tokens=1e9)
+SYSTEM = [("s1", 3000)]
+
+
+def turns(session: int, count: int) -> Blocks:
+    """A session's prompt at its n-th turn."""
+    names = [f"{'ua'[at % 2]}{session}.{at}" for at in range(2 * count - 1)]
+    return [*SYSTEM, *((name, 400) for name in names)]
+
+
+def test_empty_prompt_is_left_alone() -> None:
+    assert Planner(SMALL).plan(ask(1, []), 0.0).why is Why.EMPTY
+
+
+def test_conversation_is_read_from_its_second_turn_on() -> None:
+    upstream = Upstream(Planner(BOLD))
+    reads = [upstream.send(ask(n, turns(1, 1 + n)), 20.0 * n).read_tokens for n in range(6)]
+
+    assert reads[0] == 0
+    assert all(later > earlier for later, earlier in zip(reads[2:], reads[1:], strict=False))
+    assert not upstream.surprises
+
+
+def test_one_shot_traffic_is_soon_left_alone() -> None:
+    upstream = Upstream(Planner(SMALL))
+    for number in range(400):
+        upstream.send(ask(number, [(f"u{number}", 5000)]), 5.0 * number)
+    upstream.run_until(5000.0)
+    decision = upstream.send(ask(900, [("u900", 5000)]), 5000.0)
+
+    assert decision.marks == ()
+    assert upstream.cost - upstream.plain <= 0.005 * upstream.plain
+
+
+def test_template_of_many_prompts_is_cached_without_what_differs() -> None:
+    upstream = Upstream(Planner(SMALL))
+    for number in range(300):
+        decision = upstream.send(ask(number, [("s1", 3000), (f"u{number}", 4000)]), 4.0 * number)
+
+    assert [mark.block for mark in decision.marks] == [0]
+    assert upstream.cost < 0.7 * upstream.plain
+
+
+def test_template_without_a_system_prompt_is_found_by_where_prompts_part() -> None:
+    upstream = Upstream(Planner(SMALL))
+    for number in range(300):
+        decision = upstream.send(ask(number, [("u1", 3000), (f"u{number + 2}", 4000)]), 4.0 * number)
+
+    assert [mark.block for mark in decision.marks] == [0]
+    assert decision.read_tokens == 3000
+
+
+def test_followers_wait_for_the_leader_on_a_cold_prefix() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    followers = [planner.plan(ask(n, [("s1", 30_000), (f"u{n}", 100)]), 0.1) for n in range(2, 102)]
+
+    assert {decision.wait_for for decision in followers} == {1}
+    assert planner.plan(ask(2, [("s1", 30_000), ("u2", 100)]), 0.2, may_wait=False).wait_for is None
+
+
+def test_followers_read_once_the_leader_has_begun_to_answer() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    planner.answered(1, 2.5)
+    decision = planner.plan(ask(2, [("s1", 30_000), ("u2", 100)]), 2.5)
+
+    assert (decision.wait_for, decision.read_tokens) == (None, 30_000)
+
+
+def test_failed_leader_releases_its_followers_and_gives_its_stake_back() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    planner.failed(1)
+    decision = planner.plan(ask(2, [("s1", 30_000), ("u2", 100)]), 0.2)
+
+    assert (decision.wait_for, decision.read_tokens) == (None, 0)
+    assert planner.accounts[11].at_stake == pytest.approx(decision.write_5m_tokens * 0.25)
+
+
+def test_short_prefix_is_not_worth_waiting_for() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, [("s1", 1100), ("u1", 100)]), 0.0)
+
+    assert planner.plan(ask(2, [("s1", 1100), ("u2", 100)]), 0.0).wait_for is None
+
+
+def test_request_planned_again_under_its_id_replaces_the_first() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, turns(1, 2)), 0.0)
+    stake = planner.accounts[11].at_stake
+    planner.plan(ask(1, turns(1, 2)), 1.0)
+
+    assert planner.accounts[11].at_stake == stake
+
+
+def test_unknown_ids_are_nothing() -> None:
+    planner = Planner(SMALL)
+    planner.answered(7, 1.0)
+    planner.billed(7, Reported(1, 0, 0, 0), 1.0)
+    planner.failed(7)
+
+    assert planner.accounts == {}
+
+
+def test_shadow_bills_as_expected() -> None:
+    planner = Planner(BOLD)
+    question = ask(1, turns(1, 2))
+    decision = planner.plan(question, 0.0)
+    planner.billed(1, None, 1.0)
+
+    account = planner.accounts[11]
+    assert account.plain == question.ends[-1]
+    assert account.saved == pytest.approx(account.plain - bill(question, decision).cost(Prices()))
+
+
+def test_entry_that_upstream_lost_is_believed_gone_and_said_to_be() -> None:
+    planner = Planner(BOLD)
+    for n in range(3):
+        question = ask(n, turns(1, 1 + n))
+        decision = planner.plan(question, 20.0 * n)
+        planner.billed(n, bill(question, decision), 20.0 * n + 1)
+    question = ask(3, turns(1, 4))
+    assert planner.plan(question, 60.0).read_tokens > 0
+    planner.billed(3, Reported(question.ends[-1], 0, 0, 0), 61.0)
+    again = planner.plan(ask(4, turns(1, 3)), 62.0)
+
+    assert again.miss is not None
+    assert again.miss.cause is MissCause.GONE_EARLY
+
+
+def test_estimated_token_counts_that_run_high_or_low_are_no_loss() -> None:
+    """In the gateway lengths are estimates; a read in proportion to the prompt is what was expected."""
+    planner = Planner(BOLD)
+    for n in range(4):
+        question = ask(n, turns(1, 1 + n))
+        decision = planner.plan(question, 20.0 * n)
+        seen = bill(question, decision)
+        scaled = Reported(
+            *(round(1.4 * part) for part in (seen.uncached, seen.read, seen.write_5m, seen.write_1h))
+        )
+        planner.billed(n, scaled, 20.0 * n + 1)
+
+    assert planner.plan(ask(9, turns(1, 5)), 90.0).miss is None
+
+
+def layered_reading(planner: Planner, read: bool, number: int) -> None:
+    """A session with a pause over which only a layered entry can have lived."""
+    blocks = turns(number, 1)
+    for step, at in enumerate((0.0, 20.0, 40.0)):
+        blocks = turns(number, 2 + 10 * step)
+        question = ask(10 * number + step, blocks)
+        decision = planner.plan(question, 5000.0 * number + at)
+        planner.billed(question.id, bill(question, decision), 5000.0 * number + at + 1)
+    question = ask(10 * number + 5, turns(number, 23))
+    decision = planner.plan(question, 5000.0 * number + 1500.0)
+    usage = bill(question, decision) if read else Reported(question.ends[-1], 0, 0, 0)
+    planner.billed(question.id, usage, 5000.0 * number + 1501.0)
+
+
+def test_belief_in_layered_entries_follows_what_is_billed() -> None:
+    doubted = Planner(PlannerOptions(capacity=1 << 14, opening_tokens=1e9, warming=False))
+    confirmed = Planner(PlannerOptions(capacity=1 << 14, opening_tokens=1e9, warming=False))
+    for number in range(12):
+        layered_reading(doubted, False, number)
+        layered_reading(confirmed, True, number)
+
+    assert doubted.trust < 0.5 < 0.9 < confirmed.trust
+
+
+def test_clients_own_breakpoints_are_learned_from_and_not_touched() -> None:
+    planner = Planner(SMALL)
+    first = planner.plan(ask(1, turns(1, 1), fixed=((1, False),)), 0.0)
+    planner.billed(1, bill(ask(1, turns(1, 1)), first), 1.0)
+    second = planner.plan(ask(2, turns(1, 2), fixed=((3, False),)), 20.0)
+
+    assert [(mark.block, mark.why) for mark in second.marks] == [(3, Why.CLIENT)]
+    assert (second.read_tokens, second.write_5m_tokens) == (3400, 800)
+
+
+def test_entry_that_another_replica_wrote_is_read() -> None:
+    planner = Planner(SMALL)
+    question = ask(1, turns(1, 2))
+    planner.learn_entry(question.keys[0], hour=False, until=200.0, now=1.0)
+
+    assert planner.plan(question, 2.0).read_tokens == 3000
+
+
+def test_expired_prefix_is_explained() -> None:
+    upstream = Upstream(Planner(PlannerOptions(capacity=1 << 14, opening_tokens=1e9, warming=False)))
+    upstream.send(ask(1, turns(1, 2)), 0.0)
+    decision = upstream.send(ask(2, turns(1, 3)), 4000.0)
+
+    assert decision.miss is not None
+    assert decision.miss.cause is MissCause.EXPIRED
+    assert decision.miss.seconds >= 400.0
+
+
+def test_prefixes_worth_it_are_kept_alive_and_it_pays() -> None:
+    """Sessions that go on after seven minutes, twice, on long prompts and cheap reads."""
+    cold, warm = PlannerOptions(capacity=1 << 14, warming=False), PlannerOptions(capacity=1 << 14)
+    costs = {}
+    for name, options in (("cold", cold), ("warm", warm)):
+        upstream = Upstream(Planner(options))
+        events = sorted((60.0 * s + 420.0 * turn, s, turn) for s in range(120) for turn in range(3))
+        for number, (at, session, turn) in enumerate(events):
+            blocks = [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)]
+            upstream.send(ask(number, blocks, Prices(read=0.025)), at)
+        costs[name] = upstream.cost
+        assert not upstream.surprises
+
+    assert costs["warm"] < costs["cold"]
+
+
+def test_warming_stops_with_the_readers() -> None:
+    upstream = Upstream(Planner(SMALL))
+    for number in range(60):
+        upstream.send(ask(number, turns(1, 1 + number)), 300.0 * number)
+    upstream.run_until(300.0 * 60)
+    before = upstream.cost
+    upstream.run_until(10 * 24 * 3600.0)
+
+    assert upstream.cost - before < 0.5 * 60 * 800
+    assert upstream.planner.next_wake() is None
+
+
+def test_loss_is_bounded_whatever_the_traffic_does() -> None:
+    """Sessions that go on until the planner believes in them, and then never again."""
+    options = PlannerOptions(capacity=1 << 14, opening_tokens=5_000.0)
+    upstream, now, number = Upstream(Planner(options)), 0.0, 0
+    for session in range(300):
+        for turn in range(2 if session < 100 else 1):
+            now += 7.0
+            number += 1
+            upstream.send(ask(number, turns(session, 2 + turn)[1:] + [(f"u{number}", 9000)]), now)
+    upstream.run_until(now + 8000.0)
+    bound = (
+        max(options.opening_tokens, options.regret_share * upstream.plain)
+        + options.open_share * upstream.plain
+    )
+
+    assert upstream.worst_loss <= bound
+
+
+def test_forgets_flights_that_are_never_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.core.planner.planner.MAX_FLIGHTS", 100)
+    planner = Planner(BOLD)
+    for number in range(150):
+        planner.plan(ask(number, [(f"u{number}", 5000)]), float(number), may_wait=False)
+
+    assert len(planner._flights) == 100
+    assert MAX_FLIGHTS > 100
+
+
+def test_stated_memory_of_a_million_prefixes() -> None:
+    assert total_bytes(PlannerOptions(capacity=1_000_000)) < 60e6
