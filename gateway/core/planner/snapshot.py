@@ -1,8 +1,9 @@
 """The planner's memory as plain bytes, to be kept over a restart, and taken up again.
 
 What is kept: known prefixes with their entries, what was learned of reuse, the accounts, the belief in
-layered entries. What is not: requests in flight, warm-ups to come. Instants are kept as they are: the clock
-after the restart must be the same one.
+layered entries. What is not: requests in flight, warm-ups to come, promises of the last five minutes
+(so that less is risked until new ones are made). Instants are kept as they are: the clock after the restart
+must be the same one.
 """
 
 from __future__ import annotations

@@ -74,6 +74,16 @@ def test_distrusted_layers_are_not_used() -> None:
     assert all(ttl == "5m" for _, ttl, _ in placed(turn(34), expected))
 
 
+def test_layer_is_worth_less_where_layers_are_believed_less() -> None:
+    """At this chance the layer's gain is just above its premium for a firm believer, and below for others."""
+    question = turn(12)
+    firm = placed(question, outlook(chances(0.8, 0.07), read_at=9, trust=1.0))
+    weak = placed(question, outlook(chances(0.8, 0.07), read_at=9, trust=0.6))
+
+    assert (10, "1h", Why.WRITE_LAYER) in firm
+    assert all(ttl == "5m" for _, ttl, _ in weak)
+
+
 def test_older_hour_entry_is_prolonged_at_no_cost() -> None:
     expected = outlook(chances(0.8, 0.1), read_at=10, hour_at=9)
 

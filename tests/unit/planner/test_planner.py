@@ -215,10 +215,21 @@ def test_prefixes_worth_it_are_kept_alive_and_it_pays() -> None:
         for number, (at, session, turn) in enumerate(events):
             blocks = [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)]
             upstream.send(ask(number, blocks, Prices(read=0.025)), at)
+        upstream.run_until(60.0 * 130 + 840.0)
         costs[name] = upstream.cost
+        saved = sum(account.saved for account in upstream.planner.accounts.values())
         assert not upstream.surprises
+        assert saved == pytest.approx(upstream.plain - upstream.cost)
 
     assert costs["warm"] < costs["cold"]
+
+
+def test_prefix_that_was_read_in_time_is_not_warmed() -> None:
+    upstream = Upstream(Planner(PlannerOptions(capacity=1 << 14)))
+    for number in range(200):
+        upstream.send(ask(number, [("s1", 9000), (f"u{number}", 100)], Prices(read=0.025)), 290.0 * number)
+
+    assert upstream.cost < 200 * 9100 * 0.1
 
 
 def test_warming_stops_with_the_readers() -> None:
