@@ -52,6 +52,7 @@ from gateway.web.admin import admin_app
 from gateway.web.dataplane import GOING_AWAY, BodyLimits, DataPlane
 from gateway.web.health import Conditions
 from gateway.web.listener import Listener, ListenerLimits
+from gateway.web.malloc import give_back_idle_memory
 from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
 
@@ -63,6 +64,7 @@ CONFIG_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
 GAUGES_SECONDS = 10.0
 LAG_SECONDS = 1.0
+TRIM_SECONDS = 5.0
 
 
 class Service:
@@ -263,6 +265,7 @@ class Service:
             (SWEEP_SECONDS, self._sweep, "sweeping reservations", None),
             (self.rules.lease_seconds / 3, self._renew_leases, "renewing leases", None),
             (GAUGES_SECONDS, self._read_gauges, "reading budgets", None),
+            (TRIM_SECONDS, self._give_back, "giving back memory", None),
         ]
         for seconds, work, name, wake in loops:
             self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
@@ -313,6 +316,9 @@ class Service:
             self.metrics.store_degraded(False)
         except StoreUnavailable:
             self.metrics.store_degraded(True)
+
+    async def _give_back(self) -> None:
+        await asyncio.to_thread(give_back_idle_memory)
 
     async def _watch_lag(self) -> None:
         while True:

@@ -1,6 +1,9 @@
-"""glibc's allocator, told to keep what is freed: bodies of megabytes come and go with every request.
+"""glibc's allocator, told to keep what is freed, and now and then to give back what lies idle.
 
-Nothing else lives here. It does nothing on other systems and other C libraries.
+Bodies of megabytes come and go with every request, and asking the kernel for their pages each time costs more
+than reading them. But what a stream keeps for minutes settles in the gap that its body left, the next body of
+that size does not fit any more, and the gaps add up. Nothing else lives here; it does nothing on other systems
+and other C libraries.
 """
 
 from __future__ import annotations
@@ -30,3 +33,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)) and bool(
         mallopt(_M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK_BYTES)
     )
+
+
+def give_back_idle_memory() -> bool:
+    """Return whole idle pages, also from between what is in use; they come back at the first touch. True
+    where some were returned. Takes some milliseconds for a large heap: call it in a thread."""
+    if sys.platform != "linux":
+        return False
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return False
+    trim.argtypes = (ctypes.c_size_t,)
+    trim.restype = ctypes.c_int
+    return bool(trim(0))

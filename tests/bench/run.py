@@ -103,8 +103,8 @@ class Bench:
         for load in WORKLOADS[:2]:
             self.run(target, Workload(name="warm", unit="", body=load.body, requests=500))
         idle = target.process.resident_bytes()
-        running = self._start(target, _streams(30, "gap_us=250000", streams))
-        time.sleep(5.0)
+        running = self._start(target, _streams(48, "gap_us=250000", streams))
+        time.sleep(8.0)  # long enough for what lies idle to be given back
         peak = target.process.resident_bytes()
         report = json.loads(running.communicate(timeout=120)[0])
         if report["failed"]:

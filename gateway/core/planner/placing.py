@@ -37,7 +37,7 @@ class Outlook:
     hour_at: int
     """Deepest block at or before it whose entry has an hour's TTL, or -1."""
     alive: Sequence[int]
-    """Blocks before `read_at` that others share and whose entries can be prolonged, most worthwhile first."""
+    """Blocks before `read_at` that others share and whose entries can be prolonged, first to expire first."""
     tail: Chances
     shared: Mapping[int, Chances]
     """Boundaries at which other prompts are expected."""
@@ -52,14 +52,15 @@ def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence
         return Decision((), Why.TOO_SHORT)
     read_end = ends[read_at] if read_at >= 0 else 0
     prolong = 0 <= outlook.hour_at < read_at
-    candidates = _candidates(question, outlook, read_end)
+    tail = _next_markable(question, len(ends) - 1, -1, read_at)
+    candidates = _candidates(question, outlook, tail, read_end)
     slots = MAX_BREAKPOINTS - prolong
     _, choices = choose_writes(candidates, read_end, prices, slots)
     if _needs_read(choices, read_at) and len(choices) == slots:
         _, choices = choose_writes(candidates, read_end, prices, slots - 1)
     why = Why.NOTHING_PAYS
     if choices:
-        why = _why(choices[-1][0].block, question, outlook)
+        why = _why(choices[-1][0].block, outlook, tail)
         if not allow(premium_of(choices, read_end, prices), choices):
             why = Why.LOSS_BOUND
             choices = [(candidate, False) for candidate, _ in choices]
@@ -67,7 +68,7 @@ def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence
                 choices = choices[:-1]
     elif read_at >= 0:
         why = Why.READ
-    marks = _writes(choices, question, outlook, read_end)
+    marks = _writes(choices, outlook, tail, read_end)
     marks += _reads(marks, question, outlook, prolong)
     marks += _forks(marks, question, outlook)
     marks.sort(key=_block)
@@ -101,11 +102,10 @@ def as_fixed(question: Question, marks: Sequence[tuple[int, bool]], read_at: int
     )
 
 
-def _candidates(question: Question, outlook: Outlook, read_end: int) -> list[Candidate]:
+def _candidates(question: Question, outlook: Outlook, tail: int, read_end: int) -> list[Candidate]:
     prices, ends, read_at = question.prices, question.ends, outlook.read_at
     layered = outlook.trust >= TRUSTED
     may_hour = layered or read_at < 0 or outlook.hour_at == read_at
-    tail = _next_markable(question, len(ends) - 1, -1, read_at)
     blocks = {block for block in outlook.shared if block > read_at}
     if tail > read_at:
         blocks.add(tail)
@@ -142,17 +142,17 @@ def _needs_read(choices: Sequence[Choice], read_at: int) -> bool:
     return read_at >= 0 and (not choices or choices[0][0].block - read_at >= LOOKBACK_BLOCKS)
 
 
-def _why(block: int, question: Question, outlook: Outlook) -> Why:
+def _why(block: int, outlook: Outlook, tail: int) -> Why:
     if block in outlook.shared:
         return Why.WRITE_SHARED
-    return Why.WRITE_TAIL if block >= len(question.ends) - 1 - len(question.unmarkable) else Why.WRITE_LAYER
+    return Why.WRITE_TAIL if block >= tail else Why.WRITE_LAYER
 
 
-def _writes(choices: Sequence[Choice], question: Question, outlook: Outlook, read_end: int) -> list[Mark]:
+def _writes(choices: Sequence[Choice], outlook: Outlook, tail: int, read_end: int) -> list[Mark]:
     marks = []
     written = read_end
     for candidate, hour in choices:
-        why = _why(candidate.block, question, outlook)
+        why = _why(candidate.block, outlook, tail)
         tokens = written if why is Why.WRITE_LAYER else candidate.end - written
         within = candidate.five + candidate.hour
         marks.append(Mark(candidate.block, hour, why, candidate.five, within, tokens))

@@ -136,6 +136,13 @@ class Planner:
         """The warm-ups to send now. Each counts as sent and billed as expected."""
         return [warm for kept in self._keeping.due(now) if (warm := self._renew(kept, now)) is not None]
 
+    def not_warmed(self, warm: Warm, now: float) -> None:
+        """A warm-up was not sent, or failed: it cost nothing and kept nothing alive."""
+        self.accounts[warm.workspace].settle(0.0, plain=0.0, cost=-warm.cost)
+        slot = self.table.find(warm.key)
+        if slot >= 0:
+            self.table.expires[slot] = min(self.table.expires[slot], now)
+
     def next_wake(self) -> float | None:
         """When `woken` should be called next, as far as is known by now."""
         return self._keeping.next_due()
@@ -180,9 +187,10 @@ class Planner:
         else:
             alive = [
                 block
-                for block in sorted(expected.shared, reverse=True)
+                for block in expected.shared
                 if block < found.read_at and self._entries.alive(question, slots, block, now)
             ]
+            alive.sort(key=lambda block: self.table.expires[slots[block]])
             outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
             decision = place(question, outlook, allow)
         if found.read_at < len(slots) - 1:
@@ -230,7 +238,7 @@ class Planner:
         )
         self._holds.sent()
         watch(self.reuse, keys, expected, now)
-        if self.options.warming and decision.marks:
+        if self.options.warming and question.warmable and decision.marks:
             self._keep(question, slots, decision, expected, now)
 
     def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
@@ -301,7 +309,16 @@ class Planner:
         account.settle(0.0, plain=0.0, cost=kept.cost)
         table.expires[slot] = now + kept.lifetime_seconds
         mark = Mark(kept.block, kept.hour, Why.REFRESH, tokens=kept.tokens)
-        warm = Warm(kept.request, kept.block, (mark,), kept.tokens, kept.chance())
+        warm = Warm(
+            request=kept.request,
+            upto=kept.block,
+            marks=(mark,),
+            tokens=kept.tokens,
+            chance=kept.chance(),
+            workspace=kept.workspace,
+            key=kept.key,
+            cost=kept.cost,
+        )
         self._keeping.renewed(kept, now)
         return warm
 

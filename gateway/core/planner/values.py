@@ -87,6 +87,8 @@ class Question:
     fixed: tuple[tuple[int, bool], ...] | None = None
     """The client's own breakpoints, as (block, whether 1h), where they are all that is sent: then nothing is
     decided and everything is learned."""
+    warmable: bool = True
+    """Whether the API takes this request with `max_tokens: 0`, and the caller can send it again."""
 
 
 class Why(StrEnum):
@@ -212,7 +214,7 @@ class Decision:
         return replace(self, miss=miss)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warm:
     """Send an earlier request's prompt up to `upto` with `max_tokens: 0`."""
 
@@ -223,6 +225,11 @@ class Warm:
     """Tokens that it is expected to read."""
     chance: float
     """Estimated chance that this lifetime is what a later request needs."""
+    workspace: int
+    key: int
+    """Of the prefix that is kept alive."""
+    cost: float
+    """Expected, in token equivalents."""
 
     @property
     def reason(self) -> str:

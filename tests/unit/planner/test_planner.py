@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.planner import MissCause, Planner, PlannerOptions, Prices, Reported, Why
+from gateway.core.planner import MissCause, Planner, PlannerOptions, Prices, Reported, Warm, Why
 from gateway.core.planner.planner import MAX_FLIGHTS, total_bytes
 from tests.unit.planner.conversations import Blocks, Upstream, ask, bill
 
@@ -232,6 +232,38 @@ def test_prefix_that_was_read_in_time_is_not_warmed() -> None:
     assert upstream.cost < 200 * 9100 * 0.1
 
 
+def paused_once(options: PlannerOptions, **more: bool) -> Planner:
+    """Sessions of long prompts that pause for seven minutes, up to where the last may be warmed."""
+    planner = Planner(options)
+    events = sorted((60.0 * s + 420.0 * turn, s, turn) for s in range(60) for turn in range(3))
+    for number, (at, session, turn) in enumerate(events):
+        blocks = [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)]
+        planner.plan(ask(number, blocks, Prices(read=0.025), **more), at, may_wait=False)
+        planner.billed(number, None, at + 1.0)
+    return planner
+
+
+def test_warm_up_that_was_not_sent_costs_and_keeps_nothing() -> None:
+    planner = paused_once(BOLD)
+    warms: list[Warm] = []
+    while not warms:
+        now = planner.next_wake()
+        assert now is not None
+        saved = planner.accounts[11].saved
+        warms = planner.woken(now)
+    kept_until = [planner.table.expires[planner.table.find(warm.key)] for warm in warms]
+    for warm in warms:
+        planner.not_warmed(warm, now)
+
+    assert all(until > now for until in kept_until)
+    assert all(planner.table.expires[planner.table.find(warm.key)] <= now for warm in warms)
+    assert planner.accounts[11].saved == pytest.approx(saved)
+
+
+def test_request_that_cannot_be_warmed_is_not() -> None:
+    assert paused_once(BOLD, warmable=False).next_wake() is None
+
+
 def test_warming_stops_with_the_readers() -> None:
     upstream = Upstream(Planner(SMALL))
     for number in range(60):
@@ -252,7 +284,7 @@ def test_loss_is_bounded_whatever_the_traffic_does() -> None:
         for turn in range(2 if session < 100 else 1):
             now += 7.0
             number += 1
-            upstream.send(ask(number, turns(session, 2 + turn)[1:] + [(f"u{number}", 9000)]), now)
+            upstream.send(ask(number, [*turns(session, 2 + turn)[1:], (f"u{number}", 9000)]), now)
     upstream.run_until(now + 8000.0)
     bound = (
         max(options.opening_tokens, options.regret_share * upstream.plain)

@@ -29,10 +29,12 @@ def test_every_miss_is_explained(cause: MissCause) -> None:
 
 
 def test_reasons_carry_the_numbers() -> None:
+    warm = Warm(request=1, upto=2, marks=(), tokens=5000, chance=0.12, workspace=1, key=1, cost=125.0)
+
     assert "1,200" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason
     assert "50%" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason
     assert "4.5 s" in Miss(3, MissCause.EXPIRED, 1200, 4.5).reason
-    assert "12%" in Warm(1, 2, (), 5000, 0.12).reason
+    assert "12%" in warm.reason
 
 
 def test_cost_is_in_input_token_equivalents() -> None:
