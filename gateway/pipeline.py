@@ -7,7 +7,6 @@ to be shown to the client, `ClientGone`, or a cancellation.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,13 +30,14 @@ from gateway.core.limits import Mode, OnStoreFailure, Unit
 from gateway.core.models import ModelFacts
 from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.placement import PlacementPolicy
-from gateway.core.plan import Plan, estimate_plan, plan_call
+from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import Principal, find_credential
 from gateway.core.refusal import exhausted
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
 from gateway.core.rewrite import filter_models, point_results_home
 from gateway.core.rules import Route, Rules, Workspace
 from gateway.core.settlement import afterwards, settle_exchange
+from gateway.placing import Placing
 from gateway.ports import (
     Answer,
     BudgetStore,
@@ -60,8 +60,6 @@ REWRITTEN = frozenset({Endpoint.MODELS, Endpoint.BATCHES})
 FREE = frozenset({Endpoint.COUNT_TOKENS, Endpoint.MODELS})
 """Never charged and never blocked by a budget: clients plan with them. Limits of requests hold all the same,
 since upstream counts them too."""
-OFFLOAD_BYTES = 1 << 20
-"""Bodies above this are read in a thread, so that no stream waits for them."""
 CLOSE_DELAYS_SECONDS = (0.0, 0.2, 0.8, 3.2, 12.8)
 """Before each attempt at closing a reservation."""
 
@@ -104,7 +102,7 @@ class Pipeline:
         self._may_admit = admit
         self.open: dict[str, Exchange] = {}
         """Exchanges that are not settled yet, by id."""
-        self._policy = policy
+        self._placing = Placing(policy, clock)
         self._upstream = upstream
         self._budgets = budgets
         self._observers = observers
@@ -164,7 +162,7 @@ class Pipeline:
             exchange.body_read_at = self._clock.monotonic()
             exchange.request_bytes = len(body.data)
             decoded = body.decoded
-            plan = await self._plan(call, body.data, rules, workspace)
+            plan = await self._placing.plan(call, body.data, rules, workspace)
             permit_model(plan.prompt.model, workspace, rules)
             self._note(exchange, plan)
             pieces = plan.pieces
@@ -192,21 +190,6 @@ class Pipeline:
             continues_thread=plan is not None and plan.continues_thread,
             request=request,
         )
-
-    async def _plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace) -> Plan:
-        wanted = call.endpoint is Endpoint.MESSAGES
-
-        def work() -> Plan:
-            return plan_call(
-                body,
-                rules=rules,
-                workspace=workspace,
-                policy=self._policy,
-                headers=call.headers,
-                wanted=wanted,
-            )
-
-        return await asyncio.to_thread(work) if len(body) > OFFLOAD_BYTES else work()
 
     @staticmethod
     def _note(exchange: Exchange, plan: Plan) -> None:
@@ -306,6 +289,7 @@ class Pipeline:
         exchange.head_at = self._clock.monotonic()
         exchange.apply(Event.RESPONSE_BEGAN)
         exchange.status = answer.status
+        self._placing.answered(call.id, good=not _rejected(answer.status))
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
         headers = [*response_headers(answer.headers), *_own_headers(exchange, admitted.rules)]
@@ -324,6 +308,7 @@ class Pipeline:
         try:
             exchange.status = exchange.status or reply.status  # of what was refused, others made the answer
             amounts = self._price(exchange, rules, admitted)
+            self._placing.ended(exchange)
             self._tell(exchange.record(self._clock.monotonic()))
             if exchange.reservation is not None:
                 await self._close(exchange, exchange.reservation, amounts)

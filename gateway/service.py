@@ -29,6 +29,7 @@ from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import ConfigError, Draining, Overloaded, StoreUnavailable
+from gateway.core.learned import LearnedPolicy
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.placement import RulePolicy
 from gateway.core.principal import KeyRecord, Keyring
@@ -42,6 +43,7 @@ from gateway.settings.gateway import (
     LEDGER_FILE,
     GatewayFile,
     LogFormat,
+    Policy,
     StoreKind,
 )
 from gateway.settings.load import Settings
@@ -115,7 +117,7 @@ class Service:
         self.pipeline = Pipeline(
             rules=lambda: self.rules,
             admit=self._admit,
-            policy=RulePolicy(),
+            policy=LearnedPolicy() if file.placement.policy is Policy.LEARNED else RulePolicy(),
             upstream=self._upstream,
             budgets=self.budgets,
             observers=[self.metrics, self._ledger, *([] if self._quiet else [self._access_log])],

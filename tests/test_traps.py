@@ -17,7 +17,6 @@ TESTS = Path(__file__).parent
 TESTED = "tested"
 MIN_REASON_CHARACTERS = 20
 
-NOT_WIRED = "Placement goes by the shape of one request; the planner that learns is not in the pipeline."
 NO_WARMING = "The gateway sends no warm-ups and no keep-alives of its own; those of clients pass as they are."
 
 TRAPS: dict[int, tuple[str, str]] = {
@@ -26,7 +25,7 @@ TRAPS: dict[int, tuple[str, str]] = {
     2: ("A client that marks for itself knows better: hands off", TESTED),
     3: ("A 1h breakpoint must not come after a 5m one", TESTED),
     4: ("Thinking, blank text, deferred tools and children take no mark", TESTED),
-    5: ("A mark on what changes every time writes for ever and never reads", NOT_WIRED),
+    5: ("A mark on what changes every time writes for ever and never reads", TESTED),
     6: ("Below the model's minimum a mark does nothing and takes a slot", TESTED),
     7: ("More than nineteen new blocks put the last write out of reach", TESTED),
     8: ("A string and its one-block array are one prefix, Claude Code's system an array", TESTED),
@@ -57,10 +56,7 @@ TRAPS: dict[int, tuple[str, str]] = {
     25: ("A key may come in either header or both, and must reach no upstream", TESTED),
     26: ("A token may need a beta of its own beside the client's", TESTED),
     # Concurrency and warming
-    27: (
-        "Requests at the same time all write what one could write for them",
-        "Nothing is held back for a cold prefix yet: the planner that decides it is not in the pipeline.",
-    ),
+    27: ("Requests at the same time all write what one could write for them", TESTED),
     28: ("A TTL runs from the request's start", NO_WARMING),
     29: ("A warm-up that differs in one parameter warms nothing", NO_WARMING),
     30: ("A warm-up has to drop what a real call may have", NO_WARMING),

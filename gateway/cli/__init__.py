@@ -31,6 +31,14 @@ def demo() -> None:
     run_demo()
 
 
+@app.command(hidden=True)
+def planner() -> None:
+    """Answer the planner protocol, JSON lines on standard input and output: for pricing it on traces."""
+    from gateway.cli.planner import main as answer
+
+    answer()
+
+
 def main() -> None:
     """The `gateway` command."""
     app()

@@ -17,7 +17,7 @@ from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
 from gateway.core.errors import BadRequest
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.placement import RulePolicy, block_tokens
-from gateway.core.plan import Plan, estimate_plan, plan_call
+from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.principal import Principal
 from gateway.core.refusal import show_amount
@@ -60,8 +60,12 @@ def explain(
 def explain_body(body: bytes, rules: Rules, workspace: Workspace, beta: str = "") -> dict[str, Any]:
     """What `explain` prints, as plain values. Raises `BadRequest`."""
     headers = [(b"anthropic-beta", beta.encode())] if beta else []
-    plan = plan_call(body, rules=rules, workspace=workspace, policy=RulePolicy(), headers=headers)
-    at = time.time()  # noqa: TID251 - a command, run by a person, now
+    policy, at = RulePolicy(), time.time()  # noqa: TID251 - a command, run by a person, now
+    wanted = wants_placement(headers, rules, workspace)
+    reading = read_call(body, rules=rules, workspace=workspace, policy=policy, headers=headers, wanted=wanted)
+    plan = place_call(
+        reading, rules=rules, workspace=workspace, policy=policy, call_id="explain", at=at, wanted=wanted
+    )
     estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=at)
     nobody = Principal(
         workspace=workspace.id, key_id=KeyId("any"), key_name="", organisation=workspace.organisation

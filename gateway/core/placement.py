@@ -28,7 +28,9 @@ from gateway.core.spans import OBJECT, has_text, read_string
 if TYPE_CHECKING:
     from gateway.core.ids import PrefixKey
     from gateway.core.models import ModelFacts
+    from gateway.core.pricing import Factors
     from gateway.core.rules import Workspace
+    from gateway.core.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,54 @@ class Placement:
     breakpoints: tuple[Breakpoint, ...] = ()
     reason: str = ""
     """Why there are none, or what policy decided."""
+    wait_for: str | None = None
+    """Hold the call until the first byte of this other one, which writes the same prefix; then ask again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """The call on which a policy is asked."""
+
+    call_id: str
+    at: float
+    """Epoch seconds."""
+    scope: bytes
+    """Who may share the prompt's entries (`prefix.cache_scope`)."""
+    prices: Factors
+    may_wait: bool = True
 
 
 class PlacementPolicy(Protocol):
+    """Decides, and is told what became of it. No method blocks, waits or does IO.
+
+    Of each call that was planned, either `billed` or `failed` is told once, in the end. Unknown ids do
+    nothing.
+    """
+
+    needs_keys: bool
+    """Whether it looks at prefix keys; where it does not they are not computed."""
+
     def plan(
-        self, prompt: Prompt, keys: Sequence[PrefixKey], facts: ModelFacts, workspace: Workspace
+        self,
+        prompt: Prompt,
+        keys: Sequence[PrefixKey],
+        facts: ModelFacts,
+        workspace: Workspace,
+        occasion: Occasion,
     ) -> Placement:
-        """Decide; pure, and the same for the same arguments. `keys` has one key per block."""
+        """`keys` has one key per block, or none where they are not needed."""
+        ...
+
+    def answered(self, call_id: str, at: float) -> None:
+        """The head of a good answer came: what the call wrote can be read from now on."""
+        ...
+
+    def billed(self, call_id: str, usage: Usage, at: float) -> None:
+        """The call's usage is known."""
+        ...
+
+    def failed(self, call_id: str, at: float) -> None:
+        """The call was not served: it wrote and refreshed nothing."""
         ...
 
 
@@ -90,10 +133,17 @@ class RulePolicy:
     """Breakpoints by the shape of the request: the fixed head, where the previous turn was written, and the
     end of the conversation, so that each turn reads what the one before it wrote."""
 
+    needs_keys = False
+
     def plan(
-        self, prompt: Prompt, keys: Sequence[PrefixKey], facts: ModelFacts, workspace: Workspace
+        self,
+        prompt: Prompt,
+        keys: Sequence[PrefixKey],
+        facts: ModelFacts,
+        workspace: Workspace,
+        occasion: Occasion | None = None,
     ) -> Placement:
-        """See `PlacementPolicy.plan`; `keys` plays no part."""
+        """See `PlacementPolicy.plan`; neither `keys` nor `occasion` plays a part."""
         if (reason := _reason_for_none(prompt, workspace)) is not None:
             return Placement(reason=reason)
         tokens = block_tokens(prompt, facts)
@@ -117,6 +167,15 @@ class RulePolicy:
         if not points:
             return Placement(reason="No block that may carry a breakpoint is long enough, or all are taken.")
         return Placement(breakpoints=tuple(points), reason="Placed by rule, from the shape of the request.")
+
+    def answered(self, call_id: str, at: float) -> None:
+        """Learns nothing."""
+
+    def billed(self, call_id: str, usage: Usage, at: float) -> None:
+        """Learns nothing."""
+
+    def failed(self, call_id: str, at: float) -> None:
+        """Learns nothing."""
 
 
 def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
@@ -142,7 +201,7 @@ def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
 
 def _free_slots(prompt: Prompt) -> int:
     slots = MAX_BREAKPOINTS.value - prompt.client_marks
-    if _has_server_tools(prompt):
+    if has_server_tools(prompt):
         slots -= SERVER_TOOL_SPARE_SLOTS.value
     return min(slots, THREAD_BREAKPOINTS) if "thread" in prompt.fields else slots
 
@@ -242,7 +301,8 @@ def _ttl_at(prompt: Prompt, index: int, wanted: TTL) -> TTL | None:
     return TTL.FIVE_MINUTES if TTL.FIVE_MINUTES in earlier else wanted
 
 
-def _has_server_tools(prompt: Prompt) -> bool:
+def has_server_tools(prompt: Prompt) -> bool:
+    """Whether the API runs tools of its own for this prompt, and then adds a breakpoint of its own."""
     # A tool of a type that we do not know may be the API's to run.
     kinds = {block.type for block in prompt.blocks if block.level is Level.TOOLS}
     return "mcp_servers" in prompt.fields or not all(map(CLIENT_TOOLS.value.fullmatch, kinds))

@@ -13,8 +13,9 @@ from traceback import extract_tb
 from gateway.core.edit import apply_placement
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.headers import Headers, value_of
+from gateway.core.ids import PrefixKey
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Placement, PlacementPolicy, check_placement
+from gateway.core.placement import Occasion, Placement, PlacementPolicy, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.prompt import Prompt, read_prompt
 from gateway.core.rules import PlacementMode, Rules, Workspace
@@ -41,31 +42,84 @@ class Plan:
         return b"previous_message_id" in self.prompt.body[start:end]
 
 
-def plan_call(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was found in one body, before anything is decided."""
+
+    prompt: Prompt
+    facts: ModelFacts
+    scope: bytes
+    keys: tuple[PrefixKey, ...]
+    """Empty where the policy does not need them, or nothing is to be placed."""
+    failure: str | None = None
+
+
+def read_call(
     body: bytes,
     *,
     rules: Rules,
     workspace: Workspace,
     policy: PlacementPolicy,
     headers: Headers,
-    wanted: bool = True,
-) -> Plan:
-    """Read `body` and decide its breakpoints. `wanted` is False where the request is of a kind that is never
-    edited. Raises `BadRequest` where the body cannot be a Messages call."""
+    wanted: bool,
+) -> Reading:
+    """Read `body`; all that takes time for a large one is done here. Raises `BadRequest` where it cannot be a
+    Messages call."""
     prompt = read_prompt(body)
-    facts = rules.models.facts(prompt.model)
-    placement, failure = UNPLACED, None
-    pieces: tuple[bytes | memoryview, ...] = (body,)
-    wanted = wanted and workspace.placement is not PlacementMode.OFF and not _opts_out(headers, rules)
-    if wanted:
+    scope, failure = b"", None
+    keys: tuple[PrefixKey, ...] = ()
+    if wanted and policy.needs_keys:
         try:
-            placement = _place(prompt, facts, rules, workspace, policy, headers)
+            scope = cache_scope(
+                secret=rules.prefix_secret, workspace=workspace.id, prompt=prompt, headers=headers
+            )
+            keys = prefix_keys(prompt, scope)
+        except Exception as error:  # as below
+            failure = _what_failed(error)
+    return Reading(
+        prompt=prompt, facts=rules.models.facts(prompt.model), scope=scope, keys=keys, failure=failure
+    )
+
+
+def place_call(
+    reading: Reading,
+    *,
+    rules: Rules,
+    workspace: Workspace,
+    policy: PlacementPolicy,
+    call_id: str,
+    at: float,
+    wanted: bool = True,
+    may_wait: bool = False,
+) -> Plan:
+    """Decide the breakpoints. `wanted` is False where none are to be placed."""
+    prompt, failure = reading.prompt, reading.failure
+    placement = UNPLACED if failure is None else Placement(reason="planning failed")
+    pieces: tuple[bytes | memoryview, ...] = (prompt.body,)
+    if wanted and failure is None:
+        occasion = Occasion(
+            call_id=call_id,
+            at=at,
+            scope=reading.scope,
+            prices=rules.prices.factors(prompt.model, at=at),
+            may_wait=may_wait,
+        )
+        try:
+            placement = policy.plan(prompt, reading.keys, reading.facts, workspace, occasion)
+            problem = check_placement(prompt, placement)
+            if problem is not None:
+                raise AssertionError(problem)
             if workspace.placement is PlacementMode.ON:
                 pieces = apply_placement(prompt, placement)
         except Exception as error:  # the one place where any bug of planning must not become a failed call
             placement, failure = Placement(reason="planning failed"), _what_failed(error)
-            pieces = (body,)
-    return Plan(prompt=prompt, facts=facts, placement=placement, pieces=pieces, failure=failure)
+            pieces = (prompt.body,)
+    return Plan(prompt=prompt, facts=reading.facts, placement=placement, pieces=pieces, failure=failure)
+
+
+def wants_placement(headers: Headers, rules: Rules, workspace: Workspace) -> bool:
+    """Whether the workspace and the request let breakpoints be decided at all."""
+    return workspace.placement is not PlacementMode.OFF and not _opts_out(headers, rules)
 
 
 def _what_failed(error: Exception) -> str:
@@ -93,20 +147,3 @@ def estimate_plan(plan: Plan, *, rules: Rules, workspace: Workspace, at: float) 
         at=at,
         output_cap_tokens=workspace.output_cap_tokens,
     )
-
-
-def _place(
-    prompt: Prompt,
-    facts: ModelFacts,
-    rules: Rules,
-    workspace: Workspace,
-    policy: PlacementPolicy,
-    headers: Headers,
-) -> Placement:
-    scope = cache_scope(secret=rules.prefix_secret, workspace=workspace.id, prompt=prompt, headers=headers)
-    keys = prefix_keys(prompt, scope)
-    placement = policy.plan(prompt, keys, facts, workspace)
-    problem = check_placement(prompt, placement)
-    if problem is not None:
-        raise AssertionError(problem)
-    return placement

@@ -163,8 +163,17 @@ class Drain(Section):
     """For open exchanges to end; what is still open then is cut and settled."""
 
 
+class Policy(StrEnum):
+    RULES = "rules"
+    LEARNED = "learned"
+
+
 class PlacementSettings(Section):
     """Whether the gateway adds breakpoints, for all workspaces; each one may ask for less."""
+
+    policy: Policy = Policy.RULES
+    """`rules`: by the shape of each request. `learned`: by what each prefix's kind has been seen to be read
+    again, with a bound on what trying may lose; it forgets at restarts."""
 
     mode: PlacementMode = PlacementMode.ON
     """`on`; `shadow`: decide and count, send the client's own bytes; `off`."""

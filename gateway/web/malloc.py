@@ -2,8 +2,8 @@
 
 Bodies of megabytes come and go with every request, and asking the kernel for their pages each time costs more
 than reading them. But what a stream keeps for minutes settles in the gap that its body left, the next body of
-that size does not fit any more, and the gaps add up. Nothing else lives here; it does nothing on other systems
-and other C libraries.
+that size does not fit any more, and the gaps add up. Nothing else lives here; on other systems and other C
+libraries it does nothing.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from gateway.core.errors import BadRequest
 from gateway.core.ids import WorkspaceId
 from gateway.core.placement import RulePolicy
-from gateway.core.plan import Plan, estimate_plan, plan_call
+from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.rules import EstimateMode, PlacementMode
 from tests.support.fakes import a_body, make_rules
 
@@ -22,7 +22,12 @@ def plan(
     rules = make_rules(tmp_path, {})
     workspace = replace(rules.workspaces[WorkspaceId("demo")], placement=mode)
     data = body if body is not None else json.dumps(a_body()).encode()
-    return plan_call(data, rules=rules, workspace=workspace, policy=RulePolicy(), headers=(), wanted=wanted)
+    policy = RulePolicy()
+    wanted = wanted and wants_placement((), rules, workspace)
+    reading = read_call(data, rules=rules, workspace=workspace, policy=policy, headers=(), wanted=wanted)
+    return place_call(
+        reading, rules=rules, workspace=workspace, policy=policy, call_id="c", at=1.8e9, wanted=wanted
+    )
 
 
 def test_shadow_decides_and_sends_the_same_bytes(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class Expected:
     tail_contexts: Contexts
     shared: dict[int, Chances]
     shared_contexts: dict[int, Contexts]
+    system_end: int
+    """Block that ends the system prompt, or -1."""
 
     def at(self, block: int) -> Chances:
         """What to expect of the prefix up to this block."""
@@ -66,7 +68,7 @@ def expect(
             table.last[slot] = now
         shared_in[block] = shared_contexts(question, kind, block, accesses)
         shared[block] = reuse.chances(shared_in[block], SHARED_PRIOR)
-    return Expected(tail, contexts, shared, shared_in)
+    return Expected(tail, contexts, shared, shared_in, shape.system_end)
 
 
 def watch(reuse: Reuse, keys: Sequence[int], expected: Expected, now: float) -> None:
@@ -74,7 +76,7 @@ def watch(reuse: Reuse, keys: Sequence[int], expected: Expected, now: float) -> 
     for block, contexts in expected.shared_contexts.items():
         reuse.watch(keys[block], contexts, now)
     if len(keys) - 1 not in expected.shared_contexts:
-        reuse.watch(keys[-1], expected.tail_contexts, now)
+        reuse.watch(keys[-1], expected.tail_contexts, now, sampled=True)
 
 
 def _places(table: PrefixTable, slots: Sequence[int], shape: Shape) -> dict[int, Place]:

@@ -136,6 +136,14 @@ class Planner:
         """The warm-ups to send now. Each counts as sent and billed as expected."""
         return [warm for kept in self._keeping.due(now) if (warm := self._renew(kept, now)) is not None]
 
+    def warmed(self, warm: Warm, usage: Reported) -> None:
+        """A warm-up's usage is known. Need not be told where it is as expected."""
+        cost = usage.cost(warm.prices)
+        self.accounts[warm.workspace].settle(0.0, plain=0.0, cost=cost - warm.cost)
+        if usage.read < SHORT_READ * warm.tokens:
+            self._entries.lost([warm.key])
+            self._keeping.disproved(warm.key)
+
     def not_warmed(self, warm: Warm, now: float) -> None:
         """A warm-up was not sent, or failed: it cost nothing and kept nothing alive."""
         self.accounts[warm.workspace].settle(0.0, plain=0.0, cost=-warm.cost)
@@ -221,6 +229,8 @@ class Planner:
             refreshed_at = table.expires[slots[read_at]] - ONE_HOUR_SECONDS
             layered = now - refreshed_at > FIVE_MINUTES_SECONDS
         self._remember(keys, slots, now)
+        if read_at >= 0:
+            table.last[slots[read_at]] = now
         written = self._entries.send(question, slots, read_at, decision, now)
         premium = decision.write_5m_tokens * (prices.write_5m - 1.0)
         premium += decision.write_1h_tokens * (prices.write_1h - 1.0)
@@ -271,6 +281,8 @@ class Planner:
         hour_end = max(
             (ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0
         )
+        system_end = expected.system_end
+        by_others = ends[system_end] * expected.shared[system_end].five if system_end >= 0 else 0.0
         shared = [mark.block for mark in decision.marks if mark.block in expected.shared]
         for block in {decision.marks[-1].block, *shared[-1:]}:
             slot = slots[block]
@@ -282,7 +294,8 @@ class Planner:
                 block=block,
                 key=keys[block],
                 tokens=ends[block],
-                tokens_saved=ends[block] - (0 if hour else min(hour_end, ends[block])),
+                tokens_saved=ends[block]
+                - max(0 if hour else hour_end, by_others if block > system_end else 0),
                 hour=hour,
                 since=now,
                 workspace=question.workspace,
@@ -318,6 +331,7 @@ class Planner:
             workspace=kept.workspace,
             key=kept.key,
             cost=kept.cost,
+            prices=kept.prices,
         )
         self._keeping.renewed(kept, now)
         return warm
@@ -334,6 +348,7 @@ class Planner:
             self.layered_read += came
         if not came:
             self._entries.lost([flight.read_key])
+            self._keeping.disproved(flight.read_key)
 
 
 def total_bytes(options: PlannerOptions) -> int:

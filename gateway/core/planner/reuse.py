@@ -28,8 +28,9 @@ WITHIN_1H = 8
 CONTEXTS = 1 << 14
 BYTES = CONTEXTS * AGES * 4 * 2
 """Of all counts together."""
-MAX_OPEN = 1 << 16
-"""Observations open at once; beyond half of it only every eighth prefix is watched."""
+MAX_OPEN = 1 << 15
+"""Observations open at once, about 0.5 kB each. Beyond half of it only every eighth end of a prompt is
+watched, so that there is room for what is shared."""
 MAX_WEIGHT = 400.0
 """A context that has counted this many observations forgets half of them."""
 DRAW = 6.0
@@ -76,9 +77,10 @@ class Reuse:
         self._open: dict[int, tuple[float, Contexts]] = {}
         self._queues: tuple[deque[tuple[float, int, Contexts]], ...] = tuple(deque() for _ in range(AGES))
 
-    def watch(self, key: int, contexts: Contexts, now: float) -> None:
-        """Begin an observation of `key`, whose last one must have been ended."""
-        if len(self._open) >= MAX_OPEN // 2 and (key & 7 or len(self._open) >= MAX_OPEN):
+    def watch(self, key: int, contexts: Contexts, now: float, *, sampled: bool = False) -> None:
+        """Begin an observation of `key`, whose last one must have been ended. `sampled`: one of many such."""
+        crowd = len(self._open)
+        if crowd >= MAX_OPEN or (sampled and key & 7 and crowd >= MAX_OPEN // 2):
             return
         self._open[key] = (now, contexts)
         self._queues[0].append((now, key, contexts))

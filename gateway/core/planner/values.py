@@ -230,6 +230,7 @@ class Warm:
     """Of the prefix that is kept alive."""
     cost: float
     """Expected, in token equivalents."""
+    prices: Prices
 
     @property
     def reason(self) -> str:

@@ -17,6 +17,9 @@ MAX_KEPT = 4096
 MAX_LIFETIMES = 12
 MARGIN_SECONDS = 15.0
 """How long before its end a lifetime is renewed."""
+RETURN = 1.5
+"""What a warm-up must be expected to save, in multiples of its cost: it is one more request, and of many
+chances that are looked at those that are too high are taken."""
 DOUBT = 4.0
 """Expected reads of warmed prefixes that the first belief in such expectations weighs."""
 MEMORY = 50.0
@@ -31,8 +34,9 @@ class Kept:
     block: int
     key: int
     tokens: int
-    tokens_saved: int
-    """What would have to be written again without it."""
+    tokens_saved: float
+    """What would have to be written again without it: not what an hour's entry holds anyway, nor a system
+    prompt as far as others keep it alive."""
     hour: bool
     since: float
     """Instant of the access that began its idleness."""
@@ -66,6 +70,7 @@ class Keeping:
         self._number = 0
         self._read = DOUBT
         self._expected = DOUBT
+        self._renewed: dict[int, None] = {}
         self.warmed = 0
         """Warm-ups so far."""
         self.used = 0
@@ -74,7 +79,9 @@ class Keeping:
     def pays(self, kept: Kept) -> bool:
         """Whether one more lifetime is worth its read, after how such expectations have turned out."""
         saved = kept.tokens_saved * kept.chance() * (kept.prices.write_5m - kept.prices.read)
-        return kept.lifetimes < MAX_LIFETIMES and saved * self._read / self._expected > kept.cost > 0.0
+        return (
+            kept.lifetimes < MAX_LIFETIMES and saved * self._read / self._expected > RETURN * kept.cost > 0.0
+        )
 
     def consider(self, kept: Kept) -> None:
         """Ask again shortly before the entry's lifetime ends."""
@@ -90,6 +97,9 @@ class Keeping:
         self.warmed += 1
         kept.lifetimes += 1
         kept.renewed_at = now
+        self._renewed[kept.key] = None
+        if len(self._renewed) > MAX_KEPT:
+            del self._renewed[next(iter(self._renewed))]
         self.consider(kept)
 
     def judge(self, kept: Kept, came: bool) -> None:
@@ -102,6 +112,13 @@ class Keeping:
         if self._expected > MEMORY:
             self._read = DOUBT + (self._read - DOUBT) / 2
             self._expected = DOUBT + (self._expected - DOUBT) / 2
+
+    def disproved(self, key: int) -> None:
+        """An entry that should have lived was gone: where it had been renewed, renewing does not do what it
+        is believed to do, which is held against all of it."""
+        if key in self._renewed:
+            del self._renewed[key]
+            self._read = max(0.0, self._read - 2.0)
 
     def due(self, now: float) -> list[Kept]:
         """Those whose time has come, taken off."""

@@ -20,7 +20,7 @@ ASK: list[Any] = [{"role": "user", "content": "Hello"}]
 MODEL = "claude-opus-5-5"
 TEN_CALLS = """\
 defaults:
-  - {id: calls, scope: workspace, unit: requests, amount: 10, per: day, on_store_failure: allow, comment: test}
+  - {id: calls, scope: workspace, unit: requests, amount: 10, per: day, on_store_failure: allow, comment: ten}
 """
 
 

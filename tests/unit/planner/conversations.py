@@ -61,6 +61,7 @@ class Upstream:
     plain: float = 0.0
     cost: float = 0.0
     worst_loss: float = 0.0
+    warmed: int = 0
     surprises: list[str] = field(default_factory=list)
     asked: dict[int, Question] = field(default_factory=dict)
     _flying: list[tuple[float, Question, Decision, Outcome]] = field(default_factory=list)
@@ -103,6 +104,7 @@ class Upstream:
             question = self.asked[warm.request]
             outcome = self._open(question, warm.marks, warm.upto, at)
             self.cache.publish(outcome)
+            self.warmed += 1
             if outcome.read_tokens != warm.tokens:
                 self.surprises.append(f"warm-up of {warm.request} read {outcome.read_tokens}")
             self._pay(outcome.read_tokens * question.prices.read, 0.0)

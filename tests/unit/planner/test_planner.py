@@ -205,52 +205,68 @@ def test_expired_prefix_is_explained() -> None:
     assert decision.miss.seconds >= 400.0
 
 
+PAUSES = (0.0, 20.0, 440.0, 460.0, 880.0, 900.0)
+"""Instants of a session's turns: after every other one it pauses for seven minutes."""
+
+
+def pausing(sessions: int) -> list[tuple[float, Blocks]]:
+    """Overlapping sessions that pause, in the order of time."""
+    events = sorted((60.0 * s + at, s, turn) for s in range(sessions) for turn, at in enumerate(PAUSES))
+    return [
+        (at, [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)])
+        for at, session, turn in events
+    ]
+
+
 def test_prefixes_worth_it_are_kept_alive_and_it_pays() -> None:
-    """Sessions that go on after seven minutes, twice, on long prompts and cheap reads."""
-    cold, warm = PlannerOptions(capacity=1 << 14, warming=False), PlannerOptions(capacity=1 << 14)
-    costs = {}
-    for name, options in (("cold", cold), ("warm", warm)):
-        upstream = Upstream(Planner(options))
-        events = sorted((60.0 * s + 420.0 * turn, s, turn) for s in range(120) for turn in range(3))
-        for number, (at, session, turn) in enumerate(events):
-            blocks = [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)]
+    cost, warmed = {}, {}
+    for warming in (False, True):
+        upstream = Upstream(Planner(PlannerOptions(capacity=1 << 14, layered_trust=0.0, warming=warming)))
+        for number, (at, blocks) in enumerate(pausing(60)):
             upstream.send(ask(number, blocks, Prices(read=0.025)), at)
-        upstream.run_until(60.0 * 130 + 840.0)
-        costs[name] = upstream.cost
+        upstream.run_until(9000.0)
         saved = sum(account.saved for account in upstream.planner.accounts.values())
+        cost[warming], warmed[warming] = upstream.cost, upstream.warmed
         assert not upstream.surprises
         assert saved == pytest.approx(upstream.plain - upstream.cost)
 
-    assert costs["warm"] < costs["cold"]
+    assert (warmed[False], warmed[True] > 30) == (0, True)
+    assert cost[True] < 0.8 * cost[False]
 
 
-def test_prefix_that_was_read_in_time_is_not_warmed() -> None:
-    upstream = Upstream(Planner(PlannerOptions(capacity=1 << 14)))
-    for number in range(200):
-        upstream.send(ask(number, [("s1", 9000), (f"u{number}", 100)], Prices(read=0.025)), 290.0 * number)
-
-    assert upstream.cost < 200 * 9100 * 0.1
-
-
-def paused_once(options: PlannerOptions, **more: bool) -> Planner:
-    """Sessions of long prompts that pause for seven minutes, up to where the last may be warmed."""
-    planner = Planner(options)
-    events = sorted((60.0 * s + 420.0 * turn, s, turn) for s in range(60) for turn in range(3))
-    for number, (at, session, turn) in enumerate(events):
-        blocks = [(f"{'ua'[n % 2]}{session}.{n}", 12_000) for n in range(1 + 2 * turn)]
+def paused_once(**more: bool) -> Planner:
+    """Sessions that pause, up to where some may be warmed."""
+    planner = Planner(PlannerOptions(capacity=1 << 14, layered_trust=0.0))
+    for number, (at, blocks) in enumerate(pausing(30)):
         planner.plan(ask(number, blocks, Prices(read=0.025), **more), at, may_wait=False)
         planner.billed(number, None, at + 1.0)
     return planner
 
 
-def test_warm_up_that_was_not_sent_costs_and_keeps_nothing() -> None:
-    planner = paused_once(BOLD)
-    warms: list[Warm] = []
-    while not warms:
-        now = planner.next_wake()
-        assert now is not None
+def first_warm_ups(planner: Planner) -> tuple[list[Warm], float, float]:
+    """The warm-ups asked for first, when, and what had been saved until then."""
+    now = 60.0 * 29 + 900.0
+    while True:
+        now = max(now, planner.next_wake() or 0.0)
         saved = planner.accounts[11].saved
         warms = planner.woken(now)
+        if warms:
+            return warms, now, saved
+
+
+def test_warm_up_that_read_nothing_is_charged_and_its_entry_believed_gone() -> None:
+    planner = paused_once()
+    warms, now, saved = first_warm_ups(planner)
+    for warm in warms:
+        planner.warmed(warm, Reported(warm.tokens, 0, 0, 0))
+
+    assert all(planner.table.expires[planner.table.find(warm.key)] <= now for warm in warms)
+    assert planner.accounts[11].saved == pytest.approx(saved - sum(warm.tokens for warm in warms))
+
+
+def test_warm_up_that_was_not_sent_costs_and_keeps_nothing() -> None:
+    planner = paused_once()
+    warms, now, saved = first_warm_ups(planner)
     kept_until = [planner.table.expires[planner.table.find(warm.key)] for warm in warms]
     for warm in warms:
         planner.not_warmed(warm, now)
@@ -260,8 +276,22 @@ def test_warm_up_that_was_not_sent_costs_and_keeps_nothing() -> None:
     assert planner.accounts[11].saved == pytest.approx(saved)
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_prefix_that_was_read_in_time_is_not_warmed(goes_on: bool) -> None:
+    """Its first lifetime is over when it is asked about, but a later turn has begun another."""
+    planner, began = paused_once(), 4000.0
+    blocks = [(f"{'ua'[n % 2]}99.{n}", 12_000) for n in range(5)]
+    for number, at in enumerate((0.0, 20.0, *([150.0] if goes_on else []))):
+        planner.plan(ask(900 + number, blocks[: 1 + 2 * number], Prices(read=0.025)), began + at)
+        planner.billed(900 + number, None, began + at + 1.0)
+    warms = planner.woken(began + 310.0)
+
+    assert any(warm.request == 901 for warm in warms) is not goes_on
+
+
 def test_request_that_cannot_be_warmed_is_not() -> None:
-    assert paused_once(BOLD, warmable=False).next_wake() is None
+    assert paused_once().next_wake() is not None
+    assert paused_once(warmable=False).next_wake() is None
 
 
 def test_warming_stops_with_the_readers() -> None:

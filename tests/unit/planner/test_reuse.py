@@ -101,6 +101,18 @@ def test_export_restores_to_the_same_chances() -> None:
         other.restore((b"", b"", b""))
 
 
+def test_observations_are_bounded_and_leave_room_for_what_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.core.planner.reuse.MAX_OPEN", 100)
+    reuse = Reuse()
+    for number in range(80):
+        reuse.watch(1 + 8 * number, (3,), 0.0, sampled=True)
+    assert len(reuse._open) == 50
+    for number in range(80):
+        reuse.watch(10_001 + 8 * number, (4,), 0.0)
+
+    assert len(reuse._open) == 100
+
+
 def test_memory_is_as_stated() -> None:
     assert sum(map(len, Reuse().export()[:2])) == BYTES == CONTEXTS * AGES * 8
     assert list(AGES_SECONDS) == sorted(AGES_SECONDS)

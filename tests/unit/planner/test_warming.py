@@ -26,13 +26,13 @@ def kept(chance: float, *, tokens: int = 10_000, saved: int = 10_000, read: floa
 def test_renewal_pays_where_the_chance_covers_the_read() -> None:
     keeping = Keeping()
 
-    assert keeping.pays(kept(0.1))
-    assert not keeping.pays(kept(0.08))
-    assert keeping.pays(kept(0.03, read=0.025))
+    assert keeping.pays(kept(0.14))
+    assert not keeping.pays(kept(0.12))
+    assert keeping.pays(kept(0.035, read=0.025))
 
 
 def test_what_an_hour_entry_holds_already_is_not_saved_again() -> None:
-    assert not Keeping().pays(kept(0.2, saved=2_000))
+    assert not Keeping().pays(kept(0.25, saved=2_000))
 
 
 def test_is_asked_about_before_the_entry_ends() -> None:
@@ -48,7 +48,7 @@ def test_is_asked_about_before_the_entry_ends() -> None:
 def test_stops_for_prefixes_that_nobody_reads() -> None:
     keeping, renewals = Keeping(), 0
     for _ in range(100):
-        entry = kept(0.12)
+        entry = kept(0.2)
         if keeping.pays(entry):
             keeping.renewed(entry, 1285.0)
             keeping.judge(entry, came=False)
@@ -60,11 +60,23 @@ def test_stops_for_prefixes_that_nobody_reads() -> None:
 def test_goes_on_where_expectations_come_true() -> None:
     keeping = Keeping()
     for number in range(300):
-        entry = kept(0.12)
+        entry = kept(0.2)
         keeping.renewed(entry, 1285.0)
-        keeping.judge(entry, came=number % 8 == 0)
+        keeping.judge(entry, came=number % 5 == 0)
 
-    assert keeping.pays(kept(0.12))
+    assert keeping.pays(kept(0.2))
+
+
+def test_renewals_that_upstream_does_not_honour_end_it() -> None:
+    keeping = Keeping()
+    for number in range(3):
+        entry = kept(0.25)
+        entry.key = number
+        keeping.renewed(entry, 1285.0)
+        keeping.disproved(number)
+    keeping.disproved(99)
+
+    assert not keeping.pays(kept(0.25))
 
 
 def test_lifetimes_are_bounded() -> None:
