@@ -210,7 +210,8 @@ class Pipeline:
         estimate: Estimate | None,
         exchange: Exchange,
     ) -> None:
-        limits = rules.limits.binding(principal, plan.prompt.model if plan else "")
+        model = plan.prompt.model if plan else ""
+        limits = rules.limits.binding(principal, rules.models.canonical(model) or model)
         if call.endpoint in FREE:
             limits = tuple(bound for bound in limits if bound.limit.unit is Unit.REQUESTS)
         if not limits:
@@ -344,12 +345,14 @@ class Pipeline:
         for delay in CLOSE_DELAYS_SECONDS:
             await self._clock.sleep(delay)
             try:
-                if exchange.closing is not Closing.SETTLE:
-                    await self._budgets.release(reservation.id)
+                if exchange.closing is Closing.SETTLE and not exchange.store_degraded:
+                    await self._budgets.settle(reservation.id, amounts)
                     return
-                if exchange.store_degraded:
-                    await self._budgets.reserve(afterwards(reservation, amounts))
-                await self._budgets.settle(reservation.id, amounts)
+                await self._budgets.release(reservation.id)
+                if exchange.closing is Closing.SETTLE:
+                    late = afterwards(reservation, amounts)
+                    await self._budgets.reserve(late)
+                    await self._budgets.settle(late.id, amounts)
                 return
             except StoreUnavailable:
                 continue

@@ -279,7 +279,7 @@ _COST = (
 _SUMS = {
     "requests": "COUNT(*)",
     "refused": "SUM(state = 'refused')",
-    "failed": "SUM(state IN ('failed', 'cut_by_client', 'cut_by_upstream'))",
+    "failed": "SUM(state IN ('failed', 'cut_by_client', 'cut_by_upstream', 'cut_by_gateway'))",
     "guessed_nanousd": f"SUM({_COST} * (basis IN ('partial', 'estimated')))",
     "fallback_nanousd": f"SUM({_COST} * price_fallback)",
 }

@@ -70,7 +70,7 @@ def explain_body(body: bytes, rules: Rules, workspace: Workspace, beta: str = ""
     nobody = Principal(
         workspace=workspace.id, key_id=KeyId("any"), key_name="", organisation=workspace.organisation
     )
-    limits = rules.limits.binding(nobody, plan.prompt.model)
+    limits = rules.limits.binding(nobody, rules.models.canonical(plan.prompt.model) or plan.prompt.model)
     return {
         "workspace": workspace.id,
         "model": {

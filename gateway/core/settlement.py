@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from gateway.core.bucket import Amounts, Reservation
 from gateway.core.estimate import Estimate, presumed_usage
 from gateway.core.exchange import Basis, Closing
+from gateway.core.ids import ReservationId
 from gateway.core.limits import Mode
 from gateway.core.models import ModelFacts
 from gateway.core.pricing import Cost, PriceTable
@@ -69,8 +70,12 @@ def settle_exchange(
 
 def afterwards(reservation: Reservation, actual: Amounts) -> Reservation:
     """The reservation of a call that went on although the store could not be asked, to be made once it can:
-    the money is spent, so no limit may refuse it, and all of them must count it."""
+    the money is spent, so no limit may refuse it, and all of them must count it.
+
+    Under an id of its own: the store may have answered the first one, and only its answer was lost. A
+    refusal would then be given again, and nothing counted."""
     limits = tuple(
         replace(bound, limit=replace(bound.limit, mode=Mode.SHADOW)) for bound in reservation.limits
     )
-    return replace(reservation, limits=limits, amounts=actual)
+    late = ReservationId(f"{reservation.id}-late")
+    return replace(reservation, id=late, limits=limits, amounts=actual)

@@ -93,7 +93,7 @@ def test_spend_of_a_store_that_was_away_is_charged_without_asking() -> None:
     made = Reservation(id=ReservationId("r"), limits=(bound,), amounts=Amounts(nanousd=1), lease_seconds=9.0)
     later = afterwards(made, Amounts(nanousd=7))
 
-    assert (later.id, later.amounts.nanousd, later.limits[0].bucket_id) == ("r", 7, "b")
+    assert (later.id, later.amounts.nanousd, later.limits[0].bucket_id) == ("r-late", 7, "b")
     assert later.limits[0].limit.mode is Mode.SHADOW
 
 
