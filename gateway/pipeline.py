@@ -101,7 +101,9 @@ class Pipeline:
         self._rules = rules
         self._may_admit = admit
         self.open: dict[str, Exchange] = {}
-        """Exchanges that are not settled yet, by id."""
+        """Exchanges that run, by id."""
+        self._closing: dict[str, Exchange] = {}
+        """Those that have ended and are not settled yet: a store that is away may keep them for a while."""
         self._placing = Placing(policy, clock)
         self._upstream = upstream
         self._budgets = budgets
@@ -130,11 +132,13 @@ class Pipeline:
             exchange.interrupted(error)
             raise
         finally:
+            self._closing[call.id] = self.open.pop(call.id)
             self._tasks.spawn(self._settle(exchange, rules, admitted, reply), "settle")
 
     def open_reservations(self) -> list[Reservation]:
-        """Those whose exchange still runs: their leases are to be renewed."""
-        return [exchange.reservation for exchange in self.open.values() if exchange.reservation is not None]
+        """Those that are not closed yet: their leases are to be renewed."""
+        exchanges = (*self.open.values(), *self._closing.values())
+        return [exchange.reservation for exchange in exchanges if exchange.reservation is not None]
 
     def open_streams(self) -> int:
         """How many of them stream."""
@@ -195,7 +199,7 @@ class Pipeline:
     def _note(exchange: Exchange, plan: Plan) -> None:
         exchange.model = plan.prompt.model
         exchange.streaming = plan.prompt.stream
-        exchange.placement = plan.placement
+        exchange.placement, exchange.placement_applied = plan.placement, plan.applied
         exchange.client_marks = plan.prompt.client_marks
         exchange.plan_failed = plan.failure is not None
         if plan.failure is not None:
@@ -314,7 +318,7 @@ class Pipeline:
             if exchange.reservation is not None:
                 await self._close(exchange, exchange.reservation, amounts)
         finally:
-            del self.open[exchange.id]
+            del self._closing[exchange.id]
 
     @staticmethod
     def _price(exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> Amounts:
@@ -368,7 +372,8 @@ def _rewriting(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
 def _own_headers(exchange: Exchange, rules: Rules) -> list[Header]:
     headers = [(b"x-gateway-exchange-id", exchange.id.encode())]
     if rules.cost_headers and exchange.placement is not None:
-        headers.append((b"x-gateway-breakpoints", b"%d" % len(exchange.placement.breakpoints)))
+        added = len(exchange.placement.breakpoints) if exchange.placement_applied else 0
+        headers.append((b"x-gateway-breakpoints", b"%d" % added))
     if rules.cost_headers and exchange.estimated_nanousd:
         headers.append((b"x-gateway-reserved-usd", b"%.9f" % (exchange.estimated_nanousd / 1e9)))
     return headers

@@ -86,7 +86,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRequest:
-    """One request as it goes out. `body` in pieces, to be written without joining them; or a `stream` of
+    """One request as it goes out. `body` in pieces, to be written without joining them; or a `body_stream` of
     pieces of unknown number for bodies that are passed through unread."""
 
     method: str

@@ -7,6 +7,7 @@ order they start, drain and stop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ from gateway.settings.gateway import (
     StoreKind,
 )
 from gateway.settings.load import Settings
-from gateway.settings.secrets import store_url
+from gateway.settings.secrets import admin_token, store_url
 from gateway.settings.watch import ConfigWatcher
 from gateway.tasks import TaskSet
 from gateway.web.admin import admin_app
@@ -106,7 +107,7 @@ class Service:
         )
         self._keys = open_keys(file, self._settings)
         self._ledger = Ledger(ledger_path(file))
-        self._access_log = AccessLog(human=file.logging.format is LogFormat.TEXT)
+        self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
         self._upstream = ClaudeUpstream(
             connect_timeout_seconds=file.timeouts.upstream_connect,
             head_timeout_seconds=file.timeouts.upstream_head,
@@ -222,7 +223,8 @@ class Service:
             ),
             ping_store=self.budgets.ping,
         )
-        app = admin_app(conditions=conditions, render=self.metrics.render)
+        token = admin_token(file, self._settings.environ)
+        app = admin_app(conditions=conditions, render=self.metrics.render, token=token)
         self._admin = web.AppRunner(app, access_log=None)
         await self._admin.setup()
         host, port = split_address(file.listen.admin)
@@ -302,8 +304,9 @@ class Service:
             log.warning("gateway.yaml: %s changed, and takes effect at the next start only", section)
 
     async def _sweep(self) -> None:
-        while closed := await self.budgets.sweep():  # each one is bounded; a dead replica may leave many
-            self.metrics.reservations_expired(closed)
+        with contextlib.suppress(StoreUnavailable):  # counted already
+            while closed := await self.budgets.sweep():  # each one is bounded; a dead replica may leave many
+                self.metrics.reservations_expired(closed)
 
     async def _renew_leases(self) -> None:
         for reservation in self.pipeline.open_reservations():

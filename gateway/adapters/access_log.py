@@ -121,7 +121,7 @@ def json_line(record: ExchangeRecord) -> bytes:
         error_code=record.error_code,
         upstream_error_type=_cleaned(record.upstream_error_type),
         binding_limit=record.binding_limit,
-        breakpoints=len(record.placement.breakpoints) if record.placement else 0,
+        breakpoints=len(record.placement.breakpoints) if record.placement and record.placement_applied else 0,
         plan_failed=record.plan_failed,
         store_degraded=record.store_degraded,
         request_bytes=record.request_bytes,

@@ -137,7 +137,8 @@ class Metrics:
             basis = record.basis
             self._reservations("released" if basis is Basis.NONE else basis.value).inc()
         if record.placement is not None:
-            self._placements("added" if record.placement.breakpoints else "none").inc()
+            decided = "added" if record.placement_applied else "shadow"
+            self._placements(decided if record.placement.breakpoints else "none").inc()
         if record.upstream_error_type is not None or record.error_code is not None:
             self._observe_errors(record)
         self._observe_oddities(record)

@@ -105,7 +105,7 @@ PLACEMENTS = Spec(
     "gateway_placements_total",
     "counter",
     ("outcome",),
-    "Placements decided: breakpoints added, or none. Sum.",
+    "Placements decided: breakpoints added, only decided (shadow), or none. Sum.",
 )
 PLAN_FAILURES = Spec(
     "gateway_plan_failures_total",

@@ -28,7 +28,13 @@ from gateway.settings import build_keyring, build_rules
 def explain(
     request: Annotated[
         Path,
-        typer.Argument(metavar="REQUEST.JSON", help="Body of a /v1/messages call, or -."),
+        typer.Argument(
+            metavar="REQUEST.JSON",
+            help="Body of a /v1/messages call; - reads standard input.",
+            exists=True,
+            allow_dash=True,
+            dir_okay=False,
+        ),
     ],
     workspace: Annotated[str, typer.Option(help="As whose call to look at it.")] = "demo",
     beta: Annotated[str, typer.Option(help="The call's anthropic-beta header.")] = "",

@@ -95,10 +95,13 @@ async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
     simulator = Simulator(pacing=Pacing.realistic())
     url = await simulator.start()
     stack.push_async_callback(simulator.stop)
+    # What is spent on the simulator must not count against anybody's real budget.
+    state = os.environ.get("GATEWAY_STATE__DIRECTORY", "var")
     return {
         **os.environ,
         CREDENTIAL_VARIABLE: SIMULATED_CREDENTIAL,
         "GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": url,
+        "GATEWAY_STATE__DIRECTORY": str(Path(state) / "simulated"),
     }
 
 

@@ -50,6 +50,9 @@ def simulate(
         )
     except KeyboardInterrupt:
         raise typer.Exit from None
+    except OSError as error:
+        typer.echo(f"The simulator cannot listen: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _greet(url: str) -> None:

@@ -42,8 +42,8 @@ class Unauthenticated(Refusal):
 
     def __init__(self) -> None:
         super().__init__(
-            "This gateway does not accept the credential of this request. Send a key of this gateway "
-            "in one of the two credential headers; whoever runs the gateway can issue one."
+            "This gateway does not accept the credential of this request. Send a key of this gateway as "
+            "Authorization: Bearer; whoever runs the gateway can issue one."
         )
 
 

@@ -140,6 +140,8 @@ class ExchangeRecord:
     usage: Usage | None
     cost: Cost | None
     placement: Placement | None
+    placement_applied: bool
+    """False in shadow mode: decided and not sent."""
     plan_failed: bool
     client_marks: int
     estimated_nanousd: int
@@ -175,6 +177,7 @@ class Exchange:
     model: str | None = None
     streaming: bool = False
     placement: Placement | None = None
+    placement_applied: bool = True
     plan_failed: bool = False
     client_marks: int = 0
     reservation: Reservation | None = None
@@ -263,6 +266,7 @@ class Exchange:
             usage=self.usage,
             cost=self.cost,
             placement=self.placement,
+            placement_applied=self.placement_applied,
             plan_failed=self.plan_failed,
             client_marks=self.client_marks,
             estimated_nanousd=self.estimated_nanousd,

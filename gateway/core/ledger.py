@@ -173,7 +173,7 @@ def _circumstances(record: ExchangeRecord) -> tuple[str | int | float | None, ..
         record.binding_limit,
         json.dumps(record.shadow_refusals) if record.shadow_refusals else "[]",
         int(record.store_degraded),
-        len(record.placement.breakpoints) if record.placement else 0,
+        len(record.placement.breakpoints) if record.placement and record.placement_applied else 0,
         _reason(record.placement),
         int(record.plan_failed),
         record.client_marks,

@@ -39,7 +39,7 @@ class Breakpoint:
     """Index into `Prompt.blocks`."""
     ttl: TTL
     reason: str
-    """A sentence a person understands, for `gateway explain`, the log and the response header."""
+    """A sentence a person understands, for `gateway explain` and the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ class Plan:
     placement: Placement
     """As decided; in shadow mode it is not applied."""
     pieces: tuple[bytes | memoryview, ...]
+    applied: bool
+    """False where nothing that was decided is sent: shadow mode."""
     failure: str | None
     """Why planning was given up, for the log; the client's bytes go through."""
 
@@ -96,6 +98,7 @@ def place_call(
     prompt, failure = reading.prompt, reading.failure
     placement = UNPLACED if failure is None else Placement(reason="planning failed")
     pieces: tuple[bytes | memoryview, ...] = (prompt.body,)
+    applied = workspace.placement is PlacementMode.ON
     if wanted and failure is None:
         occasion = Occasion(
             call_id=call_id,
@@ -109,12 +112,19 @@ def place_call(
             problem = check_placement(prompt, placement)
             if problem is not None:
                 raise AssertionError(problem)
-            if workspace.placement is PlacementMode.ON:
+            if applied:
                 pieces = apply_placement(prompt, placement)
         except Exception as error:  # the one place where any bug of planning must not become a failed call
             placement, failure = Placement(reason="planning failed"), _what_failed(error)
             pieces = (prompt.body,)
-    return Plan(prompt=prompt, facts=reading.facts, placement=placement, pieces=pieces, failure=failure)
+    return Plan(
+        prompt=prompt,
+        facts=reading.facts,
+        placement=placement,
+        pieces=pieces,
+        applied=applied,
+        failure=failure,
+    )
 
 
 def wants_placement(headers: Headers, rules: Rules, workspace: Workspace) -> bool:
@@ -140,7 +150,7 @@ def estimate_plan(plan: Plan, *, rules: Rules, workspace: Workspace, at: float) 
     stake, so a call that cannot be estimated is not sent."""
     return estimate_spend(
         plan.prompt,
-        plan.placement,
+        plan.placement if plan.applied else UNPLACED,
         plan.facts,
         rules.prices,
         mode=workspace.estimate,

@@ -1,5 +1,5 @@
 """One immutable snapshot of every policy. A request takes it once and uses it to its end, so that a
-reload can never be seen halfway. Built by `settings.py`; nothing here reads files or environments."""
+reload can never be seen halfway. Built by `settings/build.py`; nothing here reads files or environments."""
 
 from __future__ import annotations
 

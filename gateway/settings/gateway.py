@@ -59,12 +59,15 @@ PositiveBytes = Annotated[Bytes, Field(gt=0)]
 
 
 class Listen(Section):
-    """Where the gateway listens. The admin plane has no login of its own: keep it off public networks."""
+    """Where the gateway listens. Keep the admin plane off public networks."""
 
     data: Address = "127.0.0.1:8080"
     """Data plane: what apps call."""
     admin: Address = "127.0.0.1:9090"
-    """Admin plane: metrics, health, dashboard. Shows spend by workspace, never content."""
+    """Admin plane: metrics and health. Shows spend by workspace, never content."""
+    admin_token: SecretRef | None = None
+    """Where a token is found that all of the admin plane but its probes then asks for, as `Authorization:
+    Bearer`."""
     public_url: BaseUrl | None = None
     """How apps reach the data plane, where links in answers must say so; their own Host header where it is
     not said."""
@@ -216,7 +219,8 @@ class LogFormat(StrEnum):
 
 
 class Logging(Section):
-    """Logs go to standard output, one line each, and hold no content and no credential."""
+    """One line for each exchange on standard output, the process's own log on standard error. Neither holds
+    content or credentials."""
 
     level: LogLevel = LogLevel.INFO
     """`debug`, `info`, `warning` or `error`."""

@@ -57,6 +57,17 @@ def is_available(ref: SecretRef, environ: Mapping[str, str]) -> bool:
     return True
 
 
+def admin_token(gateway: GatewayFile, environ: Mapping[str, str]) -> str | None:
+    """The token of the admin plane, where one is asked for. Raises `ConfigError`."""
+    ref = gateway.listen.admin_token
+    if ref is None:
+        return None
+    try:
+        return _reader(ref, environ)()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"listen.admin_token ({ref}) cannot be used: {error}") from None
+
+
 def store_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
     """The URL of the Redis store, which may hold its password. Raises `ConfigError`."""
     ref = gateway.store.url

@@ -9,7 +9,9 @@ import enum
 import json
 import random
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from gateway.sim.wire import ApiError, JsonObject, invalid
 
@@ -174,13 +176,13 @@ _MATCHED = ("path", "method", "model", "stream")
 def read_fault(value: JsonObject) -> Fault:
     """A fault from JSON, as `POST /_sim/faults` takes it: the fields of `Fault`, `match` as an object."""
     known = {field.name for field in fields(Fault)}
-    for name in value:
-        if name not in known:
-            raise invalid(f"{name}: Extra inputs are not permitted")
+    match = value.get("match")
+    unknown = [name for name in value if name not in known]
+    unknown += [f"match.{name}" for name in match if name not in _MATCHED] if isinstance(match, dict) else []
+    if unknown:
+        raise invalid(f"{unknown[0]}: Extra inputs are not permitted")
     try:
-        kind = FaultKind(value.get("kind"))
-        match = Match(**value.get("match") or {})
-        rest: dict[str, Any] = {k: v for k, v in value.items() if k not in ("kind", "match")}
-        return Fault(kind=kind, match=match, **rest)
-    except (TypeError, ValueError) as error:
-        raise invalid(f"not a fault: {error}") from error
+        return msgspec.convert(value, Fault)
+    except msgspec.ValidationError as error:
+        kinds = ", ".join(kind.value for kind in FaultKind)
+        raise invalid(f"not a fault: {error}; kinds are {kinds}") from error

@@ -26,6 +26,9 @@ from gateway.web.inbound import InboundRequest, ListenerLimits
 
 log = logging.getLogger(__name__)
 
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
+"""Linux tells of a peer that has finished sending; elsewhere only of one that is gone."""
+
 _MAX_QUEUED = 8
 """Requests that a client may send ahead on one connection."""
 
@@ -63,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.congested = False
         self._owner = owner
         self._loop = loop
-        self._state = _State.IDLE
+        self._state = _State.HEAD  # a new connection is there to send something
         self._since = loop.time()
         self._queue: deque[tuple[RawRequestMessage | GatewayError, StreamReader]] = deque()
         self._queue_full = False
@@ -335,7 +338,7 @@ class Connection(asyncio.Protocol):
         if connected is None:
             return False
         poll = select.poll()
-        poll.register(connected.fileno(), select.POLLRDHUP)  # hang-ups and errors are reported in any case
+        poll.register(connected.fileno(), _HUNG_UP)  # hang-ups and errors are reported in any case
         return bool(poll.poll(0))
 
     def _relieve(self) -> None:

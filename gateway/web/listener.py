@@ -94,6 +94,8 @@ class Listener:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for connection in list(self.open):
-            connection.judge(now)
-        self._timer = loop.call_later(self._interval, self._look)
+        try:
+            for connection in list(self.open):
+                connection.judge(now)
+        finally:
+            self._timer = loop.call_later(self._interval, self._look)

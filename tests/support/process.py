@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.settings.gateway import LEDGER_FILE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,6 +24,7 @@ class Running:
     url: str
     admin_url: str
     key: str
+    ledger: Path
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -59,6 +62,7 @@ async def a_gateway_process(
             url=_found(r"Apps call\s+(\S+)", greeting),
             admin_url=_found(r"health (\S+)/metrics", greeting),
             key=_found(r"(cgw_\w+)", greeting) if "--demo" in arguments else "",
+            ledger=state / "simulated" / LEDGER_FILE,
         )
     finally:
         if process.returncode is None:

@@ -51,6 +51,7 @@ _RECORD = ExchangeRecord(
     placement=Placement(
         breakpoints=(Breakpoint(block=2, ttl=TTL.FIVE_MINUTES, reason="the last stable block"),)
     ),
+    placement_applied=True,
     plan_failed=False,
     client_marks=0,
     estimated_nanousd=40_000_000,

@@ -17,7 +17,6 @@ from anthropic import AsyncAnthropic
 
 from gateway.adapters.ledger import read_totals
 from gateway.core.ledger import Dimension
-from gateway.settings.gateway import LEDGER_FILE
 from tests.support.process import ROOT, Running, a_gateway_process
 
 ASK: list[Any] = [{"role": "user", "content": "Say 60 words."}]
@@ -65,7 +64,7 @@ async def test_drains_long_streams_on_sigterm_and_writes_everything_down(tmp_pat
         assert ready == 503
         assert final.stop_reason in ("end_turn", "max_tokens")
         assert await running.ended() == 0
-    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
     assert (totals[0].requests, totals[0].output_tokens) == (1, final.usage.output_tokens)
 
 
@@ -87,7 +86,7 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
             assert await running.ended(15) == 0
             assert time.monotonic() - stopped < 10
-    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
     assert totals[0].requests == 1
 
 
@@ -99,7 +98,7 @@ async def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> Non
         await asyncio.sleep(0.5)
         running.signal(signal.SIGKILL)
         await running.ended()
-    totals = read_totals(tmp_path / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
+    totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
     spent = totals[0].cost_nanousd / 1e9
 
     assert totals[0].output_tokens == message.usage.output_tokens
