@@ -220,17 +220,9 @@ class Metrics:
             self._overflows("gateway_budget_limit").inc(len(readings) - self._max_label_sets)
         self._budgets.readings = tuple(readings[: self._max_label_sets])
 
-    def plan_failed(self) -> None:
-        """Placement failed where no exchange shows it."""
-        self._plan_failures.inc()
-
     def observer_failed(self, observer: str) -> None:
         """`observer` is a class name."""
         self._observer_failures(observer).inc()
-
-    def fallback_priced(self) -> None:
-        """An estimate used the fallback price of an unknown model, and no exchange shows it."""
-        self._fallback_prices.inc()
 
     def event_loop_lag(self, seconds: float) -> None:
         """How much later than asked a timer of the event loop fired."""

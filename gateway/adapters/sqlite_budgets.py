@@ -1,7 +1,7 @@
 """Budgets in one SQLite file: for one machine, one process or several, surviving restarts.
 
-The life of a reservation is in `core/reservations.py`; here are its tables, and the one thread per process
-that writes. The thread takes all operations that wait and performs them in one transaction (group commit), so
+The life of a reservation is in `core/reservations.py`; here are its tables, and two threads per process: one
+that writes, and one that carries the write-ahead log over into the file. The writer takes all operations that wait and performs them in one transaction (group commit), so
 that a hundred concurrent requests cost one commit. Operations run in the order of their asking: a reserve
 whose caller was cancelled is performed before the release that follows it.
 """
@@ -9,6 +9,7 @@ whose caller was cancelled is performed before the release that follows it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from gateway.adapters.sqlite_tables import SqliteTables, open_database
+from gateway.adapters.sqlite_tables import (
+    SqliteTables,
+    changes_seen,
+    checkpoint,
+    open_database,
+    open_for_checkpoints,
+)
 from gateway.core import reservations
 from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
@@ -25,8 +32,15 @@ from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit
 from gateway.ports import Clock
 
-ANSWER_SECONDS: Final = 0.5
-"""How long a caller waits; a disk that hangs is a store that is down."""
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS: Final = 2.0
+"""How long a caller waits; a disk that hangs is a store that is down. Four times what a store on the network
+gets: there is no other replica to ask and nothing to reconnect to, and a disk that others load heavily answers
+a sync after many hundred milliseconds, yet answers. A refusal before that would be a false one."""
+
+CHECKPOINT_SECONDS: Final = 1.0
+"""How often the log is carried over, where anything was written."""
 
 BATCH: Final = 256
 """How many operations share a transaction at most."""
@@ -52,6 +66,8 @@ class SqliteBudgets:
         self._synchronous = synchronous
         self._waiting: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._checkpoints: threading.Thread | None = None
+        self._closing = threading.Event()
 
     async def open(self) -> SqliteBudgets:
         """Create or check the file and start the writer. Raises ConfigError."""
@@ -60,6 +76,10 @@ class SqliteBudgets:
         writer = partial(_write, connection, self._waiting)
         self._thread = threading.Thread(target=writer, name="sqlite-budgets", daemon=True)
         self._thread.start()
+        second = await asyncio.to_thread(open_for_checkpoints, self._path, self._synchronous)
+        keep_short = partial(_keep_log_short, second, self._path, self._closing)
+        self._checkpoints = threading.Thread(target=keep_short, name="sqlite-checkpoints", daemon=True)
+        self._checkpoints.start()
         return self
 
     async def reserve(self, reservation: Reservation) -> Decision:
@@ -91,6 +111,9 @@ class SqliteBudgets:
         if thread is not None:
             self._waiting.put(None)
             await asyncio.to_thread(thread.join)
+        if self._checkpoints is not None:
+            self._closing.set()
+            await asyncio.to_thread(self._checkpoints.join)
 
     async def _perform(self, work: Callable[[SqliteTables], T]) -> T:
         if self._thread is None:
@@ -143,6 +166,24 @@ def _write(connection: sqlite3.Connection, waiting: SimpleQueue[_Job[Any] | None
         batch = [job for job in jobs if job is not None]
         _perform_together(connection, tables, batch)
         _answer(batch)
+    connection.close()
+
+
+def _keep_log_short(connection: sqlite3.Connection, path: Path, closing: threading.Event) -> None:
+    """The other thread. The last connection to close leaves no log behind; SQLite sees to that."""
+    failed = False
+    seen = -1
+    while not closing.wait(CHECKPOINT_SECONDS):
+        try:
+            found = changes_seen(connection)
+            if found != seen:
+                checkpoint(connection)
+                seen = found
+            failed = False
+        except sqlite3.Error as error:
+            if not failed:  # said once, not every second; the writer meets the same disk
+                log.warning("%s: the log of the budget file cannot be carried over: %s", path, error)
+            failed = True
     connection.close()
 
 

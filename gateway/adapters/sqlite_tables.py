@@ -23,8 +23,12 @@ SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x43_47_42_31
 """Marks the file as ours ("CGB1"), so that no other SQLite file is written into by mistake."""
 
-BUSY_SECONDS: Final = 0.25
-"""How long to wait for another process's transaction."""
+BUSY_SECONDS: Final = 1.5
+"""How long to wait for another connection's transaction, or for a checkpoint that holds writers back: less than
+callers wait, so that they hear the reason."""
+
+LONG_WAL_PAGES: Final = 16_384
+"""64 MB. A log as long is started again even if writers have to wait for it."""
 
 FORGET_BATCH: Final = 5_000
 """Rows that one sweep deletes at most: some ten milliseconds."""
@@ -76,12 +80,35 @@ def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
     return connection
 
 
+def open_for_checkpoints(path: Path, synchronous: str) -> sqlite3.Connection:
+    """A second connection to a file that `open_database` has checked."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    return connection
+
+
+def changes_seen(connection: sqlite3.Connection) -> int:
+    """Another number whenever another connection, of any process, has committed something."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Carry the write-ahead log over into the file. Holds no writer up, unless the log has grown long: while
+    somebody always writes it is never all carried over, and so would grow for ever."""
+    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if pages > LONG_WAL_PAGES:
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")  # several processes may start at once
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if journal != "wal":
         raise ConfigError(f"{path}: this file system cannot hold the budget file (WAL). Use a local disk.")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
+    # A checkpoint waits for the disk, two or three times: not within some commit, but on a thread of its own.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("BEGIN IMMEDIATE")
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -191,7 +218,10 @@ class SqliteTables:
 
 def _written_charges(charges: Sequence[Charge]) -> str:
     return msgspec.json.encode(
-        [(c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms) for c in charges]
+        [
+            (c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms, c.taken_at_ms)
+            for c in charges
+        ]
     ).decode()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -102,7 +103,7 @@ def explain_body(body: bytes, rules: Rules, workspace: Workspace, beta: str = ""
                 "id": bound.limit.id,
                 "scope": bound.limit.scope.value,
                 "amount": show_amount(bound.limit.amount, bound.limit.unit),
-                "period": bound.limit.period.value,
+                "period": bound.limit.period.value.removeprefix("calendar_"),
                 "mode": bound.limit.mode.value,
             }
             for bound in limits
@@ -141,8 +142,8 @@ def _print(explained: dict[str, Any]) -> None:
     known = "" if model["known"] else " (not in the price table: the stated fallback holds)"
     least = model["minimum_cacheable_tokens"]
     console.print(f"[bold]{escape(model['asked'])}[/bold]{known}, caches from {least} tokens on")
-    columns = ("block", "level", "role", "type", "bytes", "prefix tokens", "prefix key", "breakpoint", "why")
-    table = Table(*columns)
+    names = ("", "level", "role", "type", "bytes", "tokens", "prefix", "mark")
+    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in explained["blocks"]:
         mark = row["breakpoint"] or (f"client's {row['client_ttl']}" if row["client_ttl"] else "")
         table.add_row(
@@ -154,9 +155,11 @@ def _print(explained: dict[str, Any]) -> None:
             f"{row['prefix_tokens']:,}",
             row["prefix_key"][:8],
             mark,
-            row["reason"] or "",
         )
     console.print(table)
+    for row in explained["blocks"]:
+        if row["reason"]:
+            console.print(f"Breakpoint on block {row['block']}: {escape(row['reason'])}")
     console.print(f"Placement ({placement['mode']}): {escape(placement['reason'])}")
     console.print(
         f"Set aside ({estimate['mode']}): {estimate['input_tokens']:,} input and "

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.inflate import Inflater
+from gateway.core.spans import without_lone_surrogates
 from gateway.core.sse import SseReader
 from gateway.core.usage import Report, as_dict, as_list, as_text, is_count, is_within_totals, read_usage
 
@@ -55,6 +56,7 @@ class _Wire(msgspec.Struct):
     stop_details: Any = None
     error: Any = None
     delta: Any = None
+    content: msgspec.Raw = msgspec.Raw()
     message: msgspec.Raw = msgspec.Raw()
     result: msgspec.Raw = msgspec.Raw()
 
@@ -64,19 +66,22 @@ _MAX_DEPTH = 2
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _WANTED = frozenset((b"message_start", b"content_block_delta", b"message_delta", b"message_stop", b"error"))
-# Up to the text itself. Spaces after separators are allowed for; upstream pads deltas at their end.
+_BARE = frozenset((b"content_block_start",))
+_NO_CONTENT = re.compile(rb"null|\[[ \t\n\r]*\]|")
+# Up to the text itself. Spaces after separators are allowed for.
 _TEXT_DELTA = re.compile(
     rb'\{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?\{"type": ?'
     rb'"(?:text_delta", ?"text|thinking_delta", ?"thinking|input_json_delta", ?"partial_json)": ?"'
 )
+_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 
 
 class _Seen:
     """What has been read of one message so far."""
 
     __slots__ = (
-        "category", "complete", "error_type", "message_id", "model", "parse_errors", "stop_reason",
-        "text_bytes", "usage",
+        "category", "disordered", "ended", "error_type", "has_content", "has_final_output", "message_id",
+        "model", "parse_errors", "stop_reason", "text_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -86,15 +91,25 @@ class _Seen:
         self.stop_reason: str | None = None
         self.category: str | None = None
         self.error_type: str | None = None
-        self.complete = False
+        self.ended = False
+        self.has_final_output = False
+        self.has_content = False
+        self.disordered = False
         self.text_bytes = 0
         self.parse_errors = 0
 
     def take_message(self, wire: _Wire) -> None:
-        self.message_id = as_text(wire.id)
-        self.model = as_text(wire.model)
+        """A message. One that comes where something was known already, be it a second `message_start` or one
+        after its deltas, is an error, and takes nothing back."""
+        if self.usage is not None or self.message_id is not None:
+            self.disordered = True
+            self.parse_errors += 1
+        self.message_id = self.message_id or as_text(wire.id)
+        self.model = self.model or as_text(wire.model)
         if isinstance(wire.usage, dict):
-            self.usage = wire.usage
+            self.usage = wire.usage if self.usage is None else _larger_usage(self.usage, wire.usage)
+        if _NO_CONTENT.fullmatch(wire.content) is None:
+            self.has_content = True
         self.take_stop(wire.stop_reason, wire.stop_details)
 
     def take_stop(self, reason: object, details: object) -> None:
@@ -114,7 +129,11 @@ class _Seen:
         fresh = {name: value for name, value in as_dict(wire.usage).items() if value is not None}
         if not fresh:
             return
+        self.has_final_output |= is_count(fresh.get("output_tokens"))
         known = self.usage or {}
+        if self.disordered:  # whose counts these are cannot be told
+            self.usage = _larger_usage(known, fresh)
+            return
         if known.get("iterations") and "iterations" not in fresh:
             # Those of before are stale within the totals, which are fresh; the others are known nowhere else.
             old = [entry for entry in as_list(known["iterations"]) if isinstance(entry, dict)]
@@ -136,10 +155,30 @@ class _Seen:
             stop_reason=self.stop_reason,
             refusal_category=self.category,
             error_type=self.error_type,
-            complete=self.complete,
+            ended=self.ended,
+            complete=self.ended and self.has_final_output,
+            has_content=self.has_content,
             output_text_bytes=self.text_bytes,
             parse_errors=errors,
         )
+
+
+def _larger_usage(known: dict[str, object], other: dict[str, object]) -> dict[str, object]:
+    """Of two usage objects the larger counts, and what only one of them has. Iterations within the totals are
+    left out, as the totals of both stand; the others are kept."""
+    merged = {**other, **{name: value for name, value in known.items() if value is not None}}
+    for name, value in other.items():
+        before = known.get(name)
+        if is_count(before) and is_count(value):
+            merged[name] = max(before, value)
+        elif isinstance(before, dict) and isinstance(value, dict):
+            merged[name] = _larger_usage(before, value)
+    if "iterations" in merged:
+        entries = [*as_list(known.get("iterations")), *as_list(other.get("iterations"))]
+        merged["iterations"] = [
+            entry for entry in entries if isinstance(entry, dict) and not is_within_totals(entry)
+        ]
+    return merged
 
 
 class StreamReader:
@@ -148,13 +187,16 @@ class StreamReader:
     __slots__ = ("_events", "_seen")
 
     def __init__(self) -> None:
-        self._events = SseReader(_WANTED)
+        self._events = SseReader(_WANTED, bare=_BARE)
         self._seen = _Seen()
 
     def feed(self, data: bytes) -> None:
         for name, payload in self._events.feed(data):
             if name == b"content_block_delta":
+                self._seen.has_content = True
                 self._seen.text_bytes += _text_bytes(payload)
+            elif name in _BARE:
+                self._seen.has_content = True
             elif name or payload.startswith(b"{"):  # some relays end with a nameless `[DONE]`
                 _fold(self._seen, name, payload)
 
@@ -168,35 +210,59 @@ class StreamReader:
             seen.parse_errors = self._seen.parse_errors
         report = seen.report()
         if self._events.oversized:
-            report = replace(report, parse_errors=report.parse_errors + self._events.oversized)
+            # What was too long to be read may have been content.
+            errors = report.parse_errors + self._events.oversized
+            report = replace(report, parse_errors=errors, has_content=True)
         return report
 
 
 def _text_bytes(payload: bytes) -> int:
-    """Bytes of text in a delta, without decoding it: to its last quote, each escape counted as one byte."""
+    """Bytes of text in a delta, without decoding it: to its closing quote, each escape counted as one byte at
+    most. What upstream pads deltas with, spaces or a member of its own, comes after that quote."""
     found = _TEXT_DELTA.match(payload)
     if found is None:
         return 0
-    size = payload.rfind(b'"') - found.end()
-    if b"\\" in payload:
-        size -= payload.count(b"\\") + 4 * payload.count(b"\\u")
+    start = found.end()
+    end = payload.find(b'"', start)
+    if end < 0:
+        return 0
+    if payload.find(b"\\", start, end) < 0:
+        return end - start
+    text = _TEXT.match(payload, start)
+    end = text.end() if text is not None else start
+    size = end - start - payload.count(b"\\", start, end) - 4 * payload.count(b"\\u", start, end)
     return size if size > 0 else 0
+
+
+def _decode(text: bytes | msgspec.Raw) -> _Wire:
+    """Raises one of `_UNREADABLE`. An answer that was cut inside a pair of escaped surrogates, as generated
+    text may be, is read all the same."""
+    try:
+        return _WIRE.decode(text)
+    except msgspec.DecodeError:
+        scratch = without_lone_surrogates(bytes(text))
+        if scratch is None:
+            raise
+        return _WIRE.decode(scratch)
 
 
 def _fold(seen: _Seen, name: bytes, payload: bytes) -> None:
     """Take in one event, by its name; of one without a name, as some relays drop it, by the type inside."""
     try:
-        wire = _WIRE.decode(payload)
+        wire = _decode(payload)
         match name.decode("latin-1") or wire.type:
             case "message_start":
-                seen.take_message(_WIRE.decode(wire.message))
+                seen.take_message(_decode(wire.message))
             case "message_delta":
                 seen.take_delta(wire)
             case "message_stop":
-                seen.complete = True
+                seen.ended = True
             case "error":
                 seen.take_error(wire.error)
+            case "content_block_start":
+                seen.has_content = True
             case "content_block_delta":
+                seen.has_content = True
                 seen.text_bytes += _text_bytes(payload)
     except _UNREADABLE:
         seen.parse_errors += 1
@@ -233,7 +299,7 @@ class BodyReader:
         seen = _Seen()
         try:
             _fold_body(seen, body)
-            seen.complete = True
+            seen.ended = seen.has_final_output = True
         except _UNREADABLE as error:
             # A body that merely stops was cut, which is not for the reader to complain about.
             seen.parse_errors = int("truncated" not in str(error))
@@ -241,7 +307,7 @@ class BodyReader:
 
 
 def _fold_body(seen: _Seen, body: bytes | msgspec.Raw, depth: int = 0) -> None:
-    wire = _WIRE.decode(body)
+    wire = _decode(body)
     inner = next((raw for raw in (wire.result, wire.message) if len(raw)), None)
     if wire.error is not None:
         seen.take_error(wire.error)

@@ -1,7 +1,7 @@
 """Rules of the Claude API's protocol that decisions depend on, each with its source and date.
 
 Prices, minimum lengths and other numbers that change by model or by announcement are configuration, not
-here. The simulator shares these facts and nothing else of the core's reasoning about caches.
+here. The simulator has facts of its own, found in the same documents.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ MAX_BREAKPOINTS = Fact(
     value=4,
     says="Four breakpoints to a request, the automatic one and nested ones included; a fifth is a 400.",
     source=_CACHING,
+    seen=date(2026, 8, 21),
+)
+MAX_MESSAGES = Fact(
+    value=100_000,
+    says="There is a limit of 100,000 messages in a single request.",
+    source="platform.claude.com/docs/en/api/messages",
     seen=date(2026, 8, 21),
 )
 LOOKBACK_BLOCKS = Fact(

@@ -4,8 +4,10 @@ A bucket is what is gone from it: `spent`, and `set_aside` for reservations that
 capacity - spent - set_aside, always. Two kinds differ only in how what is gone comes back:
 
 - Refilled continuously (per second, minute, hour): `spent` drains at the limit's rate. A reservation counts
-  as spent from the start, so that a long stream does not hold back what its minute has long given again;
-  settlement corrects it. Over any time t, at most capacity + rate * t is admitted.
+  as spent from the start, so that a long stream does not hold back what its minute has long given again. At
+  its close comes back what it had too much, less what has drained since it was taken: that came back already.
+  So over any time t at most capacity + rate * t is used, each exchange counted at its reservation, beyond
+  what exchanges cost more than they had reserved; that is charged in full when it becomes known.
 - Calendar windows (day, week, month): each window has a bucket of its own, which never drains. A reservation
   is set aside in the window in which it was made, and settled there however late.
 
@@ -135,6 +137,27 @@ def spend(level: Level, change: int) -> Level:
     """The level of a refilled bucket after spending so much, or getting it back. Not below empty."""
     spent = saturated(level.spent + change)
     return Level(spent=spent, fraction=level.fraction if spent else 0, at_ms=level.at_ms)
+
+
+def corrected(level: Level, amount: int, actual: int, taken_at_ms: int, rate: int, period_ms: int) -> Level:
+    """The level of a refilled bucket, drained until now, after `actual` takes the place of an `amount` that
+    was taken when the bucket's clock (`Level.at_ms`) stood at `taken_at_ms`.
+
+    Gives back no more than amount - max(actual, what has drained since). Without the latter the units that
+    time has given back come back once more: at most so much can a bucket that is busy all the while have
+    drained of this amount, and one that was not has drained all of it."""
+    if actual >= amount:
+        return spend(level, actual - amount)
+    drained_since = max(level.at_ms - taken_at_ms, 0) * rate
+    back = amount * period_ms - max(actual * period_ms, drained_since)
+    if back <= 0:
+        return level
+    # Exact, in units / period: a unit lasts long where few come back, and is not to be lost to rounding.
+    left = level.spent * period_ms - level.fraction - back
+    if left <= 0:
+        return Level(at_ms=level.at_ms)
+    spent = -(-left // period_ms)
+    return Level(spent=spent, fraction=spent * period_ms - left, at_ms=level.at_ms)
 
 
 def saturated(units: int) -> int:

@@ -16,7 +16,7 @@ import msgspec
 from gateway.core.api_facts import SERVER_TOOLS
 from gateway.core.bucket import Amounts
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Placement
+from gateway.core.placement import Placement, has_server_tools
 from gateway.core.pricing import PriceTable
 from gateway.core.prompt import TTL, Level, Prompt
 from gateway.core.rules import EstimateMode
@@ -39,9 +39,12 @@ TYPICAL_DOCUMENT_BYTES_PER_TOKEN = 20
 _SOURCE = b'"source"'
 _BASE64 = b'"base64"'
 _DATA = re.compile(rb'"data"\s*:\s*"')
+# Pages are compressed: bytes do not bound their tokens, as they do for text; images have a bound each.
+_PAGES = re.compile(rb'"media_type"\s*:\s*"(?!image\\?/|text\\?/plain")')
 _REMOTE = re.compile(rb'"type"\s*:\s*"(?:url|file)"')
-# Nobody escapes what is in "source", "type", "url" or "base64" for a good reason: it could hide them.
-_ESCAPED = re.compile(rb"\\u00(?:3[46]|5[fF]|[67])")
+# Nobody escapes what is in "source", "type", "media_type", "url" or "base64" for a good reason: it could hide
+# them.
+_ESCAPED = re.compile(rb"\\u00(?:2[fF]|3[46]|5[fF]|[67])")
 _NEAR_BYTES = 200
 _UNSEEN_PROMPT = ("thread", "container", "mcp_servers")
 _UNBOUNDED = ("fallbacks", "compaction", *_UNSEEN_PROMPT)
@@ -55,7 +58,8 @@ class Estimate:
     usage: Usage
     bounded: bool
     """True where the real cost cannot be more. False in estimate mode, and for what no number in the request
-    bounds: server-tool loops, advisors, fallbacks, compaction, state and tools kept elsewhere."""
+    bounds: server-tool loops, advisors, fallbacks, compaction, state and tools kept elsewhere; nor for tools
+    of a type that we do not know, which may be the API's to run, and models that no row names."""
 
     @property
     def input_tokens(self) -> int:
@@ -116,7 +120,9 @@ def estimate_spend(
             nanousd=cost.total_nanousd,
         ),
         usage=usage,
-        bounded=strict and not server_tools and not _has_unbounded_fields(prompt),
+        bounded=(
+            strict and facts.known and not has_server_tools(prompt) and not _has_unbounded_fields(prompt)
+        ),
     )
 
 
@@ -140,7 +146,8 @@ def presumed_usage(report: Report | None, estimate: Estimate, facts: ModelFacts)
 
 
 def _most_input(prompt: Prompt, facts: ModelFacts) -> int:
-    """No fewer tokens than the prompt can have. What is fetched from elsewhere may fill the context."""
+    """No fewer tokens than the prompt can have. What is fetched from elsewhere, and pages of a PDF, may fill
+    the context."""
     body = prompt.body
     tokens = len(body)
     tools = [block.type for block in prompt.blocks if block.level is Level.TOOLS]
@@ -152,7 +159,7 @@ def _most_input(prompt: Prompt, facts: ModelFacts) -> int:
     unseen = (
         not prompt.fields.keys().isdisjoint(_UNSEEN_PROMPT)
         or any(block.type == "container_upload" for block in prompt.blocks)
-        or (has_source and _REMOTE.search(body) is not None)
+        or (has_source and (_REMOTE.search(body) or _PAGES.search(body)) is not None)
         or (b"\\u00" in body and _ESCAPED.search(body) is not None)
     )
     return max(tokens, facts.context_tokens) if unseen else tokens

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from gateway.core.usage import Report, Usage
 
 
+DRAINING = "draining"
+"""The message of a cancellation by which the replica, and not the client, ends an exchange."""
+
+
 class State(StrEnum):
     RECEIVED = "received"
     ADMITTED = "admitted"
@@ -225,7 +229,7 @@ class Exchange:
     def _event_of(self, error: BaseException) -> Event:
         if self.state is State.RELAYING and not 200 <= self.status < 300:
             return Event.UPSTREAM_REJECTED  # nothing was billed, however its relay ended
-        if not isinstance(error, Exception) and "draining" in error.args:
+        if not isinstance(error, Exception) and DRAINING in error.args:
             return Event.DRAINED
         if isinstance(error, ClientGone) or not isinstance(error, Exception):
             return Event.CLIENT_GONE

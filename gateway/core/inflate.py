@@ -37,7 +37,8 @@ class Inflater:
             is_wrapped = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             self._zlib = zlib.decompressobj(_ZLIB if is_wrapped else _RAW)
             self._head = b""
-        while data and not self.broken:
+        more = bool(data)
+        while more:
             if self._zlib.eof:  # another gzip member
                 self._zlib = zlib.decompressobj(_GZIP)
             try:
@@ -50,5 +51,7 @@ class Inflater:
                 self.broken = True
                 return
             data = self._zlib.unconsumed_tail or self._zlib.unused_data
+            # All input may be taken in while there is output left over from a full piece.
+            more = bool(data) or (len(piece) == _PIECE_BYTES and not self._zlib.eof)
             if piece:
                 yield piece

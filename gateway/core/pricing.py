@@ -43,8 +43,8 @@ class Cost:
     price_id: str = ""
     """Which row of the table priced it; of several iterations, the first."""
     fallback: bool = False
-    """True where no row knew the model or its speed, or the last row had ended: a stated fallback price, or
-    the nearest one, was used."""
+    """True where no row knew the model that upstream named or its speed, or the last row had ended: a stated
+    fallback price, or the nearest one, was used."""
 
     @property
     def total_nanousd(self) -> int:
@@ -186,26 +186,31 @@ class PriceTable:
     ) -> Cost:
         """What upstream bills for it, to the nano-dollar.
 
-        Model, speed, geography and tier are those that upstream reported; `model` stands in where it named
-        none, `batch` says what is known from elsewhere. Where there are iterations each is priced by its own
-        model and the totals above them are not billed; the band is chosen per iteration (the docs are silent
-        on it). Thinking is within the output.
+        Model, speed, geography and tier are those that upstream reported; `batch` says what is known from
+        elsewhere. `model`, the one that was asked for, stands in where upstream named none, and where the
+        table does not know the name that it gave the message; then the cost is marked as `fallback`. Where
+        there are iterations each is priced by its own model and the totals above them are not billed; those
+        of the message's own model are priced as it is, one of another unknown model at the stated fallback.
+        The band is chosen per iteration (the docs are silent on it). Thinking is within the output.
 
-        Refusals (release notes and refusal docs, 2026-09-24): where `report` ended in a refusal with neither
-        output tokens nor text, tokens are not billed, unless its category is among the billed ones of that
-        date. Where upstream shows output tokens we take it that output had begun, and bill.
+        Refusals (release notes and refusal docs, 2026-09-24): where `report` ended in a refusal before any
+        output, tokens are not billed, unless its category is among the billed ones of that date. Before any
+        output means without a content block: usage shows tokens, of output too, for the free ones as well.
         """
-        if report is not None and self._is_free_refusal(report, usage, at):
+        if report is not None and self._is_free_refusal(report, at):
             usage = Usage(web_search_requests=usage.web_search_requests)
         batch = batch or usage.service_tier == "batch"
         speed, geography = usage.speed or STANDARD, usage.inference_geo or ""
-        model = usage.model or model
+        reported = usage.model or (report.model if report is not None else None)
+        named = reported or model
+        by = named if self._knows(named) or not self._knows(model) else model
         uncached = read = write_5m = write_1h = output = bare = 0
         first: _Price | None = None
-        fallback = False
+        fallback = by != named
         for part in usage.iterations or (usage,):
             prompt_tokens = part.prompt_tokens
-            price = self._price_of(part.model or model, speed, geography, batch, at, prompt_tokens)
+            own = by if part.model in (None, named) else part.model
+            price = self._price_of(own, speed, geography, batch, at, prompt_tokens)
             uncached += part.uncached_input_tokens * price.input
             read += part.cache_read_tokens * price.read
             write_5m += part.cache_write_5m_tokens * price.write_5m
@@ -248,12 +253,13 @@ class PriceTable:
                 whole[kind] += 1
         return whole
 
-    def _is_free_refusal(self, report: Report, usage: Usage, at: float) -> bool:
+    def _knows(self, model: str | None) -> bool:
+        return model is not None and (self._names.resolve(model), STANDARD) in self._rows
+
+    def _is_free_refusal(self, report: Report, at: float) -> bool:
         return (
             report.stop_reason == "refusal"
-            and report.output_text_bytes == 0
-            and not usage.output_tokens
-            and not any(part.output_tokens for part in usage.iterations)
+            and not report.has_content
             and report.refusal_category not in self._terms[self._terms_index(at)].billed_refusals
         )
 

@@ -13,11 +13,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 import msgspec
 from msgspec import Raw
 
-from gateway.core.api_facts import ATTRIBUTION_PREFIX, CLIENT_TOOLS, MARKABLE_BLOCKS, SERVER_TOOLS
+from gateway.core.api_facts import (
+    ATTRIBUTION_PREFIX,
+    CLIENT_TOOLS,
+    MARKABLE_BLOCKS,
+    MAX_MESSAGES,
+    SERVER_TOOLS,
+)
 from gateway.core.errors import BadRequest
 from gateway.core.spans import (
     ARRAY,
@@ -37,6 +44,7 @@ from gateway.core.spans import (
     present,
     read_integer,
     read_string,
+    skip_space,
     without_lone_surrogates,
 )
 
@@ -114,7 +122,7 @@ def read_prompt(body: bytes) -> Prompt:
     """Find the blocks of a `/v1/messages` or `count_tokens` body.
 
     Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model,
-    repeats a member at a level that we read, or nests deeper than the interpreter's recursion limit allows
+    repeats a member at a level that we read, has more messages than the API takes, or nests deeper than the interpreter's recursion limit allows
     (several hundred levels; upstream's own parser stops at about a thousand).
     """
     try:
@@ -195,12 +203,14 @@ class _Reader:
         except msgspec.DecodeError as error:
             raise BadRequest(f"The request body is not valid JSON: {error}.") from None
 
-    def _objects(self, raw: Raw, span: Span, where: str) -> Iterable[_Element]:
+    def _objects(self, raw: Raw, span: Span, where: str, most: float = inf) -> Iterable[_Element]:
         """The objects of an array; none where it is not an array of objects. Refuses repeated members."""
         try:
             objects = OBJECTS.decode(raw)
         except msgspec.ValidationError:
             return ()
+        if len(objects) > most:
+            raise BadRequest(f"The request body has {len(objects)} messages; the API takes {most}.")
         start, end = span
         elements: list[_Element] = []
         at = start + 1
@@ -227,7 +237,8 @@ class _Reader:
             self._block(Level.TOOLS, "", -1, kind, members, place, spans, may_be_marked, in_prefix)
 
     def _messages(self, raw: Raw, span: Span) -> None:
-        for index, (members, place, spans) in enumerate(self._objects(raw, span, "a message")):
+        messages = self._objects(raw, span, "a message", MAX_MESSAGES.value)
+        for index, (members, place, spans) in enumerate(messages):
             role = members.get("role")
             name = "" if role is None else _ROLES.get(bytes(role)) or read_string(role)
             if (content := members.get("content")) is not None:
@@ -260,7 +271,8 @@ class _Reader:
                         in_prefix = not _is_attribution(members)
                     may_be_marked = in_prefix and has_text(members.get("text"))
                 self._block(level, role, message, kind, members, place, spans, may_be_marked, in_prefix)
-        if len(self.blocks) == count and self.text[start:end] != b"[]":
+        is_empty = first == OPEN_ARRAY and skip_space(self.text, start + 1) == end - 1
+        if len(self.blocks) == count and not is_empty:
             # Upstream refuses this shape, or knows more than we do: an opaque block keeps it in the digest.
             self.blocks.append(Block(level, role, message, "", start, end, False, False))
 

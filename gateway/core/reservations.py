@@ -25,6 +25,7 @@ from gateway.core.bucket import (
     Reservation,
     Standing,
     Verdict,
+    corrected,
     decide,
     drained,
     saturated,
@@ -43,6 +44,10 @@ SWEPT_KEPT_MS: Final = 86_400_000
 
 WINDOW_KEPT_MS: Final = 7 * 86_400_000
 """How long a window's bucket outlives its window, for late settlements."""
+
+REFILLED_KEPT_MS: Final = 400 * 86_400_000
+"""How long a refilled bucket is kept at most after its last change. One that takes longer to drain is full
+again after that; instants so stay within what every store can hold."""
 
 SWEEP_BATCH: Final = 200
 """How many reservations one sweep closes at most, so that nobody waits long behind it."""
@@ -67,6 +72,9 @@ class Charge:
     period_ms: int
     window_end_ms: int
     """End of the calendar window; 0 for a refilled bucket."""
+    taken_at_ms: int
+    """By the clock of a refilled bucket (`Level.at_ms`): what has drained since is not given back again. 0 for
+    a calendar window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,8 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
         amount = reservation.amounts.of(bound.limit.unit)
         rate, period_ms = _refill(bound)
         end_ms = standing.window.end_ms if standing.window else 0
-        charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms)
+        taken_at_ms = standing.level.at_ms if rate else 0
+        charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms, taken_at_ms)
         charges.append(charge)
         if amount:
             _take(tables, charge, standing, now_ms)
@@ -213,7 +222,8 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
     level = tables.level(charge.bucket_key)
     if charge.rate:
         level = drained(level or Level(at_ms=now_ms), charge.rate, charge.period_ms, now_ms)
-        _put_refilled(tables, charge, spend(level, actual - charge.amount))
+        level = corrected(level, charge.amount, actual, charge.taken_at_ms, charge.rate, charge.period_ms)
+        _put_refilled(tables, charge, level)
         return
     level = level or EMPTY
     if still_open:
@@ -225,7 +235,7 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
 
 def _put_refilled(tables: Tables, charge: Charge, level: Level) -> None:
     keep_ms = -(-level.spent * charge.period_ms // charge.rate) + charge.period_ms
-    tables.put_level(charge.bucket_key, level, level.at_ms + keep_ms)
+    tables.put_level(charge.bucket_key, level, level.at_ms + min(keep_ms, REFILLED_KEPT_MS))
 
 
 def _put_window(tables: Tables, charge: Charge, level: Level, now_ms: int) -> None:

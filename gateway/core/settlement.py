@@ -54,7 +54,7 @@ def settle_exchange(
         else presumed_usage(report if basis is Basis.PARTIAL else None, estimate, facts)
     )
     assert usage is not None
-    cost = prices.cost(usage, model=(report.model if report else None) or model, at=at, report=report)
+    cost = prices.cost(usage, model=model, at=at, report=report)
     billed = usage.iterations or (usage,)
     amounts = Amounts(
         requests=1,

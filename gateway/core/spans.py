@@ -33,6 +33,7 @@ STRING = msgspec.json.Decoder(str)
 QUOTE, OPEN_ARRAY, OPEN_OBJECT = b'"[{'
 
 _SPACE = b" \t\n\r"
+_SPACES = re.compile(rb"[ \t\n\r]+")
 _COMMA = 0x2C
 _LITERAL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
@@ -112,17 +113,15 @@ def _walk(text: bytes, start: int, end: int, members: Members, where: str) -> di
 
 def skip_space(text: bytes, at: int) -> int:
     """The offset of the first byte at or after `at` that is not JSON's white space."""
-    while text[at] in _SPACE:
-        at += 1
-    return at
+    if text[at] not in _SPACE:
+        return at
+    found = _SPACES.match(text, at)
+    return found.end() if found is not None else at
 
 
 def outer_span(text: bytes) -> Span:
     """The span of the one value of a text, without the white space around it."""
-    end = len(text)
-    while end and text[end - 1] in _SPACE:
-        end -= 1
-    return skip_space(text, 0), end
+    return skip_space(text, 0), len(text.rstrip(_SPACE))
 
 
 def cut_span(text: bytes, start: int, spans: dict[str, Span], key: str) -> Span:

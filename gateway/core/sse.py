@@ -27,16 +27,23 @@ class SseReader:
 
     Line ends may be LF, CR or CRLF; comments, `id`, `retry` and unknown fields are passed over; events
     without data are not events. Names outside `wanted` are dropped unread; nameless events are always
-    handed on. Memory is bounded by twice `max_event_bytes`; `oversized` counts wanted events above it.
+    handed on. Of names in `bare` only the name is, with no data, however long that is. Memory is bounded by twice `max_event_bytes`; `oversized` counts wanted events above it.
     """
 
     __slots__ = (
-        "_after_cr", "_clean", "_data", "_first", "_line", "_max", "_name", "_overlong", "_wanted",
+        "_after_cr", "_bare", "_clean", "_data", "_first", "_line", "_max", "_name", "_overlong", "_wanted",
         "oversized",
     )  # fmt: skip
 
-    def __init__(self, wanted: frozenset[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(
+        self,
+        wanted: frozenset[bytes],
+        *,
+        bare: frozenset[bytes] = frozenset(),
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
         self._wanted = wanted
+        self._bare = bare
         self._max = max_event_bytes
         self._line: bytearray | None = None  # a line that has begun and not ended
         self._name = b""
@@ -146,6 +153,8 @@ class SseReader:
         self._name, self._data, self._overlong = b"", None, False
         self._clean = _DELTA_NAME in self._wanted
         if name and name not in self._wanted:
+            if name in self._bare and (overlong or data is not None):
+                events.append((name, b""))
             return
         if overlong:
             self.oversized += 1

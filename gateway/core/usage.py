@@ -57,8 +57,10 @@ class Usage:
 class Report:
     """All that the gateway reads of an answer's body, besides relaying it.
 
-    `complete` is True when a stream reached `message_stop`, or a plain body was read to its end.
-    `error_type` is the API's error type of an error body or of an `error` event in a stream.
+    `ended` is True when a stream reached `message_stop`, or a plain body was read to its end: upstream did
+    not cut it. `complete` says more: a stream must also have brought the final `output_tokens`, in a
+    `message_delta`; what `message_start` says of the output is a beginning only. `error_type` is the API's
+    error type of an error body or of an `error` event in a stream.
     """
 
     usage: Usage | None = None
@@ -67,7 +69,11 @@ class Report:
     stop_reason: str | None = None
     refusal_category: str | None = None
     error_type: str | None = None
+    ended: bool = False
     complete: bool = False
+    has_content: bool = False
+    """Whether there was any content block, be it an empty one: what parts a refusal before any output, which
+    is mostly free, from one in the middle."""
     output_text_bytes: int = 0
     """Bytes of generated text seen in deltas: the floor for settling a stream that was cut. Escapes count as
     one byte, thinking that upstream does not show counts nothing: never more than there was."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from gateway.core.endpoints import Endpoint, route
 from gateway.core.errors import ClientGone, Draining, GatewayError, StoreUnavailable, UpstreamFailure
+from gateway.core.exchange import DRAINING
 from gateway.core.headers import Headers, value_of
 from gateway.pipeline import PLANNED, Pipeline
 from gateway.ports import Call, Clock, InboundBody
 from gateway.web.client_reply import ClientReply
 from gateway.web.faults import render, stream_error
-from gateway.web.listener import DRAINING, InboundRequest
+from gateway.web.listener import InboundRequest
 from gateway.web.request_body import RelayedBody, read_body
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,11 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from gateway.core.exchange import DRAINING
 from gateway.web.client_reply import ClientReply
 from gateway.web.connection import Connection, Handle
 from gateway.web.inbound import InboundRequest, ListenerLimits
 from gateway.web.request_body import RelayedBody, read_body
-
-DRAINING = "draining"
 
 __all__ = ["ClientReply", "InboundRequest", "Listener", "ListenerLimits", "RelayedBody", "read_body"]
 

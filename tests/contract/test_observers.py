@@ -265,9 +265,7 @@ def test_what_is_no_exchange_has_instruments_too() -> None:
     metrics.store_operation("reserve", 0.002)
     metrics.store_error("reserve", "timeout")
     metrics.store_degraded(True)
-    metrics.plan_failed()
     metrics.observer_failed("Ledger")
-    metrics.fallback_priced()
     metrics.event_loop_lag(0.004)
     metrics.pull("gateway_ledger_lag_seconds", lambda: 1.5)
 
@@ -281,9 +279,7 @@ def test_what_is_no_exchange_has_instruments_too() -> None:
         ("gateway_store_operation_duration_seconds_count", (("operation", "reserve"),)): 1,
         ("gateway_store_errors_total", (("kind", "timeout"), ("operation", "reserve"))): 1,
         ("gateway_store_degraded", ()): 1,
-        ("gateway_plan_failures_total", ()): 1,
         ("gateway_observer_failures_total", (("observer", "Ledger"),)): 1,
-        ("gateway_fallback_prices_total", ()): 1,
         ("gateway_event_loop_lag_seconds_count", ()): 1,
         ("gateway_ledger_lag_seconds", ()): 1.5,
     }

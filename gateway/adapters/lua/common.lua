@@ -43,6 +43,25 @@ local function put_refilled(key, spent, fraction, at, rate, period)
   redis.call('PEXPIRE', key, math.min(math.ceil(spent * period / rate) + period, LONGEST_TTL))
 end
 
+-- spent and fraction of a refilled bucket, drained until now, after `actual` takes the place of an `amount` that
+-- was taken `elapsed` ago: `corrected` in core/bucket.py.
+local function corrected(spent, fraction, amount, actual, elapsed, rate, whole, rest, period)
+  if actual >= amount then
+    return saturated(spent + (actual - amount)), fraction
+  end
+  elapsed = math.max(elapsed, 0)
+  local part = elapsed % period
+  local periods = (elapsed - part) / period
+  if periods * rate >= amount then return spent, fraction end
+  local kept = periods * rate + part * whole + math.floor(part * rest / period)
+  local beyond = part * rest % period
+  if kept >= amount then return spent, fraction end
+  if actual > kept then kept, beyond = actual, 0 end
+  spent, fraction = spent - (amount - kept), fraction - beyond
+  if fraction < 0 then spent, fraction = spent + 1, fraction + period end
+  return saturated(spent), fraction
+end
+
 -- Nine arguments per limit from argument `a` on: unit, enforced, amount, capacity, period, and then for a
 -- refilled bucket rate, whole, rest, 0 with one key; for a window (period 0) the four edges of the windows
 -- before, now and next, with three keys.
@@ -51,7 +70,7 @@ local function find(k, a, now)
   while ARGV[a] do
     local f = {unit = tonumber(ARGV[a]), enforced = ARGV[a + 1] == '1', amount = tonumber(ARGV[a + 2]),
       capacity = tonumber(ARGV[a + 3]), period = tonumber(ARGV[a + 4]), set_aside = 0, fraction = 0,
-      rate = 0, whole = 0, rest = 0, window_end = 0}
+      rate = 0, whole = 0, rest = 0, window_end = 0, at = 0}
     local p, q, r, s = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
     if f.period > 0 then
       f.key, f.rate, f.whole, f.rest = KEYS[k], p, q, r
@@ -86,7 +105,7 @@ local function answer_of(found, now)
   return answer
 end
 
--- A charge: key, unit, amount, period, rate, whole, rest, window_end.
+-- A charge: key, unit, amount, period, rate, whole, rest, window_end, taken_at.
 local function settle_charge(c, actual, now, still_open)
   local key, amount, period = c[1], c[3], c[4]
   if amount == 0 and actual == 0 then return end
@@ -94,7 +113,8 @@ local function settle_charge(c, actual, now, still_open)
     local h = redis.call('HMGET', key, 'spent', 'fraction', 'at')
     local spent, fraction, at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
       c[5], c[6], c[7], period, now)
-    put_refilled(key, saturated(spent + actual - amount), fraction, at, c[5], period)
+    spent, fraction = corrected(spent, fraction, amount, actual, at - c[9], c[5], c[6], c[7], period)
+    put_refilled(key, spent, fraction, at, c[5], period)
     return
   end
   local h = redis.call('HMGET', key, 'spent', 'set_aside')
@@ -102,7 +122,7 @@ local function settle_charge(c, actual, now, still_open)
   if still_open then
     spent, set_aside = saturated(spent + actual), saturated(set_aside - amount)
   else
-    spent = saturated(spent + actual - amount)
+    spent = saturated(spent + (actual - amount))
   end
   redis.call('HSET', key, 'spent', spent, 'set_aside', set_aside)
   redis.call('PEXPIRE', key, math.max(c[8] - now, 0) + 604800000)

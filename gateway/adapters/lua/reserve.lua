@@ -21,7 +21,7 @@ end
 
 local charges = {}
 for i, f in ipairs(found) do
-  charges[i] = {f.key, f.unit, f.amount, f.period, f.rate, f.whole, f.rest, f.window_end}
+  charges[i] = {f.key, f.unit, f.amount, f.period, f.rate, f.whole, f.rest, f.window_end, f.at}
   if f.amount > 0 then
     if f.period > 0 then
       put_refilled(f.key, saturated(f.spent + f.amount), f.fraction, f.at, f.rate, f.period)
