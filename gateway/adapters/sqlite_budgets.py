@@ -1,9 +1,10 @@
 """Budgets in one SQLite file: for one machine, one process or several, surviving restarts.
 
-The life of a reservation is in `core/reservations.py`; here are its tables, and two threads per process: one
-that writes, and one that carries the write-ahead log over into the file. The writer takes all operations that wait and performs them in one transaction (group commit), so
-that a hundred concurrent requests cost one commit. Operations run in the order of their asking: a reserve
-whose caller was cancelled is performed before the release that follows it.
+The life of a reservation is in `core/reservations.py`; here are its tables, and two threads per process. The
+writer takes all operations that wait and performs them in one transaction (group commit), so that a hundred
+concurrent requests cost one commit. Operations run in the order of their asking: a reserve whose caller was
+cancelled is performed before the release that follows it. The other thread carries the write-ahead log over
+into the file, for which it waits on the disk in the writer's place.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 2.0
 """How long a caller waits; a disk that hangs is a store that is down. Four times what a store on the network
-gets: there is no other replica to ask and nothing to reconnect to, and a disk that others load heavily answers
-a sync after many hundred milliseconds, yet answers. A refusal before that would be a false one."""
+gets: a disk that others load heavily answers a sync after many hundred milliseconds, yet it answers, and
+there is nothing to reconnect to that would be quicker. A refusal before that would be a false one."""
 
 CHECKPOINT_SECONDS: Final = 1.0
 """How often the log is carried over, where anything was written."""

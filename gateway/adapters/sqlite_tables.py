@@ -24,8 +24,8 @@ APPLICATION_ID: Final = 0x43_47_42_31
 """Marks the file as ours ("CGB1"), so that no other SQLite file is written into by mistake."""
 
 BUSY_SECONDS: Final = 1.5
-"""How long to wait for another connection's transaction, or for a checkpoint that holds writers back: less than
-callers wait, so that they hear the reason."""
+"""How long to wait for another connection's transaction, or for a checkpoint that holds writers back: less
+than callers wait, so that they hear the reason."""
 
 LONG_WAL_PAGES: Final = 16_384
 """64 MB. A log as long is started again even if writers have to wait for it."""

@@ -39,9 +39,9 @@ MAX_BREAKPOINTS = Fact(
 )
 MAX_MESSAGES = Fact(
     value=100_000,
-    says="There is a limit of 100,000 messages in a single request.",
-    source="platform.claude.com/docs/en/api/messages",
-    seen=date(2026, 8, 21),
+    says="A request has at most 100,000 messages; one more is a 400.",
+    source=_SDK,
+    seen=date(2026, 11, 21),
 )
 LOOKBACK_BLOCKS = Fact(
     value=20,

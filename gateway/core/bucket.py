@@ -145,7 +145,10 @@ def corrected(level: Level, amount: int, actual: int, taken_at_ms: int, rate: in
 
     Gives back no more than amount - max(actual, what has drained since). Without the latter the units that
     time has given back come back once more: at most so much can a bucket that is busy all the while have
-    drained of this amount, and one that was not has drained all of it."""
+    drained of this amount, and one that was not has drained all of it.
+
+    The price of keeping no history: what drained is held against each open reservation alike. Where exchanges
+    last longer than their own amount takes to drain, what was reserved counts in full."""
     if actual >= amount:
         return spend(level, actual - amount)
     drained_since = max(level.at_ms - taken_at_ms, 0) * rate

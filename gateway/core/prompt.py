@@ -122,8 +122,9 @@ def read_prompt(body: bytes) -> Prompt:
     """Find the blocks of a `/v1/messages` or `count_tokens` body.
 
     Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model,
-    repeats a member at a level that we read, has more messages than the API takes, or nests deeper than the interpreter's recursion limit allows
-    (several hundred levels; upstream's own parser stops at about a thousand).
+    repeats a member at a level that we read, has more messages than the API takes, or nests deeper than the
+    interpreter's recursion limit allows (several hundred levels; upstream's own parser stops at about a
+    thousand).
     """
     try:
         if not body.isascii():

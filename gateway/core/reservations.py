@@ -73,8 +73,8 @@ class Charge:
     window_end_ms: int
     """End of the calendar window; 0 for a refilled bucket."""
     taken_at_ms: int
-    """By the clock of a refilled bucket (`Level.at_ms`): what has drained since is not given back again. 0 for
-    a calendar window."""
+    """By the clock of a refilled bucket (`Level.at_ms`): what has drained since is not given back again. 0
+    for a calendar window."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ class SseReader:
 
     Line ends may be LF, CR or CRLF; comments, `id`, `retry` and unknown fields are passed over; events
     without data are not events. Names outside `wanted` are dropped unread; nameless events are always
-    handed on. Of names in `bare` only the name is, with no data, however long that is. Memory is bounded by twice `max_event_bytes`; `oversized` counts wanted events above it.
+    handed on. Of names in `bare` only the name is, without its data, however long that is. Memory is bounded
+    by twice `max_event_bytes`; `oversized` counts wanted events above it.
     """
 
     __slots__ = (

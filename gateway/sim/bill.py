@@ -102,7 +102,8 @@ def cost_nanousd(model: str, usage: JsonObject, at: float) -> int:
 def is_billed(
     stop_reason: str | None, stop_details: Mapping[str, Any] | None, content: object, at: float
 ) -> bool:
-    """False for a refusal before any output, but for the categories billed since 2026-09-24."""
+    """False for a refusal before any output, that is without a content block, whatever its usage shows; but
+    for the categories billed since 2026-09-24."""
     if stop_reason != "refusal" or content:
         return True
     category = (stop_details or {}).get("category")

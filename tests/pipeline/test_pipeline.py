@@ -277,6 +277,20 @@ async def test_a_stream_without_its_last_event_was_cut(tmp_path: Path) -> None:
     assert record.usage.output_tokens == 9
 
 
+async def test_a_stream_that_never_said_its_output_was_not_cut_and_is_booked_by_its_text(
+    tmp_path: Path,
+) -> None:
+    events = [event for event in a_stream(300) if b"message_delta" not in event]
+    world = World(tmp_path, Played(headers=STREAM_HEAD, pieces=events))
+    reply = await world.call(body=a_body(stream=True))
+
+    record = world.seen.records[0]
+    assert reply.finished
+    assert record.basis is Basis.PARTIAL
+    assert record.usage is not None
+    assert record.usage.output_tokens > 300
+
+
 async def test_trap_40_a_stream_that_ends_in_an_error_event_is_relayed_and_booked(tmp_path: Path) -> None:
     error = an_event("error", error={"type": "overloaded_error", "message": "busy"})
     world = World(tmp_path, Played(headers=STREAM_HEAD, pieces=[*a_stream()[:3], error]))

@@ -2,7 +2,8 @@
 
 The Lua scripts and `core/reservations.py` are two implementations of one thing; they are acceptable only
 because of this test. The model shares no arithmetic with either: it counts in fractions, and finds its
-windows by asking the calendar.
+windows by asking the calendar. What a rate promises is not derived from the model either, but counted from
+what was admitted (`Admitted`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,10 +30,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.bucket import Amounts, Decision, Reservation
 from gateway.core.limits import BoundLimit, Mode, Period, Unit
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
-from tests.support.budgets import Ground, bound, reservation, rid
+from tests.support.budgets import Ground, bound, reservation, rid, usd
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
@@ -55,6 +57,42 @@ STARTS = (
     datetime(2027, 12, 31, 21, tzinfo=UTC),
     datetime(2028, 2, 28, 22, 59, 58, tzinfo=UTC),
 )
+
+
+class Admitted:
+    """What each enforced rate has admitted and when: as reserved, or as settled once that is known, always at
+    the instant of the reservation. Costs beyond what was reserved were never admitted, and do not count."""
+
+    def __init__(self) -> None:
+        self._limits: dict[str, BoundLimit] = {}
+        self._at_ms: dict[str, dict[str, int]] = {}
+        self._used: dict[str, dict[str, int]] = {}
+
+    def reserved(self, name: str, limits: Sequence[BoundLimit], amounts: Amounts, now_ms: int) -> None:
+        for limit in limits:
+            if not limit.limit.period.is_calendar and limit.limit.mode is Mode.ENFORCE:
+                id = limit.limit.id
+                self._limits[id] = limit
+                self._at_ms.setdefault(id, {})[name] = now_ms
+                self._used.setdefault(id, {})[name] = amounts.of(limit.limit.unit)
+
+    def closed(self, name: str, actual: Amounts) -> None:
+        """At its first close."""
+        for id, used in self._used.items():
+            if name in used:
+                used[name] = min(used[name], actual.of(self._limits[id].limit.unit))
+
+    def check(self) -> None:
+        """Over every window of a length t, no more than capacity + rate * t."""
+        for id, bound_limit in self._limits.items():
+            limit = bound_limit.limit
+            events = list(zip(self._at_ms[id].values(), self._used[id].values(), strict=True))
+            for first, (start_ms, _) in enumerate(events):
+                total = 0
+                for end_ms, used in events[first:]:
+                    total += used
+                    came_back = Fraction((end_ms - start_ms) * limit.amount, PERIOD_MS[limit.period])
+                    assert total <= limit.capacity + came_back, (id, events)
 
 
 class Model:
@@ -97,7 +135,7 @@ class Model:
             label = self.label(limit, now_ms) if limit.limit.period.is_calendar else ""
             taken[limit.limit.id] = (limit, label, want)
             self.book(limit, label, now_ms, spent=0 if label else want, open_=want if label else 0)
-        self.reservations[name] = {"state": "open", "taken": taken}
+        self.reservations[name] = {"state": "open", "taken": taken, "at": now_ms}
         return True
 
     def close(self, name: str, actual: Amounts, now_ms: int) -> None:
@@ -106,9 +144,14 @@ class Model:
             return
         for limit, label, want in held["taken"].values():
             cost = actual.of(limit.limit.unit)
-            if label and held["state"] == "open":
+            if not label:  # a rate has counted it as spent, and some of that has come back with time
+                rule_ = limit.limit
+                drained = Fraction((now_ms - held["at"]) * rule_.amount, PERIOD_MS[rule_.period])
+                back = max(Fraction(0), want - max(cost, drained))
+                self.book(limit, label, now_ms, spent=cost - want if cost > want else -back, open_=0)
+            elif held["state"] == "open":
                 self.book(limit, label, now_ms, spent=cost, open_=-want)
-            else:  # a rate has counted it as spent, and so has the sweep
+            else:  # the sweep has counted it as spent
                 self.book(limit, label, now_ms, spent=cost - want, open_=0)
         held["state"] = "closed"
 
@@ -119,8 +162,9 @@ class Model:
                 self.book(limit, label, now_ms, spent=want, open_=-want)
         held["state"] = "swept"
 
-    def book(self, limit: BoundLimit, label: str, now_ms: int, *, spent: int, open_: int) -> None:
+    def book(self, limit: BoundLimit, label: str, now_ms: int, *, spent: int | Fraction, open_: int) -> None:
         if label:
+            assert isinstance(spent, int)
             window = self.windows.setdefault((limit.limit.id, label), {"spent": 0, "open": 0})
             window["spent"] += spent
             window["open"] += open_
@@ -145,6 +189,7 @@ class Histories(RuleBasedStateMachine):
         ]
         self.stores = [self.run(ground.store()) for ground in self.grounds]
         self.model = Model()
+        self.admitted = Admitted()
         self.answers: dict[str, Decision] = {}
         self.asked: dict[str, tuple[tuple[BoundLimit, ...], Amounts]] = {}
         self.leases: dict[str, int] = {}
@@ -181,6 +226,7 @@ class Histories(RuleBasedStateMachine):
         self.answers[name] = decisions[0]
         if decisions[0].allowed:
             self.leases[name] = self.now_ms + round(lease * 1000)
+            self.admitted.reserved(name, limits, amounts, self.now_ms)
         else:
             self.closed_at[name] = self.now_ms
 
@@ -214,6 +260,8 @@ class Histories(RuleBasedStateMachine):
             return  # from then on it may be forgotten
         for store in self.stores:
             self.run(store.release(rid(name)) if release else store.settle(rid(name), actual))
+        if state in ("open", "swept"):
+            self.admitted.closed(name, Amounts() if release else actual)
         self.model.close(name, Amounts() if release else actual, self.now_ms)
         self.leases.pop(name, None)
         self.closed_at.setdefault(name, self.now_ms)
@@ -275,12 +323,52 @@ class Histories(RuleBasedStateMachine):
         assert expected == [(v.spent, v.set_aside) for v in verdicts[0]]
         assert left == [v.remaining for v in verdicts[0]]
 
+    @invariant()
+    def no_rate_admits_more_than_its_capacity_and_what_came_back(self) -> None:
+        if hasattr(self, "stores"):
+            self.admitted.check()
+
     def teardown(self) -> None:
         if hasattr(self, "grounds"):
             for ground in self.grounds:
                 self.run(ground.close())
             self.runner.close()
             shutil.rmtree(self.directory)
+
+
+STEP = st.tuples(
+    st.sampled_from(["reserve", "close"]),
+    st.one_of(st.sampled_from([0, 60]), st.integers(0, 90)),
+    st.sampled_from([0, 0, 1, 999, 20_000, 60_000]),
+)
+
+
+@given(steps=st.lists(STEP, min_size=8, max_size=30))
+@settings(max_examples=400, deadline=None)
+def test_over_no_window_does_a_rate_admit_more_than_capacity_and_what_came_back(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    """Many more and denser histories of one rate than the stores can all be driven through."""
+    rate = bound(60, period=Period.MINUTE)
+
+    async def drive() -> None:
+        clock, admitted = FakeClock(), Admitted()
+        store = MemoryBudgets(clock)
+        open_: list[str] = []
+        for i, (what, amount, wait_ms) in enumerate(steps):
+            clock.advance(wait_ms / 1000)
+            if what == "reserve":
+                asked = reservation(f"r{i}", rate, nanousd=min(amount, 60), lease_seconds=10**6)
+                if (await store.reserve(asked)).allowed:
+                    admitted.reserved(f"r{i}", [rate], asked.amounts, round(clock.now() * 1000))
+                    open_.append(f"r{i}")
+            elif open_:
+                name = open_.pop(0)
+                await store.settle(rid(name), usd(amount))
+                admitted.closed(name, usd(amount))
+        admitted.check()
+
+    asyncio.run(drive())
 
 
 @pytest.fixture(scope="module", autouse=True)

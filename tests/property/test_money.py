@@ -15,12 +15,14 @@ from gateway.core.answer import BodyReader, StreamReader, answer_reader
 from gateway.core.pricing import Cost
 from gateway.core.usage import Report, Usage, read_usage
 from gateway.settings.prices import PriceSettings, UnknownModel
-from gateway.sim.bill import FAST_FACTOR, PRICES, cost_nanousd
+from gateway.sim.bill import BILLED_REFUSALS, FAST_FACTOR, PRICES, cost_nanousd, is_billed
 from tests.support.prices import NOW, model_table, on, price_table, prices_file
 from tests.support.streams import (
     cut,
     dump,
     error_event,
+    event,
+    message,
     message_delta,
     start,
     stop,
@@ -235,3 +237,38 @@ def test_the_simulators_own_bill_agrees_to_the_nanodollar(
     cost = price_table().cost(read_usage(wire, model=model), model=None, at=at)
 
     assert cost_nanousd(model, wire, at) == cost.total_nanousd
+
+
+@given(
+    st.sampled_from(["refusal", "end_turn"]),
+    st.sampled_from([None, "cyber", "general_harms", *sorted(BILLED_REFUSALS)]),
+    st.sampled_from([[], [{"type": "text", "text": ""}], [{"type": "text", "text": "So"}]]),
+    st.integers(0, 3),
+    st.floats(on("2026-09-22"), on("2026-09-26")),
+    st.booleans(),
+)
+def test_trap_58_the_simulator_agrees_on_which_refusals_are_free(
+    stop_reason: str,
+    category: str | None,
+    content: list[dict[str, str]],
+    output: int,
+    at: float,
+    is_stream: bool,
+) -> None:
+    details = {"type": "refusal", "category": category}
+    used = usage(1_000, output)
+    if is_stream:
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        texts = [text_delta(part["text"]) for part in content if part["text"]]
+        pieces = [event("content_block_start", block), *texts] if content else []
+        last = message_delta({"output_tokens": output}, stop_reason, stop_details=details)
+        data = b"".join([start(used), *pieces, last, stop()])
+    else:
+        data = dump(message(used, content=content, stop_reason=stop_reason, stop_details=details))
+    reader = answer_reader(b"text/event-stream" if is_stream else b"application/json")
+    reader.feed(data)
+    report = reader.report()
+    assert report.usage is not None
+    cost = price_table().cost(report.usage, model="claude-opus-5-5", at=at, report=report)
+
+    assert (cost.total_nanousd > 0) == is_billed(stop_reason, details, content, at)

@@ -37,7 +37,7 @@ def report(*pieces: bytes, reader: AnswerReader | None = None) -> Report:
 def test_reads_a_whole_stream() -> None:
     read = report(transcript(usage(10, 25, read=900, write_1h=40), ["Hello", " wörld"]))
 
-    assert read.complete
+    assert (read.ended, read.complete, read.has_content) == (True, True, True)
     assert (read.message_id, read.model, read.stop_reason) == (MESSAGE_ID, MODEL, "end_turn")
     assert read.usage is not None
     assert read.usage.output_tokens == 25
@@ -59,6 +59,50 @@ def test_trap_38_takes_the_last_cumulative_count_and_keeps_what_only_the_start_s
     assert (read.uncached_input_tokens, read.output_tokens, read.cache_read_tokens) == (12, 45, 5)
     assert (read.cache_write_5m_tokens, read.cache_write_1h_tokens) == (0, 70)
     assert (read.inference_geo, read.speed, read.service_tier) == ("us", "fast", "batch")
+
+
+@pytest.mark.parametrize(
+    "deltas", [[], [message_delta(None)], [message_delta({"input_tokens": 10})], [message_delta({})]]
+)
+def test_a_stream_that_never_said_its_output_has_ended_but_is_not_complete(deltas: list[bytes]) -> None:
+    """What `message_start` says of the output is where it began."""
+    read = report(start(usage(10, 1)), text_delta("x" * 1_000), *deltas, stop())
+
+    assert (read.ended, read.complete, read.parse_errors) == (True, False, 0)
+    assert read.output_text_bytes == 1_000
+
+
+def test_a_stream_without_its_last_event_has_not_ended() -> None:
+    read = report(start(usage(10, 1)), message_delta({"output_tokens": 9}))
+
+    assert (read.ended, read.complete) == (False, False)
+
+
+def test_a_start_that_comes_late_takes_no_count_back() -> None:
+    read = report(message_delta({"output_tokens": 777}), start(usage(10, 1, write_1h=7)), stop())
+
+    assert read.usage is not None
+    assert (read.usage.uncached_input_tokens, read.usage.output_tokens) == (10, 777)
+    assert (read.usage.cache_write_1h_tokens, read.parse_errors, read.message_id) == (7, 1, MESSAGE_ID)
+
+
+def test_a_second_message_in_a_stream_takes_nothing_from_the_first() -> None:
+    extra = {"type": "compaction", **usage(1_000, 100)}
+    read = report(
+        start(usage(900, 1, write_1h=70)),
+        message_delta({"output_tokens": 500, "iterations": [{"type": "message", **usage(900, 500)}, extra]}),
+        stop(),
+        start(usage(5, 1, read=3, write_5m=9), id="msg_test0002"),
+        message_delta({"output_tokens": 2}),
+        stop(),
+    )
+
+    assert (read.message_id, read.parse_errors) == (MESSAGE_ID, 1)
+    assert read.usage is not None
+    used, compaction = read.usage.iterations
+    assert (used.uncached_input_tokens, used.output_tokens, used.cache_read_tokens) == (900, 500, 3)
+    assert (used.cache_write_5m_tokens, used.cache_write_1h_tokens) == (0, 70)
+    assert compaction.output_tokens == 100
 
 
 def test_counts_writes_that_a_loop_adds_after_the_start_as_five_minutes() -> None:
@@ -112,6 +156,35 @@ def test_reports_a_refusal_with_its_category() -> None:
 
 
 @pytest.mark.parametrize(
+    ("blocks", "has_content"),
+    [
+        (b"", False),
+        (event("content_block_start", {"type": "content_block_start", "index": 0}), True),
+        (event("content_block_start", {"data": "x" * (2 << 20)}), True),
+        (b'data: {"type":"content_block_start","index":0}\n\n', True),
+        (text_delta("So"), True),
+        (text_delta("So").replace(b"event: content_block_delta\n", b""), True),
+        (event("content_block_delta", {"delta": "x" * (2 << 20)}), True),
+    ],
+)
+def test_tells_a_refusal_before_any_content_from_one_after_it(blocks: bytes, has_content: bool) -> None:
+    read = report(start(usage(10, 1)), blocks, message_delta({"output_tokens": 1}, "refusal"), stop())
+
+    assert read.has_content == has_content
+    assert read.complete
+
+
+@pytest.mark.parametrize(
+    ("content", "has_content"),
+    [(b"[]", False), (b"[ \n]", False), (b"null", False), (b'[{"type":"text","text":""}]', True)],
+)
+def test_tells_whether_a_plain_message_has_content(content: bytes, has_content: bool) -> None:
+    data = dump(message(usage(10, 25))).replace(b'"content":[]', b'"content":' + content)
+
+    assert report(data, reader=BodyReader()).has_content == has_content
+
+
+@pytest.mark.parametrize(
     "change",
     [
         lambda data: data.replace(b"\n", b"\r\n"),
@@ -142,6 +215,15 @@ def test_never_counts_more_text_than_there_is(text: str, padding: int) -> None:
     assert counted <= len(text.encode())
     if "\\" not in text:
         assert counted == len(text.encode())
+
+
+@pytest.mark.parametrize("text", [b"hello", rb"say \"hi\"", b"", rb"\\", rb"\",\"p\":\"x"], ids=range(5))
+@pytest.mark.parametrize("tail", [b'"},"p":"abcdefgh"}', b'","p":"abcdefgh"}}', b'"}    }', b'"}}'])
+def test_counts_no_padding_as_text(text: bytes, tail: bytes) -> None:
+    head = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
+    counted = report(start(), b"event: content_block_delta\ndata: " + head + text + tail + b"\n\n")
+
+    assert counted.output_text_bytes == len(text) - text.count(b"\\")
 
 
 def test_measures_thinking_and_tool_input_too_but_no_signature() -> None:
@@ -202,6 +284,28 @@ def test_reads_the_type_of_an_error(body: dict[str, object]) -> None:
 
     assert read.error_type == "rate_limit_error"
     assert read.usage is None
+
+
+def test_reads_a_plain_message_that_was_cut_inside_an_escaped_character() -> None:
+    data = dump(message(usage(10, 25), text="cut ?")).replace(b"cut ?", rb"cut \ud83d")
+    read = report(data, reader=BodyReader())
+
+    assert (read.complete, read.parse_errors, read.has_content) == (True, 0, True)
+    assert read.usage is not None
+    assert read.usage.output_tokens == 25
+
+
+def test_reads_events_with_half_an_escaped_character() -> None:
+    half = b'"stop_sequence":"?"', rb'"stop_sequence":"\ud83d"'
+    read = report(
+        start(usage(10, 1), stop_sequence="?").replace(*half),
+        message_delta({"output_tokens": 25}, stop_sequence="?").replace(*half),
+        stop(),
+    )
+
+    assert (read.complete, read.parse_errors) == (True, 0)
+    assert read.usage is not None
+    assert (read.usage.uncached_input_tokens, read.usage.output_tokens) == (10, 25)
 
 
 def test_tolerates_the_page_of_an_edge() -> None:

@@ -14,6 +14,7 @@ from gateway.core.bucket import (
     Level,
     Standing,
     Verdict,
+    corrected,
     decide,
     drained,
     fits,
@@ -61,6 +62,28 @@ def test_a_bucket_that_is_empty_again_keeps_no_fraction() -> None:
 def test_getting_back_stops_at_an_empty_bucket() -> None:
     assert spend(Level(spent=5, fraction=3, at_ms=7), -9) == Level(at_ms=7)
     assert spend(Level(spent=5, fraction=3, at_ms=7), 4) == Level(spent=9, fraction=3, at_ms=7)
+
+
+@given(
+    level=st.builds(Level, spent=st.integers(1, MORE_THAN_ANY), fraction=st.integers(0, 999)),
+    amount=st.integers(0, MORE_THAN_ANY),
+    actual=st.integers(0, MORE_THAN_ANY),
+    rate=st.integers(1, MORE_THAN_ANY - 1),
+    elapsed_ms=st.integers(-10, 10**6),
+)
+def test_a_correction_gives_back_exactly_what_was_neither_used_nor_drained(
+    level: Level, amount: int, actual: int, rate: int, elapsed_ms: int
+) -> None:
+    after = corrected(level, amount, actual, -elapsed_ms, rate, 1_000)
+
+    gone = Fraction(level.spent * 1_000 - level.fraction, 1_000)
+    if actual > amount:
+        expected = min(gone + actual - amount, Fraction(MORE_THAN_ANY * 1_000 - level.fraction, 1_000))
+    else:
+        drained_since = Fraction(max(elapsed_ms, 0) * rate, 1_000)
+        expected = max(Fraction(0), gone - max(Fraction(0), amount - max(Fraction(actual), drained_since)))
+    assert Fraction(after.spent * 1_000 - after.fraction, 1_000) == expected
+    assert 0 <= after.fraction < 1_000
 
 
 def test_counts_stop_where_every_store_still_counts_exactly() -> None:

@@ -146,6 +146,27 @@ def test_a_small_picture_may_be_more_tokens_than_bytes_in_strict_mode() -> None:
     assert estimate(with_block(picture(30))).input_tokens > 5_000
 
 
+@pytest.mark.parametrize("spelling", [b"application/pdf", rb"application\/pdf", rb"application\u002fpdf"])
+def test_pages_of_a_pdf_may_fill_the_context_in_strict_mode(spelling: bytes) -> None:
+    """They are compressed: a few kilobytes of base64 may be hundreds of pages."""
+    raw = dump(with_block(picture(6_000, "application/pdf", "document")))
+    prompt = read_prompt(raw.replace(b"application/pdf", spelling))
+    facts = model_table().facts(prompt.model)
+    found = estimate_spend(
+        prompt, Placement(), facts, price_table(), mode=STRICT, at=NOW, output_cap_tokens=1
+    )
+
+    assert (found.input_tokens, found.bounded) == (1_000_000, True)
+
+
+def test_text_about_a_pdf_is_no_pdf() -> None:
+    said = {"type": "text", "text": '{"media_type":"application/pdf"}'}
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}}
+    request = body(messages=[{"role": "user", "content": [picture(30), said, plain]}])
+
+    assert estimate(request).input_tokens < 10_000
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -206,9 +227,11 @@ def test_trap_61_sets_searches_aside_and_admits_that_a_loop_has_no_bound(
         {"compaction": {"type": "summarize"}},
         {"mcp_servers": []},
         {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5-2"}]},
+        {"tools": [{"type": "never_heard_of_20270101", "name": "n"}]},
+        {"model": "claude-opus-latest"},
     ],
 )
-def test_trap_61_admits_that_fallbacks_compaction_and_advisors_have_no_bound(more: dict[str, Any]) -> None:
+def test_trap_61_admits_what_has_no_bound(more: dict[str, Any]) -> None:
     assert not estimate(body(**more)).bounded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -164,35 +165,30 @@ def test_trap_57_prices_writes_without_a_split_as_five_minutes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("category", "day", "output", "free"),
+    ("category", "day", "has_content", "free"),
     [
-        ("cyber", "2026-11-22", 0, True),
-        (None, "2026-11-22", 0, True),
-        ("general_harms", "2026-11-22", 0, True),
-        ("bio", "2026-11-22", 0, False),
-        ("frontier_llm", "2026-09-24", 0, False),
-        ("reasoning_extraction", "2026-11-22", 0, False),
-        ("bio", "2026-09-23", 0, True),
-        ("cyber", "2026-11-22", 5, False),
+        ("cyber", "2026-11-22", False, True),
+        (None, "2026-11-22", False, True),
+        ("general_harms", "2026-11-22", False, True),
+        ("bio", "2026-11-22", False, False),
+        ("frontier_llm", "2026-09-24", False, False),
+        ("reasoning_extraction", "2026-11-22", False, False),
+        ("bio", "2026-09-23", False, True),
+        ("cyber", "2026-11-22", True, False),
+        ("cyber", "2026-09-23", True, False),
+        ("bio", "2026-09-23", True, False),
     ],
 )
 def test_trap_58_bills_no_refusal_before_output_but_of_three_categories(
-    category: str | None, day: str, output: int, free: bool
+    category: str | None, day: str, has_content: bool, free: bool
 ) -> None:
-    """Usage shows tokens for the free ones, too."""
-    used = Usage(uncached_input_tokens=1_000, output_tokens=output)
-    report = Report(usage=used, stop_reason="refusal", refusal_category=category)
+    """Usage shows tokens for the free ones, too; also of output."""
+    used = Usage(uncached_input_tokens=1_000, output_tokens=7)
+    report = Report(usage=used, stop_reason="refusal", refusal_category=category, has_content=has_content)
     cost = price_table().cost(used, model="claude-opus-5-5", at=on(day), report=report)
 
     assert free == (cost.total_nanousd == 0)
     assert free == (cost.counterfactual_nanousd == 0)
-
-
-def test_bills_a_refusal_in_the_middle_of_the_text() -> None:
-    used = Usage(uncached_input_tokens=1_000)
-    report = Report(usage=used, stop_reason="refusal", refusal_category="cyber", output_text_bytes=9)
-
-    assert price_table().cost(used, model="claude-opus-5-5", at=NOW, report=report).total_nanousd > 0
 
 
 def test_trap_59_counts_searches_apart_from_tokens_and_fetches_not_at_all() -> None:
@@ -221,7 +217,36 @@ def test_prices_an_unknown_model_as_stated_and_says_so(model: str | None) -> Non
     cost = price_table().cost(Usage(output_tokens=1_000_000), model=model, at=NOW)
 
     assert cost.fallback
-    assert nanousd("50") == cost.total_nanousd
+    assert nanousd("75") == cost.total_nanousd
+
+
+def test_no_model_of_the_file_is_dearer_than_an_unknown_one() -> None:
+    unknown = price_table()._fallback
+    for listed in (row for rows in price_table()._rows.values() for row in rows):
+        for kind in ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read"):
+            assert getattr(listed, kind) <= getattr(unknown, kind), listed.id
+
+
+def test_prices_by_the_model_asked_for_where_the_reported_name_is_unknown_and_says_so() -> None:
+    used = Usage(output_tokens=1_000_000, model="prod-opus")
+    asked = price_table().cost(used, model="claude-opus-5-5", at=NOW)
+    named = price_table().cost(
+        replace(used, model=None), model="claude-opus-5-5", at=NOW, report=Report(model="claude-haiku-4-5")
+    )
+
+    assert (nanousd("20"), True) == (asked.total_nanousd, asked.fallback)
+    assert (nanousd("5"), False) == (named.total_nanousd, named.fallback)
+
+
+def test_an_iteration_of_another_unknown_model_is_priced_as_stated() -> None:
+    """An advisor may be dearer than the model that was asked for."""
+    entries = [{"type": "message", **usage(0, 10**6)}, {"type": "advisor_message", **usage(0, 10**6)}]
+    used = read_usage(usage(0, 0, iterations=entries), model="prod-opus")
+    strange = replace(used, iterations=(used.iterations[0], replace(used.iterations[1], model="brand-new")))
+    table = price_table()
+
+    assert nanousd("40") == table.cost(used, model="claude-opus-5-5", at=NOW).total_nanousd
+    assert nanousd("95") == table.cost(strange, model="claude-opus-5-5", at=NOW).total_nanousd
 
 
 def row(**changes: Any) -> PriceRow:

@@ -326,3 +326,20 @@ def test_keeps_no_copy_of_the_body() -> None:
     for field in fields(Prompt):
         value = getattr(prompt, field.name)
         assert value is raw or len(repr(value)) < 5_000
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\n\t "])
+def test_an_empty_list_is_no_block_however_it_is_spaced(space: bytes) -> None:
+    empty = b"[" + space + b"]"
+
+    assert read_prompt(content(empty)).blocks == ()
+    assert read_prompt(b'{"model":"m","system":%b,"messages":[]}' % empty).blocks == ()
+
+
+def test_refuses_more_messages_than_the_api_takes() -> None:
+    def messages(count: int) -> bytes:
+        return b'{"model":"m","messages":[%b]}' % b",".join([b"{}"] * count)
+
+    assert read_prompt(messages(100_000)).blocks == ()
+    with pytest.raises(BadRequest, match="100001 messages"):
+        read_prompt(messages(100_001))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.core.bucket import Amounts, Reservation
@@ -70,6 +71,22 @@ def test_what_could_not_be_read_in_full_is_marked_as_guessed(tmp_path: Path) -> 
     settled = settle(tmp_path, report=Report(message_id="m", usage=REPORTED, complete=True, parse_errors=1))
 
     assert settled.basis is Basis.PARTIAL
+
+
+def test_a_stream_that_never_said_its_output_is_settled_on_the_text_that_was_seen(tmp_path: Path) -> None:
+    report = Report(message_id="m", usage=REPORTED, ended=True, output_text_bytes=280_000)
+    settled = settle(tmp_path, report=report)
+
+    assert settled.basis is Basis.PARTIAL
+    assert settled.amounts.output_tokens >= 50_000
+
+
+def test_a_name_of_upstreams_own_is_priced_as_the_model_that_was_asked_for(tmp_path: Path) -> None:
+    def cost(name: str) -> int:
+        report = Report(message_id="m", model=name, usage=replace(REPORTED, model=name), complete=True)
+        return settle(tmp_path, report=report).amounts.nanousd
+
+    assert cost("prod-deployment") == cost(MODEL)
 
 
 def test_calls_that_nobody_meters_say_so(tmp_path: Path) -> None:

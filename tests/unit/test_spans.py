@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import process_time
 from typing import Any
 
 import pytest
@@ -87,6 +88,15 @@ def test_elements_are_found_whatever_white_space_parts_them(parts: list[tuple[by
 
 def test_the_outer_span_leaves_white_space_out() -> None:
     assert outer_span(b" \n{} \t") == (2, 4)
+
+
+def test_much_white_space_costs_little() -> None:
+    """A body of 30 MiB of it is read in the server's one thread."""
+    space = b" \t\r\n" * (2 << 20)
+    began = process_time()
+
+    assert outer_span(space + b"{}" + space) == (len(space), len(space) + 2)
+    assert process_time() - began < 0.3
 
 
 @pytest.mark.parametrize(
