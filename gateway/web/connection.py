@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._state = _State.HEAD  # a new connection is there to send something
         self._since = loop.time()
+        self._heard = False
+        """Whether anything ever came."""
         self._queue: deque[tuple[RawRequestMessage | GatewayError, StreamReader]] = deque()
         self._queue_full = False
         self._broken = False
@@ -130,7 +132,10 @@ class Connection(asyncio.Protocol):
         if self._state is _State.IDLE and quiet >= limits.idle_seconds:
             self._close()
         elif self._state is _State.HEAD and quiet >= limits.head_seconds:
-            self._refuse(RequestTimeout("The request's head did not arrive in time."))
+            if self._heard:
+                self._refuse(RequestTimeout("The request's head did not arrive in time."))
+            else:
+                self._close()
         elif self._state is _State.LINGER and quiet >= limits.linger_seconds:
             self._close()
         elif self._state is _State.CLOSING and quiet >= limits.slow_client_seconds:
@@ -161,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._left()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._broken or self._state in (_State.LINGER, _State.CLOSING):
             return
         try:

@@ -151,8 +151,10 @@ def naive(used: Usage, model: str, at: float, batch: bool) -> Fraction:
     day = max(datetime.fromtimestamp(at, UTC).date(), date(2026, 2, 5))
     terms = max((terms for terms in file.terms if terms.from_day <= day), key=lambda terms: terms.from_day)
     cost = used.web_search_requests * Fraction(terms.web_search_per_thousand[1:]) * 10**6
+    named = used.model or model
+    by = named if named in file.models or model not in file.models else model
     for part in used.iterations or (used,):
-        name = part.model or used.model or model
+        name = by if part.model in (None, named) else part.model
         settings = file.models.get(name)
         factor = terms.batch if batch or used.service_tier == "batch" else Fraction(1)
         if used.inference_geo == "us" and (settings is None or settings.priced_by_inference_geo):
