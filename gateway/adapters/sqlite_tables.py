@@ -42,6 +42,7 @@ CREATE TABLE bucket (
     set_aside INTEGER NOT NULL,
     fraction INTEGER NOT NULL,
     at_ms INTEGER NOT NULL,
+    given_back INTEGER NOT NULL,
     keep_until_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX bucket_keep ON bucket (keep_until_ms);
@@ -148,15 +149,16 @@ class SqliteTables:
 
     def level(self, bucket_key: str) -> Level | None:
         row = self._execute(
-            "SELECT spent, set_aside, fraction, at_ms FROM bucket WHERE key = ?", (bucket_key,)
+            "SELECT spent, set_aside, fraction, at_ms, given_back FROM bucket WHERE key = ?", (bucket_key,)
         ).fetchone()
         return Level(*row) if row else None
 
     def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
         self._execute(
-            "INSERT INTO bucket VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "INSERT INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
             "spent = excluded.spent, set_aside = excluded.set_aside, fraction = excluded.fraction, "
-            "at_ms = excluded.at_ms, keep_until_ms = excluded.keep_until_ms",
+            "at_ms = excluded.at_ms, given_back = excluded.given_back, "
+            "keep_until_ms = excluded.keep_until_ms",
             # To the hour: an index whose value stays needs no write.
             (
                 bucket_key,
@@ -164,6 +166,7 @@ class SqliteTables:
                 level.set_aside,
                 level.fraction,
                 level.at_ms,
+                level.given_back,
                 keep_until_ms + -keep_until_ms % _HOUR_MS,
             ),
         )
@@ -219,7 +222,10 @@ class SqliteTables:
 def _written_charges(charges: Sequence[Charge]) -> str:
     return msgspec.json.encode(
         [
-            (c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms, c.taken_at_ms)
+            (
+                (c.bucket_key, c.unit, c.amount, c.rate, c.period_ms, c.window_end_ms),
+                (c.taken.spent, c.taken.set_aside, c.taken.fraction, c.taken.at_ms, c.taken.given_back),
+            )
             for c in charges
         ]
     ).decode()
@@ -228,7 +234,10 @@ def _written_charges(charges: Sequence[Charge]) -> str:
 def _read_charges(text: str) -> tuple[Charge, ...]:
     if text == "[]":
         return ()
-    return tuple(Charge(key, Unit(unit), *numbers) for key, unit, *numbers in msgspec.json.decode(text))
+    return tuple(
+        Charge(key, Unit(unit), amount, rate, period_ms, window_end_ms, Level(*taken))
+        for (key, unit, amount, rate, period_ms, window_end_ms), taken in msgspec.json.decode(text)
+    )
 
 
 def _written_found(found: Sequence[Standing] | None) -> str | None:

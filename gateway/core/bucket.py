@@ -5,8 +5,8 @@ capacity - spent - set_aside, always. Two kinds differ only in how what is gone 
 
 - Refilled continuously (per second, minute, hour): `spent` drains at the limit's rate. A reservation counts
   as spent from the start, so that a long stream does not hold back what its minute has long given again. At
-  its close comes back what it had too much, less what has drained since it was taken: that came back already.
-  So over any time t at most capacity + rate * t is used, each exchange counted at its reservation, beyond
+  its close comes back what it had too much, as far as time has not given it back already (`corrected`). So
+  over any time t at most capacity + rate * t is used, each exchange counted when it was reserved, beyond
   what exchanges cost more than they had reserved; that is charged in full when it becomes known.
 - Calendar windows (day, week, month): each window has a bucket of its own, which never drains. A reservation
   is set aside in the window in which it was made, and settled there however late.
@@ -27,6 +27,13 @@ from gateway.core.windows import Window, windows_around
 
 MORE_THAN_ANY: Final = MAX_AMOUNT + 1
 """Amounts are cut off here: no limit is as large. 2^53 - 1 is the last integer that doubles count exactly."""
+
+REFILLED_KEPT_AT_LEAST_MS: Final = 86_400_000
+"""How long a refilled bucket is kept at least after its last change, even when it is full again: one that was
+forgotten counts `Level.given_back` from zero. So within this time of a taking the count can be relied on;
+later `corrected` does without."""
+
+_GIVEN_BACK_WRAPS: Final = MORE_THAN_ANY + 1
 
 PERIOD_MS: Final = {Period.SECOND: 1_000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
 
@@ -105,6 +112,9 @@ class Level:
     fraction: int = 0
     """Of a refilled bucket: what came back beyond whole units, in units / period in milliseconds."""
     at_ms: int = 0
+    given_back: int = 0
+    """Of a refilled bucket: all that closes gave back, each rounded up. Begins again from zero at 2^53, which
+    no difference within `REFILLED_KEPT_AT_LEAST_MS` comes near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,43 +134,55 @@ def drained(level: Level, rate: int, period_ms: int, now_ms: int) -> Level:
     calls, however many. A clock that went back adds nothing."""
     elapsed_ms = now_ms - level.at_ms
     if level.spent == 0:
-        return Level(at_ms=max(now_ms, level.at_ms))
+        return Level(at_ms=max(now_ms, level.at_ms), given_back=level.given_back)
     if elapsed_ms <= 0:
         return level
     back, fraction = divmod(elapsed_ms * rate + level.fraction, period_ms)
     if back >= level.spent:
-        return Level(at_ms=now_ms)
-    return Level(spent=level.spent - back, fraction=fraction, at_ms=now_ms)
+        return Level(at_ms=now_ms, given_back=level.given_back)
+    return Level(spent=level.spent - back, fraction=fraction, at_ms=now_ms, given_back=level.given_back)
 
 
 def spend(level: Level, change: int) -> Level:
     """The level of a refilled bucket after spending so much, or getting it back. Not below empty."""
     spent = saturated(level.spent + change)
-    return Level(spent=spent, fraction=level.fraction if spent else 0, at_ms=level.at_ms)
+    fraction = level.fraction if spent else 0
+    return Level(spent=spent, fraction=fraction, at_ms=level.at_ms, given_back=level.given_back)
 
 
-def corrected(level: Level, amount: int, actual: int, taken_at_ms: int, rate: int, period_ms: int) -> Level:
-    """The level of a refilled bucket, drained until now, after `actual` takes the place of an `amount` that
-    was taken when the bucket's clock (`Level.at_ms`) stood at `taken_at_ms`.
+def corrected(level: Level, taken: Level, amount: int, actual: int, rate: int, period_ms: int) -> Level:
+    """The level of a refilled bucket, drained until now, after `actual` takes the place of an `amount`.
+    `taken` is the level right after that amount was taken.
 
-    Gives back no more than amount - max(actual, what has drained since). Without the latter the units that
-    time has given back come back once more: at most so much can a bucket that is busy all the while have
-    drained of this amount, and one that was not has drained all of it.
+    Gives back amount - actual, but no more than is surely left of what was gone then: what drained in the
+    meantime time has given back, and must not come back once more. Surely left is the greater of
+    - amount - drained since;
+    - the level then - drained since - given back to anyone since: lower than that the bucket never was.
+    So over any time t no more than capacity + rate * t is used: what is used since any instant, less what
+    drained, stays at or below the level. Where the instant is before the taking, the use itself falls by
+    amount - actual; where it is after, the level exceeds it by each of the two at least.
 
-    The price of keeping no history: what drained is held against each open reservation alike. Where exchanges
-    last longer than their own amount takes to drain, what was reserved counts in full."""
+    The second keeps a busy bucket busy, whose level is far above any one amount. The lowest level itself,
+    were it known, would be too much: two that share it would both get it back."""
     if actual >= amount:
         return spend(level, actual - amount)
-    drained_since = max(level.at_ms - taken_at_ms, 0) * rate
-    back = amount * period_ms - max(actual * period_ms, drained_since)
+    # Exact, in units / period: a unit lasts long where few come back, and is not to be lost to rounding.
+    elapsed_ms = max(level.at_ms - taken.at_ms, 0)
+    left = amount * period_ms
+    if elapsed_ms < REFILLED_KEPT_AT_LEAST_MS:
+        given_back = (level.given_back - taken.given_back) % _GIVEN_BACK_WRAPS
+        left = max(left, (taken.spent - given_back) * period_ms - taken.fraction)
+    gone = level.spent * period_ms - level.fraction
+    back = min((amount - actual) * period_ms, left - elapsed_ms * rate, gone)
     if back <= 0:
         return level
-    # Exact, in units / period: a unit lasts long where few come back, and is not to be lost to rounding.
-    left = level.spent * period_ms - level.fraction - back
-    if left <= 0:
-        return Level(at_ms=level.at_ms)
-    spent = -(-left // period_ms)
-    return Level(spent=spent, fraction=spent * period_ms - left, at_ms=level.at_ms)
+    spent = -((back - gone) // period_ms)
+    return Level(
+        spent=spent,
+        fraction=spent * period_ms - (gone - back),
+        at_ms=level.at_ms,
+        given_back=(level.given_back - (-back // period_ms)) % _GIVEN_BACK_WRAPS,
+    )
 
 
 def saturated(units: int) -> int:

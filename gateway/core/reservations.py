@@ -19,6 +19,7 @@ from gateway.core.bucket import (
     CLOSED_BEFORE,
     EMPTY,
     PERIOD_MS,
+    REFILLED_KEPT_AT_LEAST_MS,
     Amounts,
     Decision,
     Level,
@@ -72,9 +73,8 @@ class Charge:
     period_ms: int
     window_end_ms: int
     """End of the calendar window; 0 for a refilled bucket."""
-    taken_at_ms: int
-    """By the clock of a refilled bucket (`Level.at_ms`): what has drained since is not given back again. 0
-    for a calendar window."""
+    taken: Level = EMPTY
+    """A refilled bucket right after this was taken from it: what its close gives back follows from that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
         amount = reservation.amounts.of(bound.limit.unit)
         rate, period_ms = _refill(bound)
         end_ms = standing.window.end_ms if standing.window else 0
-        taken_at_ms = standing.level.at_ms if rate else 0
-        charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms, taken_at_ms)
+        taken = spend(standing.level, amount) if rate else EMPTY
+        charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms, taken)
         charges.append(charge)
         if amount:
             _take(tables, charge, standing, now_ms)
@@ -211,7 +211,7 @@ def _refill(bound: BoundLimit) -> tuple[int, int]:
 def _take(tables: Tables, charge: Charge, standing: Standing, now_ms: int) -> None:
     level = standing.level
     if charge.rate:
-        _put_refilled(tables, charge, spend(level, charge.amount))
+        _put_refilled(tables, charge, charge.taken)
     else:
         _put_window(tables, charge, Level(level.spent, saturated(level.set_aside + charge.amount)), now_ms)
 
@@ -222,7 +222,7 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
     level = tables.level(charge.bucket_key)
     if charge.rate:
         level = drained(level or Level(at_ms=now_ms), charge.rate, charge.period_ms, now_ms)
-        level = corrected(level, charge.amount, actual, charge.taken_at_ms, charge.rate, charge.period_ms)
+        level = corrected(level, charge.taken, charge.amount, actual, charge.rate, charge.period_ms)
         _put_refilled(tables, charge, level)
         return
     level = level or EMPTY
@@ -234,7 +234,7 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
 
 
 def _put_refilled(tables: Tables, charge: Charge, level: Level) -> None:
-    keep_ms = -(-level.spent * charge.period_ms // charge.rate) + charge.period_ms
+    keep_ms = -(-level.spent * charge.period_ms // charge.rate) + REFILLED_KEPT_AT_LEAST_MS
     tables.put_level(charge.bucket_key, level, level.at_ms + min(keep_ms, REFILLED_KEPT_MS))
 
 

@@ -50,6 +50,36 @@ async def test_a_close_gives_back_only_what_has_not_drained_since(
     assert await state(store, rate) == (left, 0)
 
 
+async def test_a_busy_bucket_gives_back_although_more_has_drained_than_was_taken(
+    ground: Ground, store: BudgetStore
+) -> None:
+    """50 came back in half a minute, of the 100 that were gone when 40 were taken: all 40 are still there."""
+    rate = bound(100, period=MINUTE)
+    for name, amount in (("before", 60), ("a", 40)):
+        await store.reserve(reservation(name, rate, nanousd=amount))
+    ground.advance(30)
+
+    await store.settle(rid("a"), usd(1))
+
+    assert await state(store, rate) == (11, 0)
+
+
+async def test_two_that_close_do_not_both_get_back_the_little_that_had_not_drained(
+    ground: Ground, store: BudgetStore
+) -> None:
+    """5 of 20 were left when others took 15. With neither of the two those 15 were all that is gone."""
+    rate = bound(20, period=MINUTE)
+    for name in ("a", "b"):
+        await store.reserve(reservation(name, rate, nanousd=10))
+    ground.advance(45)
+    assert (await store.reserve(reservation("others", rate, nanousd=15))).allowed
+
+    await store.release(rid("b"))
+    await store.release(rid("a"))
+
+    assert await state(store, rate) == (15, 0)
+
+
 async def test_a_release_after_a_moment_gives_a_single_request_back(
     ground: Ground, store: BudgetStore
 ) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo
@@ -101,6 +102,7 @@ class Model:
     def __init__(self) -> None:
         self.windows: dict[tuple[str, str], dict[str, int]] = {}
         self.debts: dict[str, tuple[Fraction, int]] = {}
+        self.given_back: dict[str, int] = {}
         self.reservations: dict[str, dict[str, Any]] = {}
 
     def spent_and_open(self, limit: BoundLimit, now_ms: int) -> tuple[int, int]:
@@ -111,6 +113,9 @@ class Model:
         debt, at = self.debts.get(rule_.id, (Fraction(0), now_ms))
         left = max(Fraction(0), debt - Fraction((now_ms - at) * rule_.amount, PERIOD_MS[rule_.period]))
         self.debts[rule_.id] = (left, now_ms)
+        for held in self.reservations.values():
+            if rule_.id in held["lowest"]:
+                held["lowest"][rule_.id] = min(held["lowest"][rule_.id], left)
         return -(-left.numerator // left.denominator), 0
 
     def label(self, limit: BoundLimit, now_ms: int) -> str:
@@ -129,13 +134,23 @@ class Model:
             too_much = want > 0 and want > limit.limit.capacity - spent - open_
             if too_much and limit.limit.mode is Mode.ENFORCE:
                 return False
-        taken = {}
+        taken, then, lowest = {}, {}, {}
         for limit in limits:
             want = amounts.of(limit.limit.unit)
             label = self.label(limit, now_ms) if limit.limit.period.is_calendar else ""
             taken[limit.limit.id] = (limit, label, want)
             self.book(limit, label, now_ms, spent=0 if label else want, open_=want if label else 0)
-        self.reservations[name] = {"state": "open", "taken": taken, "at": now_ms}
+            if not label:
+                id = limit.limit.id
+                lowest[id] = self.debts[id][0]
+                then[id] = (lowest[id], self.given_back.get(id, 0))
+        self.reservations[name] = {
+            "state": "open",
+            "taken": taken,
+            "at": now_ms,
+            "then": then,
+            "lowest": lowest,
+        }
         return True
 
     def close(self, name: str, actual: Amounts, now_ms: int) -> None:
@@ -145,15 +160,29 @@ class Model:
         for limit, label, want in held["taken"].values():
             cost = actual.of(limit.limit.unit)
             if not label:  # a rate has counted it as spent, and some of that has come back with time
-                rule_ = limit.limit
-                drained = Fraction((now_ms - held["at"]) * rule_.amount, PERIOD_MS[rule_.period])
-                back = max(Fraction(0), want - max(cost, drained))
+                self.spent_and_open(limit, now_ms)
+                back = self.back(limit, held, want - cost, want, now_ms)
                 self.book(limit, label, now_ms, spent=cost - want if cost > want else -back, open_=0)
             elif held["state"] == "open":
                 self.book(limit, label, now_ms, spent=cost, open_=-want)
             else:  # the sweep has counted it as spent
                 self.book(limit, label, now_ms, spent=cost - want, open_=0)
         held["state"] = "closed"
+
+    def back(
+        self, limit: BoundLimit, held: dict[str, Any], too_much: int, want: int, now_ms: int
+    ) -> Fraction:
+        """What a rate gives back: never more than the lowest it was since, whose history a model can keep."""
+        id = limit.limit.id
+        drained = Fraction((now_ms - held["at"]) * limit.limit.amount, PERIOD_MS[limit.limit.period])
+        level, given_back = held["then"][id]
+        left = want - drained
+        if now_ms - held["at"] < 86_400_000:
+            left = max(left, level - drained - (self.given_back.get(id, 0) - given_back))
+        back = max(Fraction(0), min(too_much, left))
+        assert back <= held["lowest"][id]
+        self.given_back[id] = self.given_back.get(id, 0) + ceil(back)
+        return back
 
     def sweep(self, name: str, now_ms: int) -> None:
         held = self.reservations[name]
@@ -172,6 +201,7 @@ class Model:
         self.spent_and_open(limit, now_ms)
         debt, at = self.debts[limit.limit.id]
         self.debts[limit.limit.id] = (max(Fraction(0), debt + spent), at)
+        self.spent_and_open(limit, now_ms)
 
 
 class Histories(RuleBasedStateMachine):
@@ -363,7 +393,7 @@ def test_over_no_window_does_a_rate_admit_more_than_capacity_and_what_came_back(
                     admitted.reserved(f"r{i}", [rate], asked.amounts, round(clock.now() * 1000))
                     open_.append(f"r{i}")
             elif open_:
-                name = open_.pop(0)
+                name = open_.pop(amount % len(open_))
                 await store.settle(rid(name), usd(amount))
                 admitted.closed(name, usd(amount))
         admitted.check()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -64,26 +67,72 @@ def test_getting_back_stops_at_an_empty_bucket() -> None:
     assert spend(Level(spent=5, fraction=3, at_ms=7), 4) == Level(spent=9, fraction=3, at_ms=7)
 
 
+levels = st.builds(
+    Level,
+    spent=st.integers(1, MORE_THAN_ANY),
+    fraction=st.integers(0, 999),
+    given_back=st.sampled_from([0, 5, 10**6, MORE_THAN_ANY - 1, MORE_THAN_ANY]),
+)
+
+
 @given(
-    level=st.builds(Level, spent=st.integers(1, MORE_THAN_ANY), fraction=st.integers(0, 999)),
+    level=levels,
+    taken=levels,
     amount=st.integers(0, MORE_THAN_ANY),
     actual=st.integers(0, MORE_THAN_ANY),
-    rate=st.integers(1, MORE_THAN_ANY - 1),
-    elapsed_ms=st.integers(-10, 10**6),
+    rate=st.one_of(st.integers(1, 1000), st.integers(1, MORE_THAN_ANY - 1)),
+    elapsed_ms=st.one_of(st.integers(-10, 10**6), st.integers(86_399_999, 86_400_001)),
 )
 def test_a_correction_gives_back_exactly_what_was_neither_used_nor_drained(
-    level: Level, amount: int, actual: int, rate: int, elapsed_ms: int
+    level: Level, taken: Level, amount: int, actual: int, rate: int, elapsed_ms: int
 ) -> None:
-    after = corrected(level, amount, actual, -elapsed_ms, rate, 1_000)
+    after = corrected(level, replace(taken, at_ms=-elapsed_ms), amount, actual, rate, 1_000)
 
-    gone = Fraction(level.spent * 1_000 - level.fraction, 1_000)
+    gone, then = (
+        level.spent - Fraction(level.fraction, 1_000),
+        taken.spent - Fraction(taken.fraction, 1_000),
+    )
+    back = Fraction(0)
     if actual > amount:
-        expected = min(gone + actual - amount, Fraction(MORE_THAN_ANY * 1_000 - level.fraction, 1_000))
+        expected = min(gone + actual - amount, MORE_THAN_ANY - Fraction(level.fraction, 1_000))
     else:
         drained_since = Fraction(max(elapsed_ms, 0) * rate, 1_000)
-        expected = max(Fraction(0), gone - max(Fraction(0), amount - max(Fraction(actual), drained_since)))
-    assert Fraction(after.spent * 1_000 - after.fraction, 1_000) == expected
+        left = amount - drained_since
+        if elapsed_ms < 86_400_000:
+            given_back = (level.given_back - taken.given_back) % 2**53
+            left = max(left, then - drained_since - given_back)
+        back = max(Fraction(0), min(amount - actual, left, gone))
+        expected = gone - back
+    assert after.spent - Fraction(after.fraction, 1_000) == expected
     assert 0 <= after.fraction < 1_000
+    assert (after.given_back - level.given_back) % 2**53 == ceil(back)
+
+
+@pytest.mark.parametrize(("lasting_ms", "least_share"), [(1_000, 0.98), (10_000, 0.9), (20_000, 0.9)])
+def test_a_saturated_rate_is_used_up_though_estimates_are_four_times_too_high(
+    lasting_ms: int, least_share: float
+) -> None:
+    """As many as fit at any time, each reserved at 20,000, settled at 5,000 after so long, for 8 minutes."""
+    rate, minute = 400_000, 60_000
+    estimate, actual, step_ms = 20_000, 5_000, 50
+    level, open_, used = Level(), deque[Level](), [0] * (8 * minute // step_ms)
+    for step in range(len(used)):
+        level = drained(level, rate, minute, step * step_ms)
+        while open_ and open_[0].at_ms + lasting_ms <= level.at_ms:
+            level = corrected(level, open_.popleft(), estimate, actual, rate, minute)
+        while fits(level, rate, estimate):
+            level = spend(level, estimate)
+            open_.append(level)
+            used[step] += actual
+
+    a_minute = minute // step_ms
+    assert min(sum(used[i : i + a_minute]) for i in range(0, len(used), a_minute)) >= least_share * rate
+    # The worst window of all: the largest sum of what was used less what came back.
+    worst = most = Fraction(0)
+    for units in used:
+        worst = max(worst - Fraction(rate * step_ms, minute), Fraction(0)) + units
+        most = max(most, worst)
+    assert most <= rate
 
 
 def test_counts_stop_where_every_store_still_counts_exactly() -> None:

@@ -72,10 +72,30 @@ async def test_a_drained_rate_and_a_window_long_over_take_no_room() -> None:
     rate, day = bound(60, id="rate", period=Period.MINUTE), bound(100)
     await budgets.reserve(reservation("a", rate, day, nanousd=60))
     await budgets.settle(rid("a"), usd(60))
-    clock.advance(121)
+    clock.advance((DAY_MS + 60_000 - 1) / 1000)
+    await budgets.sweep()
+    assert buckets(budgets) == 2
+    clock.advance(3600)
     await budgets.sweep()
     assert buckets(budgets) == 1
-    clock.advance((DAY_MS + WINDOW_KEPT_MS) / 1000 - 121)
+    clock.advance(WINDOW_KEPT_MS / 1000)
     await budgets.sweep()
 
     assert buckets(budgets) == 0
+
+
+async def test_what_a_forgotten_bucket_gave_back_is_not_given_back_again() -> None:
+    clock = FakeClock()
+    budgets = MemoryBudgets(clock)
+    slow = bound(1, id="slow", period=Period.HOUR, burst=1000)
+    await budgets.reserve(reservation("other", slow, nanousd=900, lease_seconds=10**7))
+    await budgets.reserve(reservation("long", slow, nanousd=10, lease_seconds=10**7))
+    await budgets.release(rid("other"))
+    clock.advance(60 * 3600)
+    await budgets.sweep()
+    assert buckets(budgets) == 0
+
+    await budgets.reserve(reservation("all", slow, nanousd=1000))
+    await budgets.release(rid("long"))
+
+    assert not (await budgets.reserve(reservation("more", slow, nanousd=1))).allowed

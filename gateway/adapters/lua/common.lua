@@ -7,6 +7,9 @@
 
 local MOST = 9007199254740991
 local LONGEST_TTL = 34560000000 -- 400 days
+-- A day: REFILLED_KEPT_AT_LEAST_MS in core/bucket.py. A bucket that was forgotten counts what it gave back from
+-- zero, so none is within this time of a taking, and later the count is not relied on.
+local KEPT_AT_LEAST = 86400000
 
 local function saturated(units)
   return math.min(math.max(units, 0), MOST)
@@ -37,29 +40,45 @@ local function drained(spent, fraction, at, rate, whole, rest, period, now)
   return spent - back, sum % period, now
 end
 
-local function put_refilled(key, spent, fraction, at, rate, period)
+local function put_refilled(key, spent, fraction, at, given_back, rate, period)
   if spent == 0 then fraction = 0 end
-  redis.call('HSET', key, 'spent', spent, 'fraction', fraction, 'at', at)
-  redis.call('PEXPIRE', key, math.min(math.ceil(spent * period / rate) + period, LONGEST_TTL))
+  redis.call('HSET', key, 'spent', spent, 'fraction', fraction, 'at', at, 'given_back', given_back)
+  redis.call('PEXPIRE', key, math.min(math.ceil(spent * period / rate) + KEPT_AT_LEAST, LONGEST_TTL))
 end
 
--- spent and fraction of a refilled bucket, drained until now, after `actual` takes the place of an `amount` that
--- was taken `elapsed` ago: `corrected` in core/bucket.py.
-local function corrected(spent, fraction, amount, actual, elapsed, rate, whole, rest, period)
+-- c: a charge (below). spent, fraction, given_back: of a refilled bucket that is drained until `at`; the same
+-- after `actual` took the place of the amount: `corrected` in core/bucket.py. Of pairs `whole, part` the value
+-- is whole - part / period.
+local function corrected(c, actual, spent, fraction, at, given_back)
+  local amount, period, rate = c[3], c[4], c[5]
   if actual >= amount then
-    return saturated(spent + (actual - amount)), fraction
+    return saturated(spent + (actual - amount)), fraction, given_back
   end
-  elapsed = math.max(elapsed, 0)
+  local elapsed = math.max(at - c[9], 0)
   local part = elapsed % period
   local periods = (elapsed - part) / period
-  if periods * rate >= amount then return spent, fraction end
-  local kept = periods * rate + part * whole + math.floor(part * rest / period)
-  local beyond = part * rest % period
-  if kept >= amount then return spent, fraction end
-  if actual > kept then kept, beyond = actual, 0 end
-  spent, fraction = spent - (amount - kept), fraction - beyond
+  local most = math.max(amount, c[10])
+  if periods * rate >= most then return spent, fraction, given_back end
+  local gone = periods * rate + part * c[6] + math.floor(part * c[7] / period)
+  if gone >= most then return spent, fraction, given_back end
+  local beyond = part * c[7] % period
+  local back, less = amount - gone, beyond
+  if elapsed < KEPT_AT_LEAST then
+    local given = given_back - c[12]
+    if given < 0 then given = given + MOST + 1 end
+    local left, off = c[10] - given - gone, c[11] + beyond
+    if off >= period then left, off = left - 1, off - period end
+    if left > back or (left == back and off < less) then back, less = left, off end
+  end
+  if back > amount - actual then back, less = amount - actual, 0 end
+  if back > spent or (back == spent and less < fraction) then back, less = spent, fraction end
+  if back <= 0 then return spent, fraction, given_back end
+  spent, fraction = spent - back, fraction - less
   if fraction < 0 then spent, fraction = spent + 1, fraction + period end
-  return saturated(spent), fraction
+  if given_back > MOST - back then
+    return spent, fraction, given_back - (MOST - back) - 1
+  end
+  return spent, fraction, given_back + back
 end
 
 -- Nine arguments per limit from argument `a` on: unit, enforced, amount, capacity, period, and then for a
@@ -70,14 +89,15 @@ local function find(k, a, now)
   while ARGV[a] do
     local f = {unit = tonumber(ARGV[a]), enforced = ARGV[a + 1] == '1', amount = tonumber(ARGV[a + 2]),
       capacity = tonumber(ARGV[a + 3]), period = tonumber(ARGV[a + 4]), set_aside = 0, fraction = 0,
-      rate = 0, whole = 0, rest = 0, window_end = 0, at = 0}
+      rate = 0, whole = 0, rest = 0, window_end = 0, at = 0, given_back = 0}
     local p, q, r, s = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
     if f.period > 0 then
       f.key, f.rate, f.whole, f.rest = KEYS[k], p, q, r
       k = k + 1
-      local h = redis.call('HMGET', f.key, 'spent', 'fraction', 'at')
+      local h = redis.call('HMGET', f.key, 'spent', 'fraction', 'at', 'given_back')
       f.spent, f.fraction, f.at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
         p, q, r, f.period, now)
+      f.given_back = tonumber(h[4] or 0)
     else
       if now < p or now >= s then
         error('GWCLOCK the clocks of the gateway and of Redis differ by more than a window', 0)
@@ -105,16 +125,18 @@ local function answer_of(found, now)
   return answer
 end
 
--- A charge: key, unit, amount, period, rate, whole, rest, window_end, taken_at.
+-- A charge: key, unit, amount, period, rate, whole, rest, window_end, and of a refilled bucket as it was right
+-- after the taking: at, spent, fraction, given_back.
 local function settle_charge(c, actual, now, still_open)
   local key, amount, period = c[1], c[3], c[4]
   if amount == 0 and actual == 0 then return end
   if period > 0 then
-    local h = redis.call('HMGET', key, 'spent', 'fraction', 'at')
+    local h = redis.call('HMGET', key, 'spent', 'fraction', 'at', 'given_back')
     local spent, fraction, at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
       c[5], c[6], c[7], period, now)
-    spent, fraction = corrected(spent, fraction, amount, actual, at - c[9], c[5], c[6], c[7], period)
-    put_refilled(key, spent, fraction, at, c[5], period)
+    local given_back
+    spent, fraction, given_back = corrected(c, actual, spent, fraction, at, tonumber(h[4] or 0))
+    put_refilled(key, spent, fraction, at, given_back, c[5], period)
     return
   end
   local h = redis.call('HMGET', key, 'spent', 'set_aside')

@@ -21,10 +21,11 @@ end
 
 local charges = {}
 for i, f in ipairs(found) do
-  charges[i] = {f.key, f.unit, f.amount, f.period, f.rate, f.whole, f.rest, f.window_end, f.at}
+  charges[i] = {f.key, f.unit, f.amount, f.period, f.rate, f.whole, f.rest, f.window_end,
+    f.at, saturated(f.spent + f.amount), f.fraction, f.given_back}
   if f.amount > 0 then
     if f.period > 0 then
-      put_refilled(f.key, saturated(f.spent + f.amount), f.fraction, f.at, f.rate, f.period)
+      put_refilled(f.key, saturated(f.spent + f.amount), f.fraction, f.at, f.given_back, f.rate, f.period)
     else
       redis.call('HSET', f.key, 'set_aside', saturated(f.set_aside + f.amount))
       if f.new then redis.call('PEXPIRE', f.key, f.window_end - now + 604800000) end
