@@ -162,8 +162,9 @@ def corrected(level: Level, taken: Level, amount: int, actual: int, rate: int, p
     drained, stays at or below the level. Where the instant is before the taking, the use itself falls by
     amount - actual; where it is after, the level exceeds it by each of the two at least.
 
-    The second keeps a busy bucket busy, whose level is far above any one amount. The lowest level itself,
-    were it known, would be too much: two that share it would both get it back."""
+    The second keeps a busy bucket busy, whose level is far above any one amount. What lasts longer than a
+    full bucket takes to drain gets nothing back. The lowest level itself, were it known, would be too much:
+    two that share it would both get it back."""
     if actual >= amount:
         return spend(level, actual - amount)
     # Exact, in units / period: a unit lasts long where few come back, and is not to be lost to rounding.

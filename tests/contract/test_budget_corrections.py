@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.core.limits import MAX_AMOUNT, Period, Unit
+from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.core.limits import MAX_AMOUNT, BoundLimit, Period, Unit
 from gateway.ports import BudgetStore
 from tests.support.budgets import Ground, bound, look, reservation, rid, state, usd
 
@@ -78,6 +81,36 @@ async def test_two_that_close_do_not_both_get_back_the_little_that_had_not_drain
     await store.release(rid("a"))
 
     assert await state(store, rate) == (15, 0)
+
+
+@pytest.mark.parametrize("begin", [0, MAX_AMOUNT - 5])
+async def test_what_others_got_back_in_the_meantime_is_not_given_back_again(
+    ground: Ground, store: BudgetStore, begin: int
+) -> None:
+    """All of the first 30 came back at once, the other 30 drained; then others took all there was. However
+    much the bucket had given back before, so that its count begins again."""
+    rate = bound(60, period=MINUTE)
+    for name in ("a", "b"):
+        await store.reserve(reservation(name, rate, nanousd=30))
+        if name == "a":
+            given_back_so_far(ground, store, rate, begin)
+    await store.release(rid("a"))
+    ground.advance(30)
+    assert (await store.reserve(reservation("others", rate, nanousd=60))).allowed
+
+    await store.release(rid("b"))
+
+    assert await state(store, rate) == (60, 0)
+
+
+def given_back_so_far(ground: Ground, store: BudgetStore, rate: BoundLimit, units: int) -> None:
+    """No store can be driven there in a test's time. SQLite runs the Python that memory runs."""
+    if ground.redis is not None:
+        key = f"{{{ground.prefix}}}:b:{rate.bucket_id}"
+        assert ground.redis.command("HSET", key, "given_back", str(units)) == b":0\r\n"
+    elif isinstance(store, MemoryBudgets):
+        level, keep_until_ms = store._tables._levels[rate.bucket_id]
+        store._tables.put_level(rate.bucket_id, replace(level, given_back=units), keep_until_ms)
 
 
 async def test_a_release_after_a_moment_gives_a_single_request_back(

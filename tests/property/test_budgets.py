@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
@@ -31,11 +31,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.bucket import Amounts, Decision, Reservation
 from gateway.core.limits import BoundLimit, Mode, Period, Unit
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
-from tests.support.budgets import Ground, bound, reservation, rid, usd
+from tests.support.budgets import PERIOD_MS, Admitted, Ground, bound, reservation, rid, usd
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
@@ -51,49 +50,12 @@ LIMITS = (
     bound(3, id="second", period=Period.SECOND, unit=Unit.REQUESTS, burst=10),
     bound(2**52 + 1, id="huge", period=Period.HOUR, unit=Unit.OUTPUT_TOKENS),
 )
-PERIOD_MS = {Period.SECOND: 1000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
 STARTS = (
     datetime(2027, 3, 27, 21, tzinfo=UTC),  # the clocks of Berlin go forward within hours
     datetime(2027, 10, 30, 20, tzinfo=UTC),  # and back
     datetime(2027, 12, 31, 21, tzinfo=UTC),
     datetime(2028, 2, 28, 22, 59, 58, tzinfo=UTC),
 )
-
-
-class Admitted:
-    """What each enforced rate has admitted and when: as reserved, or as settled once that is known, always at
-    the instant of the reservation. Costs beyond what was reserved were never admitted, and do not count."""
-
-    def __init__(self) -> None:
-        self._limits: dict[str, BoundLimit] = {}
-        self._at_ms: dict[str, dict[str, int]] = {}
-        self._used: dict[str, dict[str, int]] = {}
-
-    def reserved(self, name: str, limits: Sequence[BoundLimit], amounts: Amounts, now_ms: int) -> None:
-        for limit in limits:
-            if not limit.limit.period.is_calendar and limit.limit.mode is Mode.ENFORCE:
-                id = limit.limit.id
-                self._limits[id] = limit
-                self._at_ms.setdefault(id, {})[name] = now_ms
-                self._used.setdefault(id, {})[name] = amounts.of(limit.limit.unit)
-
-    def closed(self, name: str, actual: Amounts) -> None:
-        """At its first close."""
-        for id, used in self._used.items():
-            if name in used:
-                used[name] = min(used[name], actual.of(self._limits[id].limit.unit))
-
-    def check(self) -> None:
-        """Over every window of a length t, no more than capacity + rate * t."""
-        for id, bound_limit in self._limits.items():
-            limit = bound_limit.limit
-            events = list(zip(self._at_ms[id].values(), self._used[id].values(), strict=True))
-            for first, (start_ms, _) in enumerate(events):
-                total = 0
-                for end_ms, used in events[first:]:
-                    total += used
-                    came_back = Fraction((end_ms - start_ms) * limit.amount, PERIOD_MS[limit.period])
-                    assert total <= limit.capacity + came_back, (id, events)
 
 
 class Model:
@@ -179,7 +141,7 @@ class Model:
         left = want - drained
         if now_ms - held["at"] < 86_400_000:
             left = max(left, level - drained - (self.given_back.get(id, 0) - given_back))
-        back = max(Fraction(0), min(too_much, left))
+        back: Fraction = max(Fraction(0), min(Fraction(too_much), left))
         assert back <= held["lowest"][id]
         self.given_back[id] = self.given_back.get(id, 0) + ceil(back)
         return back
@@ -367,36 +329,43 @@ class Histories(RuleBasedStateMachine):
 
 
 STEP = st.tuples(
-    st.sampled_from(["reserve", "close"]),
-    st.one_of(st.sampled_from([0, 60]), st.integers(0, 90)),
-    st.sampled_from([0, 0, 1, 999, 20_000, 60_000]),
+    st.sampled_from(["reserve", "reserve", "close"]),
+    st.one_of(st.sampled_from([0, 0, 20, 30, 61]), st.integers(0, 90)),
+    st.sampled_from([0, 0, 0, 1, 999, 10_000, 20_000, 60_000]),
+    st.integers(0, 5),
 )
 
 
 @given(steps=st.lists(STEP, min_size=8, max_size=30))
 @settings(max_examples=400, deadline=None)
 def test_over_no_window_does_a_rate_admit_more_than_capacity_and_what_came_back(
-    steps: list[tuple[str, int, int]],
+    steps: list[tuple[str, int, int, int]],
 ) -> None:
-    """Many more and denser histories of one rate than the stores can all be driven through."""
-    rate = bound(60, period=Period.MINUTE)
+    """Many more and denser histories of one rate, through the Python and the Lua."""
+    rate = bound(61, period=Period.MINUTE)
 
     async def drive() -> None:
         clock, admitted = FakeClock(), Admitted()
-        store = MemoryBudgets(clock)
+        grounds = [Ground("memory", clock, Path()), Ground("redis", clock, Path(), Histories.redis)]
+        stores = [await ground.store() for ground in grounds]
         open_: list[str] = []
-        for i, (what, amount, wait_ms) in enumerate(steps):
-            clock.advance(wait_ms / 1000)
+        for i, (what, amount, wait_ms, which) in enumerate(steps):
+            grounds[1].advance(wait_ms / 1000)
             if what == "reserve":
-                asked = reservation(f"r{i}", rate, nanousd=min(amount, 60), lease_seconds=10**6)
-                if (await store.reserve(asked)).allowed:
+                asked = reservation(f"r{i}", rate, nanousd=min(amount, 61), lease_seconds=10**6)
+                python, lua = [await store.reserve(asked) for store in stores]
+                assert python == lua
+                if python.allowed:
                     admitted.reserved(f"r{i}", [rate], asked.amounts, round(clock.now() * 1000))
                     open_.append(f"r{i}")
             elif open_:
-                name = open_.pop(amount % len(open_))
-                await store.settle(rid(name), usd(amount))
+                name = open_.pop(which % len(open_))
+                for store in stores:
+                    await store.settle(rid(name), usd(amount))
                 admitted.closed(name, usd(amount))
         admitted.check()
+        for ground in grounds:
+            await ground.close()
 
     asyncio.run(drive())
 

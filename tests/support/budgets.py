@@ -1,9 +1,11 @@
-"""Budget stores under test, each with a clock that the test moves, and short ways to say limits and
-reservations."""
+"""Budget stores under test, each with a clock that the test moves, what a rate may admit, and short ways to
+say limits and reservations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,12 +15,13 @@ from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.bucket import Amounts, Reservation, Verdict
 from gateway.core.ids import KeyId, ReservationId, WorkspaceId
-from gateway.core.limits import BoundLimit, Limit, Limits, Period, Scope, Unit
+from gateway.core.limits import BoundLimit, Limit, Limits, Mode, Period, Scope, Unit
 from gateway.core.principal import Principal
 from gateway.ports import BudgetStore
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
+PERIOD_MS = {Period.SECOND: 1000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
 CLOCK_IN_A_KEY = """
 local function now_ms()
   return tonumber(redis.call('GET', '%s'))
@@ -65,6 +68,42 @@ class Ground:
     async def close(self) -> None:
         for store in self._opened:
             await store.close()
+
+
+class Admitted:
+    """What each enforced rate has admitted and when: as reserved, or as settled once that is known, always at
+    the instant of the reservation. Costs beyond what was reserved were never admitted, and do not count."""
+
+    def __init__(self) -> None:
+        self._limits: dict[str, BoundLimit] = {}
+        self._at_ms: dict[str, dict[str, int]] = {}
+        self._used: dict[str, dict[str, int]] = {}
+
+    def reserved(self, name: str, limits: Sequence[BoundLimit], amounts: Amounts, now_ms: int) -> None:
+        for limit in limits:
+            if not limit.limit.period.is_calendar and limit.limit.mode is Mode.ENFORCE:
+                id = limit.limit.id
+                self._limits[id] = limit
+                self._at_ms.setdefault(id, {})[name] = now_ms
+                self._used.setdefault(id, {})[name] = amounts.of(limit.limit.unit)
+
+    def closed(self, name: str, actual: Amounts) -> None:
+        """At its first close."""
+        for id, used in self._used.items():
+            if name in used:
+                used[name] = min(used[name], actual.of(self._limits[id].limit.unit))
+
+    def check(self) -> None:
+        """Over every window of a length t, no more than capacity + rate * t."""
+        for id, bound_limit in self._limits.items():
+            limit = bound_limit.limit
+            events = list(zip(self._at_ms[id].values(), self._used[id].values(), strict=True))
+            for first, (start_ms, _) in enumerate(events):
+                total = 0
+                for end_ms, used in events[first:]:
+                    total += used
+                    came_back = Fraction((end_ms - start_ms) * limit.amount, PERIOD_MS[limit.period])
+                    assert total <= limit.capacity + came_back, (id, events)
 
 
 def bound(

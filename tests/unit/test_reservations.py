@@ -88,6 +88,7 @@ async def test_what_a_forgotten_bucket_gave_back_is_not_given_back_again() -> No
     clock = FakeClock()
     budgets = MemoryBudgets(clock)
     slow = bound(1, id="slow", period=Period.HOUR, burst=1000)
+    await budgets.reserve(reservation("first", slow, nanousd=1, lease_seconds=10**7))
     await budgets.reserve(reservation("other", slow, nanousd=900, lease_seconds=10**7))
     await budgets.reserve(reservation("long", slow, nanousd=10, lease_seconds=10**7))
     await budgets.release(rid("other"))
