@@ -106,7 +106,7 @@ class Service:
             failed=self.metrics.store_error,
         )
         self._keys = open_keys(file, self._settings)
-        self._ledger = Ledger(ledger_path(file))
+        self._ledger = Ledger(_made(file.state_path(LEDGER_FILE)))
         self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
         self._upstream = ClaudeUpstream(
             connect_timeout_seconds=file.timeouts.upstream_connect,
@@ -339,8 +339,9 @@ async def open_budgets(file: GatewayFile, settings: Settings, clock: Clock) -> B
             url = store_url(file, settings.environ)
             return await RedisBudgets(url, clock, prefix=file.store.prefix).open()
         case StoreKind.SQLITE:
-            path = state_directory(file) / BUDGETS_FILE
-            return await SqliteBudgets(path, clock, file.store.synchronous.value).open()
+            return await SqliteBudgets(
+                _made(file.state_path(BUDGETS_FILE)), clock, file.store.synchronous.value
+            ).open()
         case StoreKind.MEMORY:
             return MemoryBudgets(clock)
 
@@ -351,21 +352,15 @@ def open_keys(file: GatewayFile, settings: Settings) -> KeyStore:
         case StoreKind.REDIS:
             return RedisKeyStore(store_url(file, settings.environ), prefix=file.store.prefix)
         case StoreKind.SQLITE:
-            return SqliteKeyStore(state_directory(file) / KEYS_FILE)
+            return SqliteKeyStore(file.state_path(KEYS_FILE))
         case StoreKind.MEMORY:
             return MemoryKeyStore()
 
 
-def state_directory(file: GatewayFile) -> Path:
-    """Where this replica keeps what must outlive it; made where it is missing."""
-    directory = Path(file.state.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def ledger_path(file: GatewayFile) -> Path:
-    """The embedded ledger's file."""
-    return state_directory(file) / LEDGER_FILE
+def _made(path: Path) -> Path:
+    """The path, its folder made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def split_address(address: str) -> tuple[str, int]:

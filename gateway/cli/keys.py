@@ -20,15 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.key_store import SqliteKeyStore
-from gateway.adapters.key_store_redis import RedisKeyStore
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
 from gateway.ports import KeyStore
-from gateway.settings import Settings, declared_keys, store_url
-from gateway.settings.gateway import KEYS_FILE, StoreKind
+from gateway.service import open_keys
+from gateway.settings import Settings, declared_keys
+from gateway.settings.gateway import StoreKind
 from gateway.settings.units import read_seconds
 
 app = typer.Typer(help="Make, list and revoke the keys that apps call with.", no_args_is_help=True)
@@ -149,15 +148,12 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[T]]) ->
 
 
 def _open_store(settings: Settings) -> KeyStore:
-    store = settings.gateway.store
-    if store.kind is StoreKind.REDIS:
-        return RedisKeyStore(store_url(settings.gateway, settings.environ), prefix=store.prefix)
-    if store.kind is StoreKind.MEMORY:
+    if settings.gateway.store.kind is StoreKind.MEMORY:
         raise ConfigError(
             "store.kind is memory: keys would be forgotten at once. Use sqlite or redis, or make the key "
             "with --declare and put it into workspaces.yaml."
         )
-    return SqliteKeyStore(settings.gateway.state_path(KEYS_FILE))
+    return open_keys(settings.gateway, settings)
 
 
 def _fields(record: KeyRecord, now: float) -> dict[str, str | None]:

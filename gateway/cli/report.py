@@ -68,7 +68,7 @@ def report(
 
 def configured_ledger(config: Path | None) -> Path:
     """The ledger of this host's gateway. Prints what is wrong and exits where the configuration is."""
-    return Path(settings_or_exit(config).gateway.state.directory) / LEDGER_FILE
+    return settings_or_exit(config).gateway.state_path(LEDGER_FILE)
 
 
 def _dimensions(by: str) -> tuple[Dimension, ...]:

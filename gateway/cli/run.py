@@ -75,11 +75,11 @@ async def _run(config: Path | None, demo: bool) -> None:
             environ = await _simulate(stack)
         settings = settings_or_exit(config, environ)
         configure_logging(settings)
-        text, record = _demo_key()
-        service = Service(settings, more_keys=[record] if demo else [])
+        key, records = _demo_key() if demo else ("", ())
+        service = Service(settings, more_keys=records)
         await service.start()
         stopping = _stop_on_signals(service)
-        _greet(service, text if demo else "", simulated)
+        _greet(service, key, simulated)
         await stopping.asked.wait()
         typer.echo("Draining; a second Ctrl-C stops at once.", err=True)
         stopping.asked.clear()
@@ -105,14 +105,15 @@ async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
     }
 
 
-def _demo_key() -> tuple[str, KeyRecord]:
-    return mint_key(
+def _demo_key() -> tuple[str, tuple[KeyRecord, ...]]:
+    key, record = mint_key(
         random_bytes=secrets.token_bytes(RANDOM_BYTES),
         name="demo, until the process ends",
         workspace=DEMO_WORKSPACE,
         created_at=0.0,
         created_by="gateway run --demo",
     )
+    return key, (record,)
 
 
 class _Stopping:

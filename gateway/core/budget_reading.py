@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.core.bucket import Verdict
-from gateway.core.limits import Period
-
-_CALENDAR = frozenset({Period.CALENDAR_DAY, Period.CALENDAR_WEEK, Period.CALENDAR_MONTH})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +25,7 @@ def reading_of(verdict: Verdict, workspace: str) -> BudgetReading:
     """What a store's answer says about a limit."""
     limit = verdict.bound.limit
     # What a refilled bucket has set aside is within its `spent` already.
-    reserved = verdict.set_aside if limit.period in _CALENDAR else 0
+    reserved = verdict.set_aside if limit.period.is_calendar else 0
     return BudgetReading(
         limit=limit.id,
         workspace=workspace,

@@ -48,10 +48,12 @@ class LearnedPolicy:
         occasion: Occasion,
     ) -> Placement:
         """As `PlacementPolicy.plan`."""
-        by_rule = self._by_rule.plan(prompt, keys, facts, workspace, occasion)
-        if "thread" in prompt.fields or prompt.max_tokens in (0, None) or not prompt.blocks:
-            return by_rule
-        fixed = _fixed(prompt, by_rule) if prompt.client_marks or has_server_tools(prompt) else None
+        elsewhere = "thread" in prompt.fields or prompt.max_tokens in (0, None) or not prompt.blocks
+        by_rule: Placement | None = None
+        if elsewhere or prompt.client_marks or has_server_tools(prompt):
+            by_rule = self._by_rule.plan(prompt, keys, facts, workspace, occasion)
+            if elsewhere:
+                return by_rule
         question = Question(
             self._id_of(occasion.call_id),
             compact_key(occasion.scope),
@@ -67,7 +69,7 @@ class LearnedPolicy:
             unmarkable=frozenset(
                 at for at, block in enumerate(prompt.blocks) if not (block.may_be_marked and block.in_prefix)
             ),
-            fixed=fixed,
+            fixed=None if by_rule is None else _fixed(prompt, by_rule),
             warmable=False,
         )
         decision = self.planner.plan(question, self._at(occasion.at), may_wait=occasion.may_wait)
@@ -76,7 +78,7 @@ class LearnedPolicy:
             return Placement(reason=decision.reason, wait_for=leader)
         if workspace.placement is PlacementMode.SHADOW:
             self._shadowed.add(occasion.call_id)
-        if fixed is not None:
+        if by_rule is not None:
             return by_rule
         points = tuple(Breakpoint(mark.block, TTL(mark.ttl), mark.reason) for mark in decision.marks)
         why = decision.reason if decision.miss is None else f"{decision.reason}; {decision.miss.reason}"

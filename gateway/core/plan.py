@@ -100,14 +100,14 @@ def place_call(
     pieces: tuple[bytes | memoryview, ...] = (prompt.body,)
     applied = workspace.placement is PlacementMode.ON
     if wanted and failure is None:
-        occasion = Occasion(
-            call_id=call_id,
-            at=at,
-            scope=reading.scope,
-            prices=rules.prices.factors(prompt.model, at=at),
-            may_wait=may_wait,
-        )
         try:
+            occasion = Occasion(
+                call_id=call_id,
+                at=at,
+                scope=reading.scope,
+                prices=rules.prices.factors(prompt.model, at=at),
+                may_wait=may_wait,
+            )
             placement = policy.plan(prompt, reading.keys, reading.facts, workspace, occasion)
             problem = check_placement(prompt, placement)
             if problem is not None:

@@ -42,10 +42,10 @@ def budget_message(verdict: Verdict, needed: Amounts, principal: Principal) -> s
     parts = [
         f"Workspace {principal.workspace} has reached the limit {limit.id!r} of this gateway: "
         f"{show_amount(limit.amount, limit.unit)} {_PERIODS[limit.period]}.",
-        f"This request may need up to {show_amount(_of(needed, limit.unit), limit.unit)}; "
+        f"This request may need up to {show_amount(needed.of(limit.unit), limit.unit)}; "
         f"{show_amount(verdict.remaining, limit.unit)} left.",
     ]
-    if verdict.retry_after_seconds is None and _of(needed, limit.unit) > (limit.burst or limit.amount):
+    if verdict.retry_after_seconds is None and needed.of(limit.unit) > limit.capacity:
         parts.append(
             "It can never fit this limit: make it smaller (max_tokens counts) or ask for a larger limit."
         )
@@ -63,12 +63,3 @@ def show_amount(amount: int, unit: Unit) -> str:
         return f"${dollars:,.2f}" if abs(dollars) >= 0.1 or amount == 0 else f"${dollars:.6f}"
     unit_name = _UNITS[unit] if amount != 1 else _UNITS[unit].removesuffix("s")
     return f"{amount:,} {unit_name}"
-
-
-def _of(amounts: Amounts, unit: Unit) -> int:
-    return {
-        Unit.REQUESTS: amounts.requests,
-        Unit.INPUT_TOKENS: amounts.input_tokens,
-        Unit.OUTPUT_TOKENS: amounts.output_tokens,
-        Unit.NANOUSD: amounts.nanousd,
-    }[unit]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+
+from gateway.adapters.claude import ClaudeUpstream
 
 _ON_BOTH = ("test_listener", "test_upstream")
 
@@ -17,3 +19,22 @@ def pytest_asyncio_loop_factories(
     if item.path.name.startswith(_ON_BOTH):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ClaudeUpstream]:
+    upstream = ClaudeUpstream(
+        connect_timeout_seconds=2,
+        head_timeout_seconds=0.4,
+        idle_timeout_seconds=0.4,
+        send_timeout_seconds=0.4,
+    )
+    yield upstream
+    await upstream.close()
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[ClaudeUpstream]:
+    upstream = ClaudeUpstream()
+    yield upstream
+    await upstream.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,35 +15,7 @@ from gateway.core.errors import (
 )
 from tests.support.chaos_proxy import ChaosProxy, Cut, Spoil
 from tests.support.mock_upstream import MockUpstream, Peer, chunked, forever
-from tests.support.upstreams import Collected, a_request, read_all
-
-EVENTS = [b"event: ping\ndata: {}\n\n" * n for n in (1, 7, 2, 40)]
-BODY = b"".join(EVENTS)
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-ANSWERS = {
-    "chunked": OK + b"transfer-encoding: chunked\r\n\r\n" + chunked(*EVENTS),
-    "length": OK + b"content-length: %d\r\n\r\n" % len(BODY) + BODY,
-    "close": OK + b"\r\n" + BODY,
-}
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[ClaudeUpstream]:
-    upstream = ClaudeUpstream(
-        connect_timeout_seconds=2,
-        head_timeout_seconds=0.4,
-        idle_timeout_seconds=0.4,
-        send_timeout_seconds=0.4,
-    )
-    yield upstream
-    await upstream.close()
-
-
-@pytest.fixture
-async def patient() -> AsyncIterator[ClaudeUpstream]:
-    upstream = ClaudeUpstream()
-    yield upstream
-    await upstream.close()
+from tests.support.upstreams import ANSWERS, BODY, EVENTS, OK, Collected, a_request, read_all
 
 
 @pytest.mark.parametrize("framing", ANSWERS)

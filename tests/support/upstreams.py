@@ -9,6 +9,17 @@ from dataclasses import dataclass, field
 from gateway.core.headers import Headers
 from gateway.core.rules import Route
 from gateway.ports import Answer, BodyStream, UpstreamRequest
+from tests.support.mock_upstream import chunked
+
+EVENTS = [b"event: ping\ndata: {}\n\n" * n for n in (1, 7, 2, 40)]
+BODY = b"".join(EVENTS)
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+ANSWERS = {
+    "chunked": OK + b"transfer-encoding: chunked\r\n\r\n" + chunked(*EVENTS),
+    "length": OK + b"content-length: %d\r\n\r\n" % len(BODY) + BODY,
+    "close": OK + b"\r\n" + BODY,
+}
+"""The same body in each framing that HTTP/1.1 has."""
 
 
 def a_request(
