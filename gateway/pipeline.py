@@ -29,7 +29,6 @@ from gateway.core.ids import ReservationId
 from gateway.core.limits import Mode, OnStoreFailure, Unit
 from gateway.core.models import ModelFacts
 from gateway.core.permission import allows, permit_endpoint, permit_model
-from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import Principal, find_credential
 from gateway.core.refusal import exhausted
@@ -89,7 +88,7 @@ class Pipeline:
         *,
         rules: Callable[[], Rules],
         admit: Callable[[], None],
-        policy: PlacementPolicy,
+        placing: Placing,
         upstream: Upstream,
         budgets: BudgetStore,
         observers: Sequence[Observer],
@@ -104,7 +103,7 @@ class Pipeline:
         """Exchanges that run, by id."""
         self._closing: dict[str, Exchange] = {}
         """Those that have ended and are not settled yet: a store that is away may keep them for a while."""
-        self._placing = Placing(policy, clock)
+        self._placing = placing
         self._upstream = upstream
         self._budgets = budgets
         self._observers = observers
@@ -150,7 +149,7 @@ class Pipeline:
         self._may_admit()
         if (twice := repeated(call.headers)) is not None:
             raise BadRequest(f"The request has two {twice.decode()} headers; send one.")
-        principal = rules.keyring.identify(find_credential(call.headers), call.received_at)
+        principal = call.principal or rules.keyring.identify(find_credential(call.headers), call.received_at)
         exchange.principal = principal
         exchange.tags = tags_of(call.headers, rules.tag_headers)
         workspace = rules.workspaces[principal.workspace]
@@ -166,7 +165,7 @@ class Pipeline:
             exchange.body_read_at = self._clock.monotonic()
             exchange.request_bytes = len(body.data)
             decoded = body.decoded
-            plan = await self._placing.plan(call, body.data, rules, workspace)
+            plan = await self._placing.plan(call, body.data, rules, workspace, exchange.hold)
             permit_model(plan.prompt.model, workspace, rules)
             self._note(exchange, plan)
             pieces = plan.pieces

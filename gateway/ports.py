@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.core.exchange import ExchangeRecord
     from gateway.core.ids import KeyId, ReservationId
     from gateway.core.limits import BoundLimit
-    from gateway.core.principal import KeyRecord
+    from gateway.core.principal import KeyRecord, Principal
     from gateway.core.rules import Route
 
 
@@ -158,6 +158,8 @@ class Call:
     """Scheme, host and port by which the client reaches the gateway."""
     read_body: Callable[[], Awaitable[InboundBody]]
     stream_body: Callable[[], BodyStream | None]
+    principal: Principal | None = None
+    """Who calls, where that is known without a key: the gateway itself, for its warm-ups."""
 
 
 class Upstream(Protocol):
@@ -231,3 +233,43 @@ class KeyStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Peers(Protocol):
+    """The other replicas, as far as caching goes: who writes what, and what they learned. All of it only ever
+    saves money: whoever cannot reach its peers goes on alone.
+    """
+
+    async def claim(self, names: Sequence[bytes], holder: str, seconds: float) -> str | None:
+        """Claim all of `names` for `holder` (a call's id), or none; for so long at most. None: they are
+        the holder's. Otherwise who holds the first that was taken. Atomic over all replicas, idempotent.
+        Answers within 0.2 s: where the peers cannot be asked, None, and the failure is counted."""
+        ...
+
+    def give_up(self, holder: str) -> None:
+        """Let go of all that `holder` claimed, so that another can; before what is told after it is heard.
+        Does not block."""
+        ...
+
+    def tell(self, news: bytes) -> None:
+        """Tell all others, in this order. Does not block; what cannot be told is dropped and counted."""
+        ...
+
+    async def listen(self, heard: Callable[[str, bytes], None], gone: Callable[[str], None]) -> None:
+        """Run until cancelled: `heard` gets the name of a replica and its news, in its order; `gone` the name
+        of a replica that has died. Neither is told of this one. Raises nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Shelf(Protocol):
+    """One value of some megabytes that outlives this process, whole or not at all."""
+
+    async def load(self) -> bytes | None:
+        """What was saved last; None where nothing is, or it cannot be read (which is logged)."""
+        ...
+
+    async def save(self, data: bytes) -> None:
+        """Replace it. Raises `StoreUnavailable`."""
+        ...

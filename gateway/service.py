@@ -25,6 +25,7 @@ from gateway.adapters.key_store_redis import RedisKeyStore
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.measured_budgets import MeasuredBudgets
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.no_peers import NoPeers
 from gateway.adapters.prometheus import Metrics
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
@@ -32,10 +33,11 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.errors import ConfigError, Draining, Overloaded, StoreUnavailable
 from gateway.core.learned import LearnedPolicy
 from gateway.core.limits import Mode, OnStoreFailure
-from gateway.core.placement import RulePolicy
 from gateway.core.principal import KeyRecord, Keyring
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.pipeline import Pipeline
+from gateway.placing import Flights, Placing
 from gateway.ports import BudgetStore, Clock, KeyStore
 from gateway.settings.build import build_keyring, build_rules
 from gateway.settings.gateway import (
@@ -118,7 +120,13 @@ class Service:
         self.pipeline = Pipeline(
             rules=lambda: self.rules,
             admit=self._admit,
-            policy=LearnedPolicy() if file.placement.policy is Policy.LEARNED else RulePolicy(),
+            placing=Placing(
+                LearnedPolicy() if file.placement.policy is Policy.LEARNED else RulePolicy(),
+                self._clock,
+                peers=NoPeers(),
+                flights=Flights(),
+                hold_seconds=file.placement.hold,
+            ),
             upstream=self._upstream,
             budgets=self.budgets,
             observers=[self.metrics, self._ledger, *([] if self._quiet else [self._access_log])],

@@ -17,11 +17,12 @@ from rich.table import Table
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
 from gateway.core.errors import BadRequest
 from gateway.core.ids import KeyId, WorkspaceId
-from gateway.core.placement import RulePolicy, block_tokens
+from gateway.core.placement import block_tokens
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.principal import Principal
 from gateway.core.refusal import show_amount
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules, Workspace
 from gateway.settings import build_keyring, build_rules
 

@@ -99,6 +99,15 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
 }
 
 
+@dataclass(slots=True)
+class Hold:
+    """What a call waited for another that was writing the same prefix."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    """What did not have to be written again, if the wait was worth it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Seconds. Upstream's time and ours apart; None where the exchange did not get that far."""
@@ -107,7 +116,9 @@ class Timings:
     body_read_seconds: float = 0.0
     """Waiting for the client to send its request; nobody's overhead."""
     overhead_seconds: float = 0.0
-    """Spent in the gateway between the request's last byte and sending it upstream."""
+    """Spent in the gateway between the request's last byte and sending it upstream, but for the hold."""
+    held_seconds: float = 0.0
+    """Held for another call that was writing the same prefix."""
     upstream_first_byte_seconds: float | None = None
     """From sending upstream to the response's head."""
     first_token_seconds: float | None = None
@@ -148,6 +159,8 @@ class ExchangeRecord:
     """False in shadow mode: decided and not sent."""
     plan_failed: bool
     client_marks: int
+    held_tokens: int
+    """What did not have to be written again, because the call was held."""
     estimated_nanousd: int
     overrun_nanousd: int
     """Real cost above what was reserved; 0 in a good life."""
@@ -184,6 +197,7 @@ class Exchange:
     placement_applied: bool = True
     plan_failed: bool = False
     client_marks: int = 0
+    hold: Hold = field(default_factory=Hold)
     reservation: Reservation | None = None
     maybe_billed: bool = False
     """Whether some attempt may have reached upstream."""
@@ -273,6 +287,7 @@ class Exchange:
             placement_applied=self.placement_applied,
             plan_failed=self.plan_failed,
             client_marks=self.client_marks,
+            held_tokens=self.hold.tokens,
             estimated_nanousd=self.estimated_nanousd,
             overrun_nanousd=max(0, total - reserved) if self.reserved else 0,
             reservation=self.reservation,
@@ -291,7 +306,8 @@ class Exchange:
         return Timings(
             total_seconds=ended - self.started,
             body_read_seconds=ready - self.started,
-            overhead_seconds=max(0.0, (self.first_sent_at or ended) - ready),
+            overhead_seconds=max(0.0, (self.first_sent_at or ended) - ready - self.hold.seconds),
+            held_seconds=self.hold.seconds,
             upstream_first_byte_seconds=_between(self.sent_at, self.head_at),
             first_token_seconds=_between(self.started, self.first_byte_at),
         )

@@ -16,12 +16,12 @@ from gateway.core.placement import (
     Breakpoint,
     Occasion,
     Placement,
-    RulePolicy,
     block_tokens,
     has_server_tools,
 )
 from gateway.core.planner import Kind, Planner, PlannerOptions, Prices, Question, Reported, compact_key
 from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import PlacementMode, Workspace
 from gateway.core.usage import Usage
 

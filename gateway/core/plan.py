@@ -91,8 +91,11 @@ def place_call(
     policy: PlacementPolicy,
     call_id: str,
     at: float,
+    headers: Headers = (),
     wanted: bool = True,
     may_wait: bool = False,
+    may_claim: bool = False,
+    warm_up: bool = False,
 ) -> Plan:
     """Decide the breakpoints. `wanted` is False where none are to be placed."""
     prompt, failure = reading.prompt, reading.failure
@@ -107,6 +110,9 @@ def place_call(
                 scope=reading.scope,
                 prices=rules.prices.factors(prompt.model, at=at),
                 may_wait=may_wait,
+                may_claim=may_claim,
+                headers=headers,
+                warm_up=warm_up,
             )
             placement = policy.plan(prompt, reading.keys, reading.facts, workspace, occasion)
             problem = check_placement(prompt, placement)

@@ -40,6 +40,16 @@ class Principal:
     organisation: str = "default"
 
 
+def warming_principal(workspace: WorkspaceId, organisation: str) -> Principal:
+    """The gateway itself, on behalf of a workspace: it has a key's id for its budget, but no key."""
+    return Principal(
+        workspace=workspace,
+        key_id=KeyId(f"warming:{workspace}"),
+        key_name="warming",
+        organisation=organisation,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
     """What is kept of a virtual key. Instants are epoch seconds. Nothing in it opens anything."""

@@ -66,6 +66,8 @@ class Workspace:
     estimate: EstimateMode = EstimateMode.ESTIMATE
     output_cap_tokens: int = 8_192
     """In estimate mode, the most output that is set aside for one request."""
+    warming_nanousd_per_day: int = 0
+    """What the gateway's own warm-ups may cost it in a day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

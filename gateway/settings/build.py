@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
-from gateway.core.limits import Limit, Limits
-from gateway.core.principal import KeyRecord, Keyring
+from gateway.core.limits import Limit, Limits, OnStoreFailure, Period, Scope, Unit
+from gateway.core.principal import KeyRecord, Keyring, warming_principal
 from gateway.core.rules import PlacementMode, Route, Rules, Workspace
 from gateway.settings.load import Settings
 from gateway.settings.secrets import prefix_secret, upstream_credential
@@ -51,14 +51,32 @@ def build_rules(settings: Settings, keyring: Keyring, generation: int) -> Rules:
 
 
 def build_limits(settings: Settings) -> Limits:
-    """Defaults and overrides in configured order. Raises `ConfigError`."""
+    """Defaults and overrides in configured order, then what warm-ups may cost. Raises `ConfigError`."""
     defaults = {default.id: default for default in settings.limits.defaults}
     limits: list[Limit] = [default.limit() for default in settings.limits.defaults]
     try:
         limits += [override.limit_over(defaults[override.limit]) for override in settings.limits.overrides]
+        limits += [
+            _warming_limit(WorkspaceId(name), workspace)
+            for name, workspace in settings.workspaces.workspaces.items()
+        ]
         return Limits(tuple(limits))
     except ValueError as error:
         raise ConfigError(f"limits.yaml: {error}") from None
+
+
+def _warming_limit(workspace: WorkspaceId, settings: WorkspaceSettings) -> Limit:
+    """Nobody waits for a warm-up: where the budget cannot be asked, it is not sent."""
+    return Limit(
+        id="warming",
+        scope=Scope.KEY,
+        unit=Unit.NANOUSD,
+        amount=settings.warming_per_day,
+        period=Period.CALENDAR_DAY,
+        on_store_failure=OnStoreFailure.REFUSE,
+        subject=warming_principal(workspace, settings.organisation).key_id,
+        comment="what the gateway's own warm-ups may cost",
+    )
 
 
 def build_keyring(settings: Settings, stored: Iterable[KeyRecord], *, complete: bool = True) -> Keyring:
@@ -96,4 +114,5 @@ def _workspace(name: str, workspace: WorkspaceSettings, mode: PlacementMode) -> 
         ttl=workspace.ttl,
         estimate=workspace.estimate,
         output_cap_tokens=workspace.output_cap_tokens,
+        warming_nanousd_per_day=workspace.warming_per_day,
     )

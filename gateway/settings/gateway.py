@@ -6,17 +6,19 @@ them; a test keeps the two equal. The docstring of a field is its text in the sc
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field
 
 from gateway.core.retry import MAX_ATTEMPTS
 from gateway.core.rules import PlacementMode, UnknownModels
 from gateway.settings.shared import Name, OwnHeader, SecretRef, Section
-from gateway.settings.units import Bytes, Seconds
+from gateway.settings.units import Bytes, Seconds, time_zone
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -45,6 +47,14 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _cron(text: str) -> str:
+    try:
+        CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"not a cron expression ({error}); write for example 45 8 * * mon-fri") from None
+    return text
+
+
 def _proxy_url(text: str) -> str:
     if _split_url(text).path not in ("", "/"):
         raise ValueError("a proxy is a host and a port, without a path")
@@ -56,6 +66,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 PositiveBytes = Annotated[Bytes, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Listen(Section):
@@ -176,12 +187,57 @@ class PlacementSettings(Section):
 
     policy: Policy = Policy.RULES
     """`rules`: by the shape of each request. `learned`: by what each prefix's kind has been seen to be read
-    again, with a bound on what trying may lose; it forgets at restarts."""
-
+    again, with a bound on what trying may lose."""
     mode: PlacementMode = PlacementMode.ON
     """`on`; `shadow`: decide and count, send the client's own bytes; `off`."""
     header: OwnHeader = "x-gateway-placement"
     """A request that carries this header with the value `off` gets no breakpoints."""
+    regret_share: Share = 0.005
+    """What `learned` may lose at most against no caching while it tries things out, as a share of a
+    workspace's input cost."""
+    hold: Annotated[Seconds, Field(ge=0, le=10)] = 8.0
+    """The longest that `learned` holds a request for another that is writing the same prefix; `0s` never."""
+    holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of conversations that `learned` leaves alone, to measure what it saves with the others."""
+    layered_trust: Share = 0.9
+    """Belief, before anything was measured, that a 1h entry written behind a 5m one is readable for an hour;
+    reported usage corrects it."""
+    known_prefixes: Annotated[int, Field(ge=1_024, le=1 << 24)] = 1 << 18
+    """Prefixes that `learned` remembers; 30 bytes each, taken at the start."""
+    share: bool = True
+    """With the `redis` store: replicas tell each other what they saw, so that they learn as one and a prefix
+    is written once."""
+    recording: Annotated[str, Field(min_length=1)] | None = None
+    """A file to which `learned` adds what `gateway replay` needs of each request: digests, lengths and token
+    counts, no text. Nothing is recorded where it is not said."""
+
+
+class Schedule(Section):
+    """Prompts to be warm at a certain time, as before office hours."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    """Minute, hour, day of month, month, day of week, as `45 8 * * mon-fri`."""
+    timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
+    """IANA name, as Europe/Berlin."""
+    workspace: Name
+    """Whose prompts they are, and whose warming budget pays."""
+    prompts: Annotated[str, Field(min_length=1)]
+    """A file with a request body on each line, as for `gateway prewarm`."""
+
+
+class Warming(Section):
+    """Warm-ups: requests of the gateway's own that write or prolong cache entries and generate nothing. Paid
+    from each workspace's `warming_per_day`."""
+
+    keep_alive: bool = True
+    """With the `learned` policy: prolong entries that are likely to be read after their end, where that pays.
+    The prompts concerned are kept in memory meanwhile, never on disk."""
+    memory: PositiveBytes = 64 * MIB
+    """For those prompts; beyond it the oldest are forgotten."""
+    per_minute: Annotated[int, Field(ge=1, le=10_000)] = 60
+    """Warm-ups of one replica in a minute, at most."""
+    schedules: dict[Name, Schedule] = Field(default_factory=dict)
+    """By name."""
 
 
 class CredentialHeader(StrEnum):
@@ -279,6 +335,7 @@ class GatewayFile(Section):
     )
     """By the names that workspaces.yaml uses."""
     placement: PlacementSettings = PlacementSettings()
+    warming: Warming = Warming()
     models: Models = Models()
     responses: Responses = Responses()
     tags: Tags = Tags()
@@ -305,6 +362,7 @@ RESTART_SECTIONS = (
     "state",
     "store",
     "prefixes",
+    "warming",
     "timeouts",
     "sizes",
     "capacity",

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from gateway.core.limits import MAX_AMOUNT, Limit, Mode, OnStoreFailure, Period, Scope, Unit
 from gateway.settings.shared import Name, Section
-from gateway.settings.units import COUNT_PATTERN, DOLLARS_PATTERN, read_count, read_nanousd
+from gateway.settings.units import COUNT_PATTERN, DOLLARS_PATTERN, read_count, read_nanousd, time_zone
 
 
 class LimitUnit(StrEnum):
@@ -51,14 +50,6 @@ _PERIODS = {
 _WINDOWS = (Per.DAY, Per.WEEK, Per.MONTH)
 
 
-def _timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("no such time zone; write an IANA name, for example Europe/Berlin or UTC") from None
-    return name
-
-
 Amount = Annotated[
     str | int,
     WithJsonSchema(
@@ -72,7 +63,7 @@ Amount = Annotated[
     ),
 ]
 """`$250.00` for the unit `usd`, else a whole number as 600, 400k or 2M."""
-Timezone = Annotated[str, AfterValidator(_timezone)]
+Timezone = Annotated[str, AfterValidator(time_zone)]
 Subject = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Comment = Annotated[str, Field(min_length=3, max_length=500)]
 ModelGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?\[\]!._-]{1,100}$")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -79,6 +80,15 @@ def show_nanousd(nanousd: int) -> str:
     return f"${dollars}.{f'{rest:09d}'.rstrip('0'):0<2}"
 
 
+def time_zone(name: str) -> str:
+    """The name of a time zone that there is. Raises `ValueError`."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("no such time zone; write an IANA name, for example Europe/Berlin or UTC") from None
+    return name
+
+
 def _split(value: object, pattern: str, what: str, examples: str) -> tuple[str, str]:
     text = value if isinstance(value, str) else str(value)
     if isinstance(value, bool) or not re.fullmatch(pattern, text):
@@ -103,3 +113,11 @@ Bytes = Annotated[
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN}),
 ]
 """Bytes, written with a unit."""
+
+Usd = Annotated[
+    int,
+    BeforeValidator(read_nanousd),
+    PlainSerializer(show_nanousd, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DOLLARS_PATTERN}),
+]
+"""Nano-dollars, written as `$250.00`."""

@@ -13,6 +13,7 @@ from gateway.core.prompt import TTL
 from gateway.core.rules import ClientMarks, EstimateMode, PlacementMode
 from gateway.settings.limits import ModelGlob
 from gateway.settings.shared import Name, Section
+from gateway.settings.units import Usd
 
 
 class DeclaredKey(Section):
@@ -67,6 +68,9 @@ class WorkspaceSettings(Section):
     cost, so that a budget is never exceeded."""
     output_cap_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
     """Output that `estimate` sets aside at most, whatever `max_tokens` says."""
+    warming_per_day: Usd = 5_000_000_000
+    """What the gateway's own warm-ups may cost this workspace in a day (UTC), as $5.00; they count against
+    its other limits as well. `$0.00`: none are sent."""
     keys: tuple[DeclaredKey, ...] = ()
     """Keys by digest, next to those in the store."""
 

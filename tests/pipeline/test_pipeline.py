@@ -23,8 +23,9 @@ from gateway.core.exchange import Basis, ExchangeRecord, State
 from gateway.core.headers import value_of
 from gateway.core.ids import PrefixKey
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Breakpoint, Occasion, Placement, RulePolicy
+from gateway.core.placement import Breakpoint, Occasion, Placement
 from gateway.core.prompt import TTL, Prompt
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Workspace
 from gateway.ports import UpstreamRequest
 from tests.support.fakes import (

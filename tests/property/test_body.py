@@ -13,9 +13,10 @@ from gateway.core.edit import apply_placement
 from gateway.core.errors import BadRequest
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Breakpoint, Placement, RulePolicy, check_placement
+from gateway.core.placement import Breakpoint, Placement, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.prompt import TTL, Level, Prompt, read_prompt
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
 from tests.support.bodies import MODEL, WRITERS, bodies, corpus, dump
 

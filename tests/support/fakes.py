@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.no_peers import NoPeers
 from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
 from gateway.core.endpoints import route
 from gateway.core.errors import UpstreamFailure
@@ -20,10 +21,12 @@ from gateway.core.exchange import ExchangeRecord
 from gateway.core.headers import Header, Headers
 from gateway.core.ids import ReservationId, WorkspaceId
 from gateway.core.limits import BoundLimit
-from gateway.core.placement import PlacementPolicy, RulePolicy
+from gateway.core.placement import PlacementPolicy
 from gateway.core.principal import RANDOM_BYTES, mint_key
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.pipeline import Pipeline
+from gateway.placing import Flights, Placing
 from gateway.ports import BodyStream, Call, InboundBody, UpstreamRequest
 from gateway.settings import build_keyring, build_rules, load_settings, packaged_directory
 from gateway.tasks import TaskSet
@@ -224,7 +227,13 @@ class World:
         self.pipeline = Pipeline(
             rules=lambda: self.rules,
             admit=lambda: None,
-            policy=policy or RulePolicy(),
+            placing=Placing(
+                policy or RulePolicy(),
+                self.clock,
+                peers=NoPeers(),
+                flights=Flights(),
+                hold_seconds=8.0,
+            ),
             upstream=self.upstream,
             budgets=self.budgets,
             observers=self.observers,

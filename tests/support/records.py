@@ -54,6 +54,7 @@ _RECORD = ExchangeRecord(
     placement_applied=True,
     plan_failed=False,
     client_marks=0,
+    held_tokens=0,
     estimated_nanousd=40_000_000,
     overrun_nanousd=0,
     reservation=Reservation(

@@ -15,9 +15,10 @@ import pytest
 from gateway.core.edit import apply_placement
 from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
-from gateway.core.placement import RulePolicy, check_placement
+from gateway.core.placement import check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.prompt import read_prompt
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
 
 CASES = sorted(path.parent for path in Path(__file__).parents[1].glob("golden/*/request.json"))

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.core.errors import BadRequest
 from gateway.core.ids import WorkspaceId
-from gateway.core.placement import RulePolicy
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
+from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import EstimateMode, PlacementMode
 from tests.support.fakes import a_body, make_rules
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.core.misses import Miss, MissCause
 from gateway.core.planner.index import GONE, HOUR, LAYERED, WRITTEN, PrefixTable
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
     LOOKBACK_BLOCKS,
     ONE_HOUR_SECONDS,
     Decision,
-    Miss,
-    MissCause,
     Question,
 )
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
+from gateway.core.misses import Miss
+
 FIVE_MINUTES_SECONDS = 300.0
 ONE_HOUR_SECONDS = 3600.0
 LOOKBACK_BLOCKS = 20
@@ -108,17 +110,6 @@ class Why(StrEnum):
     EMPTY = "empty"
 
 
-class MissCause(StrEnum):
-    """Why a prefix that was known could not be read."""
-
-    EXPIRED = "expired"
-    NEVER_WRITTEN = "never_written"
-    BELOW_MINIMUM = "below_minimum"
-    PARALLEL_TWIN = "parallel_twin"
-    BEYOND_LOOKBACK = "beyond_lookback"
-    GONE_EARLY = "gone_early"
-
-
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A breakpoint: the block, whether it asks for an hour, and why."""
@@ -156,37 +147,6 @@ class Mark:
                 return "set by the client"
             case _:
                 return f"writes {self.tokens:,} tokens for the next turn: {odds}"
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A known prefix deeper than what is read, and why it cannot be read."""
-
-    block: int
-    cause: MissCause
-    tokens: int
-    """Tokens between what is read and this prefix's end."""
-    seconds: float = 0.0
-    """EXPIRED: how long ago. PARALLEL_TWIN: for how long it has been in flight."""
-
-    @property
-    def reason(self) -> str:
-        """A sentence a person understands."""
-        match self.cause:
-            case MissCause.EXPIRED:
-                return f"{self.tokens:,} tokens had expired {self.seconds:,.1f} s before"
-            case MissCause.NEVER_WRITTEN:
-                return f"{self.tokens:,} tokens were seen before but not written, as that did not seem to pay"
-            case MissCause.BELOW_MINIMUM:
-                return f"the shared prefix is shorter than the model's minimum by {self.tokens:,} tokens"
-            case MissCause.PARALLEL_TWIN:
-                return (
-                    f"{self.tokens:,} tokens were being written by a request sent {self.seconds:.1f} s before"
-                )
-            case MissCause.BEYOND_LOOKBACK:
-                return f"{self.tokens:,} tokens lie further back than a breakpoint searches"
-            case MissCause.GONE_EARLY:
-                return f"{self.tokens:,} tokens should still have been cached; upstream did not read them"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from gateway.core.misses import MissCause
 from gateway.core.planner.entries import Entries
 from gateway.core.planner.index import HOUR, LAYERED, PrefixTable
-from gateway.core.planner.values import Decision, Mark, MissCause, Question, Why
+from gateway.core.planner.values import Decision, Mark, Question, Why
 from tests.unit.planner.conversations import ask
 
 BLOCKS = [("s1", 2000), ("u1", 1000), ("a1", 500), ("u2", 500)]

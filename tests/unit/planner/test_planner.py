@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.planner import MissCause, Planner, PlannerOptions, Prices, Reported, Warm, Why
+from gateway.core.misses import MissCause
+from gateway.core.planner import Planner, PlannerOptions, Prices, Reported, Warm, Why
 from gateway.core.planner.planner import MAX_FLIGHTS, total_bytes
 from tests.unit.planner.conversations import Blocks, Upstream, ask, bill
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.misses import Miss, MissCause
 from gateway.core.planner.values import (
     Decision,
     Mark,
-    Miss,
-    MissCause,
     Prices,
     Reported,
     Warm,

@@ -107,7 +107,7 @@ def test_money_refuses_and_rates_allow_while_the_store_is_away(directory: Direct
         LIMITS + "  - {id: rate, scope: key, unit: requests, amount: 1k, per: minute, comment: rate}\n",
     )
 
-    month, rate = build_limits(directory.load()).all
+    month, rate, warming = build_limits(directory.load()).all
 
     assert (month.unit, month.period, month.on_store_failure) == (
         Unit.NANOUSD,
@@ -115,6 +115,7 @@ def test_money_refuses_and_rates_allow_while_the_store_is_away(directory: Direct
         OnStoreFailure.REFUSE,
     )
     assert (rate.amount, rate.on_store_failure) == (1000, OnStoreFailure.ALLOW)
+    assert (warming.id, warming.on_store_failure) == ("warming", OnStoreFailure.REFUSE)
 
 
 def declare(directory: Directory, record: KeyRecord) -> None:

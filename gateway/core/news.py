@@ -1,0 +1,99 @@
+"""What one replica tells the others of its calls, and what a recording holds: digests, lengths and counts.
+
+Each item is a fact about one call, in the order in which they happened. No text, no credential. A field is
+only ever added at the end, with a default: replicas of two versions must understand each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
+    """A call was planned, and goes upstream."""
+
+    call: str
+    at: float
+    """Epoch seconds on the sender's clock, as in all other news."""
+    workspace: str
+    model: str
+    scope: int
+    """Compact key of its cache scope."""
+    keys: bytes
+    """For each block the compact key of the prefix up to it: 8 bytes each, little-endian."""
+    ends: tuple[int, ...]
+    """The prompt's tokens up to each block, as estimated."""
+    kinds: bytes
+    """For each block its `planner.Kind`."""
+    marks: tuple[tuple[int, bool], ...]
+    """All breakpoints on the wire, the client's own too: block, and whether 1h."""
+    prices: tuple[float, float, float, int]
+    """Factors of a read, a 5m and a 1h write, and the model's minimum of tokens."""
+    unmarkable: tuple[int, ...] = ()
+    """Blocks on which the API refuses a breakpoint."""
+    decided: bool = True
+    """False where the marks were not the policy's to decide: the client's own, or by rule."""
+    warm_up: bool = False
+    warmable: bool = False
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
+    """The head of a good answer came: what the call wrote can be read."""
+
+    call: str
+    at: float
+
+
+class Billed(msgspec.Struct, frozen=True, array_like=True, tag="billed"):
+    """The call's usage, as upstream reported it."""
+
+    call: str
+    at: float
+    uncached: int
+    read: int
+    write_5m: int
+    write_1h: int
+    output: int
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """The call was not served: it wrote nothing."""
+
+    call: str
+    at: float
+
+
+class Warmed(msgspec.Struct, frozen=True, array_like=True, tag="warmed"):
+    """A warm-up gave an entry another lifetime."""
+
+    key: int
+    hour: bool
+    until: float
+
+
+News = Sent | Answered | Billed | Failed | Warmed
+
+_DECODER: msgspec.msgpack.Decoder[News] = msgspec.msgpack.Decoder(News)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(news: News) -> bytes:
+    return _ENCODER.encode(news)
+
+
+def decode(data: bytes) -> News:
+    """Raises `msgspec.DecodeError` for what is no news of this version."""
+    return _DECODER.decode(data)
+
+
+def pack_keys(keys: Sequence[int]) -> bytes:
+    return b"".join(key.to_bytes(8, "little") for key in keys)
+
+
+def unpack_keys(packed: bytes) -> list[int]:
+    return [int.from_bytes(packed[at : at + 8], "little") for at in range(0, len(packed), 8)]
