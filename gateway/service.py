@@ -11,8 +11,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from aiohttp import web
 
@@ -20,38 +18,30 @@ import gateway
 from gateway.adapters.access_log import AccessLog
 from gateway.adapters.claude import ClaudeUpstream
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.key_store import MemoryKeyStore, SqliteKeyStore
-from gateway.adapters.key_store_redis import RedisKeyStore
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.measured_budgets import MeasuredBudgets
-from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.no_peers import NoPeers
 from gateway.adapters.prometheus import Metrics
-from gateway.adapters.redis_budgets import RedisBudgets
-from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.endpoints import Endpoint
-from gateway.core.errors import ConfigError, Draining, Overloaded, StoreUnavailable
+from gateway.core.errors import Draining, Overloaded, StoreUnavailable
 from gateway.core.learned import LearnedPolicy
 from gateway.core.limits import Mode, OnStoreFailure
-from gateway.core.principal import KeyRecord, Keyring
+from gateway.core.principal import KeyRecord
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.pipeline import Pipeline
 from gateway.placing import Flights, Placing
-from gateway.ports import BudgetStore, Clock, KeyStore
-from gateway.settings.build import build_keyring, build_rules
+from gateway.ports import Clock
+from gateway.rules_in_force import RulesInForce
 from gateway.settings.gateway import (
-    BUDGETS_FILE,
-    KEYS_FILE,
     LEDGER_FILE,
     GatewayFile,
     LogFormat,
     Policy,
-    StoreKind,
 )
 from gateway.settings.load import Settings
-from gateway.settings.secrets import admin_token, store_url
-from gateway.settings.watch import ConfigWatcher
+from gateway.settings.secrets import admin_token
+from gateway.stores import made, open_budgets, open_keys
 from gateway.tasks import TaskSet
 from gateway.web.admin import admin_app
 from gateway.web.dataplane import GOING_AWAY, BodyLimits, DataPlane
@@ -76,25 +66,21 @@ class Service:
     """One replica. `start`, then `drain` and `stop`; `reload_soon` at any time between."""
 
     def __init__(
-        self, settings: Settings, *, more_keys: Sequence[KeyRecord] = (), quiet: bool = False
+        self,
+        settings: Settings,
+        *,
+        more_keys: Sequence[KeyRecord] = (),
+        quiet: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         """`more_keys` are in force for this process only. `quiet`: no access log."""
         self._settings = settings
-        self._more_keys = tuple(more_keys)
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._tasks = TaskSet()
         self._loops = TaskSet()
-        self._in_force = settings
-        """Those that the rules are built from; the watcher may be ahead, in its thread."""
-        self._watcher = ConfigWatcher(settings)
-        self._stored_keys: tuple[KeyRecord, ...] | None = None
-        """None until they could be read once."""
-        self._generation = 0
+        self._in_force = RulesInForce(settings, more_keys)
         self._announcing = self._refusing = False
-        self._reload_now = asyncio.Event()
-        self._asked_to_reload = False
         self._quiet = quiet
-        self.rules = self._build_rules()
         self.data_url = ""
         self.admin_url = ""
 
@@ -108,7 +94,7 @@ class Service:
             failed=self.metrics.store_error,
         )
         self._keys = open_keys(file, self._settings)
-        self._ledger = Ledger(_made(file.state_path(LEDGER_FILE)))
+        self._ledger = Ledger(made(file.state_path(LEDGER_FILE)))
         self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
         self._upstream = ClaudeUpstream(
             connect_timeout_seconds=file.timeouts.upstream_connect,
@@ -141,7 +127,7 @@ class Service:
         await self._listen(file)
         self._connect_gauges()
         self._run_loops()
-        self.metrics.config_reloaded(generation=self._generation, at=self._clock.now())
+        self._reloaded()
 
     async def drain(self, *, announce: bool = True) -> None:
         """Go away without losing a call: say so to load balancers and clients while still serving (not
@@ -173,8 +159,12 @@ class Service:
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
-        self._asked_to_reload = True
-        self._reload_now.set()
+        self._in_force.reload_soon()
+
+    @property
+    def rules(self) -> Rules:
+        """Those in force now."""
+        return self._in_force.rules
 
     # Wiring
 
@@ -223,7 +213,7 @@ class Service:
 
     async def _listen_admin(self, file: GatewayFile) -> None:
         conditions = Conditions(
-            started=lambda: bool(self.admin_url) and self._stored_keys is not None,
+            started=lambda: bool(self.admin_url) and self._in_force.complete,
             draining=lambda: self._announcing,
             store_needed=lambda: any(
                 limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
@@ -259,21 +249,12 @@ class Service:
         if len(self.pipeline.open) > self._settings.gateway.capacity.exchanges:
             raise Overloaded("This replica of the gateway has as much work as it may take; try again soon.")
 
-    # What changes while it runs
-
-    def _build_rules(self) -> Rules:
-        self._generation += 1
-        return build_rules(self._in_force, self._keyring(), self._generation)
-
-    def _keyring(self) -> Keyring:
-        stored = self._stored_keys or ()
-        complete = self._stored_keys is not None
-        return build_keyring(self._in_force, (*stored, *self._more_keys), complete=complete)
+    # What it does by itself
 
     def _run_loops(self) -> None:
         loops = [
             (KEYS_SECONDS, self._refresh_keys, "reading keys", None),
-            (CONFIG_SECONDS, self._reload_if_changed, "reading the configuration", self._reload_now),
+            (CONFIG_SECONDS, self._reload_if_changed, "reading the configuration", self._in_force.wake),
             (SWEEP_SECONDS, self._sweep, "sweeping reservations", None),
             (self.rules.lease_seconds / 3, self._renew_leases, "renewing leases", None),
             (GAUGES_SECONDS, self._read_gauges, "reading budgets", None),
@@ -284,32 +265,14 @@ class Service:
         self._loops.spawn(self._watch_lag(), "event loop lag")
 
     async def _refresh_keys(self) -> None:
-        try:
-            stored = await self._keys.load()
-        except StoreUnavailable as error:
-            log.warning("keys could not be read, those known stay in force: %s", error.message)
-            return
-        if stored != self._stored_keys:
-            self._stored_keys = stored
-            self.rules = replace(self.rules, keyring=self._keyring())
+        await self._in_force.refresh_keys(self._keys)
         self.metrics.keyring(len(self.rules.keyring))
 
     async def _reload_if_changed(self) -> None:
-        try:
-            if not (self._asked_to_reload or await asyncio.to_thread(self._watcher.has_changed)):
-                return
-            self._asked_to_reload = False
-            reloaded = await asyncio.to_thread(self._watcher.reload)
-            self._in_force = reloaded.settings
-            self.rules = self._build_rules()
-        except ConfigError as error:
-            self.metrics.config_refused()
-            log.error("the new configuration cannot be used, the old one stays in force:\n%s", error)
-            return
-        self.metrics.config_reloaded(generation=self._generation, at=self._clock.now())
-        log.info("configuration %d is in force", self._generation)
-        for section in reloaded.needs_restart:
-            log.warning("gateway.yaml: %s changed, and takes effect at the next start only", section)
+        await self._in_force.reload_if_changed(self._reloaded, self.metrics.config_refused)
+
+    def _reloaded(self) -> None:
+        self.metrics.config_reloaded(generation=self._in_force.generation, at=self._clock.now())
 
     async def _sweep(self) -> None:
         with contextlib.suppress(StoreUnavailable):  # counted already
@@ -338,37 +301,6 @@ class Service:
             due = self._clock.monotonic() + LAG_SECONDS
             await self._clock.sleep(LAG_SECONDS)
             self.metrics.event_loop_lag(max(0.0, self._clock.monotonic() - due))
-
-
-async def open_budgets(file: GatewayFile, settings: Settings, clock: Clock) -> BudgetStore:
-    """The budget store that the settings name. Raises `ConfigError`."""
-    match file.store.kind:
-        case StoreKind.REDIS:
-            url = store_url(file, settings.environ)
-            return await RedisBudgets(url, clock, prefix=file.store.prefix).open()
-        case StoreKind.SQLITE:
-            return await SqliteBudgets(
-                _made(file.state_path(BUDGETS_FILE)), clock, file.store.synchronous.value
-            ).open()
-        case StoreKind.MEMORY:
-            return MemoryBudgets(clock)
-
-
-def open_keys(file: GatewayFile, settings: Settings) -> KeyStore:
-    """The key store that the settings name."""
-    match file.store.kind:
-        case StoreKind.REDIS:
-            return RedisKeyStore(store_url(file, settings.environ), prefix=file.store.prefix)
-        case StoreKind.SQLITE:
-            return SqliteKeyStore(file.state_path(KEYS_FILE))
-        case StoreKind.MEMORY:
-            return MemoryKeyStore()
-
-
-def _made(path: Path) -> Path:
-    """The path, its folder made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -25,7 +25,7 @@ from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
 from gateway.ports import KeyStore
-from gateway.service import open_keys
+from gateway.stores import open_keys
 from gateway.settings import Settings, declared_keys
 from gateway.settings.gateway import StoreKind
 from gateway.settings.units import read_seconds

@@ -85,7 +85,7 @@ class Listen(Section):
 
 
 class State(Section):
-    """What a replica keeps on disk: budgets.sqlite3, keys.sqlite3, ledger.sqlite3, prefix.secret."""
+    """What a replica keeps on disk: budgets.sqlite3, keys.sqlite3, ledger.sqlite3, learned.bin, prefix.secret."""
 
     directory: Annotated[str, Field(min_length=1)] = "var"
     """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""
@@ -354,6 +354,7 @@ class GatewayFile(Section):
 
 
 BUDGETS_FILE, KEYS_FILE, LEDGER_FILE = "budgets.sqlite3", "keys.sqlite3", "ledger.sqlite3"
+LEARNED_FILE = "learned.bin"
 PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
 """Names in the state directory."""
 
