@@ -1,8 +1,10 @@
-"""A clock that moves only when told to."""
+"""Clocks that move when told to."""
 
 from __future__ import annotations
 
 import asyncio
+
+from gateway.adapters.clock import SystemClock
 
 
 class FakeClock:
@@ -47,3 +49,20 @@ class FakeClock:
     def sleeping(self) -> int:
         """How many are asleep; lets a test wait until its subject has come to rest."""
         return sum(not woken.done() for _, woken in self._sleepers)
+
+
+class ShiftedClock(SystemClock):
+    """Real time that can be told to jump ahead: sleeps are real, instants are shifted."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+    def jump(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.ahead += seconds

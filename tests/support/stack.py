@@ -11,6 +11,7 @@ from gateway.adapters.ledger import read_totals
 from gateway.core.ids import WorkspaceId
 from gateway.core.ledger import Dimension, Total
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
+from gateway.ports import Clock
 from gateway.service import Service
 from gateway.settings import load_settings, packaged_directory
 from gateway.settings.gateway import LEDGER_FILE
@@ -61,28 +62,43 @@ async def a_stack(
     limits: str = LIMITS,
     environ: Mapping[str, str] | None = None,
     quiet: bool = True,
+    settings: str = "",
+    workspaces: str = WORKSPACES,
+    clock: Clock | None = None,
+    simulator: Simulator | None = None,
 ) -> AsyncIterator[Stack]:
-    """Start on free ports; stop at the end, if a test has not done so. Not `quiet`: with the access log."""
-    simulator = Simulator(
-        pacing=pacing, credentials={UPSTREAM_CREDENTIAL: "wrkspc_1", "sk-test-other": "wrkspc_2"}
-    )
-    url = await simulator.start()
+    """Start on free ports; stop at the end, if a test has not done so. Not `quiet`: with the access log.
+    `settings` are added to gateway.yaml; `clock` is the gateway's and the simulator's. A `simulator` that is
+    given runs already, is shared, and is not stopped."""
+    shared = simulator is not None
+    simulator = simulator or a_simulator(pacing, clock)
+    url = simulator.url if shared else await simulator.start()
     config, state = folder / "config", folder / "state"
-    config.mkdir()
-    (config / "gateway.yaml").write_text(_gateway_yaml(url, state))
-    (config / "workspaces.yaml").write_text(WORKSPACES)
+    config.mkdir(parents=True)
+    (config / "gateway.yaml").write_text(_gateway_yaml(url, state) + settings)
+    (config / "workspaces.yaml").write_text(workspaces)
     (config / "limits.yaml").write_text(limits)
     (config / "prices.yaml").write_bytes((packaged_directory() / "prices.yaml").read_bytes())
     variables = {"UPSTREAM_KEY": UPSTREAM_CREDENTIAL, "OTHER_KEY": "sk-test-other", **(environ or {})}
     keys, records = _keys()
-    service = Service(load_settings(config, variables), more_keys=records, quiet=quiet)
+    service = Service(load_settings(config, variables), more_keys=records, quiet=quiet, clock=clock)
     await service.start()
     stack = Stack(simulator=simulator, service=service, keys=keys, state=state)
     try:
         yield stack
     finally:
         await service.stop()
-        await simulator.stop()
+        if not shared:
+            await simulator.stop()
+
+
+def a_simulator(pacing: Pacing = AT_ONCE, clock: Clock | None = None) -> Simulator:
+    """Not started. It knows the credentials of the stack's two upstreams."""
+    return Simulator(
+        pacing=pacing,
+        credentials={UPSTREAM_CREDENTIAL: "wrkspc_1", "sk-test-other": "wrkspc_2"},
+        clock=clock,
+    )
 
 
 def _gateway_yaml(upstream: str, state: Path) -> str:
