@@ -17,7 +17,6 @@ from gateway.core.errors import BadRequest, StoreUnavailable, UpstreamFailure
 from gateway.core.estimate import Estimate
 from gateway.core.exchange import Closing, Event, Exchange, ExchangeRecord
 from gateway.core.headers import (
-    Header,
     repeated,
     request_headers,
     response_headers,
@@ -28,6 +27,7 @@ from gateway.core.headers import (
 from gateway.core.ids import ReservationId
 from gateway.core.limits import Mode, OnStoreFailure, Unit
 from gateway.core.models import ModelFacts
+from gateway.core.own_headers import own_headers
 from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import Principal, find_credential
@@ -35,6 +35,7 @@ from gateway.core.refusal import exhausted
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
 from gateway.core.rewrite import filter_models, point_results_home
 from gateway.core.rules import Route, Rules, Workspace
+from gateway.core.savings import reckon_savings
 from gateway.core.settlement import afterwards, settle_exchange
 from gateway.placing import Placing
 from gateway.ports import (
@@ -296,7 +297,7 @@ class Pipeline:
         self._placing.answered(call.id, good=not _rejected(answer.status))
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
-        headers = [*response_headers(answer.headers), *_own_headers(exchange, admitted.rules)]
+        headers = [*response_headers(answer.headers), *own_headers(exchange, admitted.rules)]
         if call.endpoint in REWRITTEN and answer.status < 300:
             await relay_rewritten(answer, reply, exchange, headers, _rewriting(call, admitted))
         else:
@@ -332,6 +333,7 @@ class Pipeline:
             at=exchange.received_at,
         )
         exchange.usage, exchange.cost, exchange.basis = settlement.usage, settlement.cost, settlement.basis
+        exchange.savings = reckon_savings(exchange, rules.prices)
         return settlement.amounts
 
     def _tell(self, record: ExchangeRecord) -> None:
@@ -366,16 +368,6 @@ def _rewriting(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
     if call.endpoint is Endpoint.MODELS:
         return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
     return lambda body: point_results_home(body, admitted.route.base_url, call.public_base)
-
-
-def _own_headers(exchange: Exchange, rules: Rules) -> list[Header]:
-    headers = [(b"x-gateway-exchange-id", exchange.id.encode())]
-    if rules.cost_headers and exchange.placement is not None:
-        added = len(exchange.placement.breakpoints) if exchange.placement_applied else 0
-        headers.append((b"x-gateway-breakpoints", b"%d" % added))
-    if rules.cost_headers and exchange.estimated_nanousd:
-        headers.append((b"x-gateway-reserved-usd", b"%.9f" % (exchange.estimated_nanousd / 1e9)))
-    return headers
 
 
 def _rejected(status: int) -> bool:

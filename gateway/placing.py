@@ -8,16 +8,16 @@ they are asked and told, and the waiting.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, Hold
-from gateway.core.placement import Placement, PlacementPolicy
+from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, Reading, place_call, read_call, wants_placement
-from gateway.core.rules import Rules, Workspace
+from gateway.core.rules import PlacementMode, Rules, Workspace
 from gateway.ports import Call, Clock, Peers
 
 log = logging.getLogger(__name__)
@@ -25,51 +25,75 @@ log = logging.getLogger(__name__)
 OFFLOAD_BYTES = 1 << 20
 """Bodies above this are read in a thread, so that no stream waits for them."""
 CLAIM_SECONDS = 15.0
-"""How long a claim on a cold prefix stands: longer than anybody waits for it."""
-LET_GO_SECONDS = 0.02
-"""For the claim of a call that failed to be let go of, before somebody else tries."""
+"""How long a claim on a cold prefix stands at most: longer than anybody waits for it."""
+UNHEARD_SECONDS = 2.0
+"""How long a call of which no news came is waited for at a time: its replica may have died before it could
+tell of it, and then its claims are void by now."""
 MAX_FLIGHTS = 1 << 16
 MAX_ENDED = 4096
-"""Calls of which it is remembered that they were answered: a claim outlives its call for a while."""
+"""Calls of which it is remembered that they ended: the news may come before the answer to a claim does."""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    ended: asyncio.Future[bool]
+    known: bool
+    """Whether it is planned for sure, and not only the holder of a claim."""
+    waiting: int = 0
 
 
 class Flights:
     """Which planned calls, here and on other replicas, have not been answered yet; who waits for them."""
 
     def __init__(self) -> None:
-        self._unanswered: OrderedDict[str, asyncio.Future[bool]] = OrderedDict()
+        self._unanswered: OrderedDict[str, _Flight] = OrderedDict()
         self._ended: OrderedDict[str, bool] = OrderedDict()
 
     def began(self, call_id: str) -> None:
         """It is planned, and will be answered or fail."""
-        if call_id in self._unanswered:
-            return
-        self._unanswered[call_id] = asyncio.get_running_loop().create_future()
-        if len(self._unanswered) > MAX_FLIGHTS:  # news of another replica's call may have been lost
-            self.ended(next(iter(self._unanswered)), good=False)
+        if call_id not in self._ended:
+            self._flight(call_id).known = True
 
     def ended(self, call_id: str, *, good: bool) -> None:
         """The head of its answer came, or it failed: whoever waits goes on. Only the first time counts."""
-        future = self._unanswered.pop(call_id, None)
+        flight = self._unanswered.pop(call_id, None)
         if call_id not in self._ended:
             self._ended[call_id] = good
             if len(self._ended) > MAX_ENDED:
                 self._ended.popitem(last=False)
-        if future is not None and not future.done():
-            future.set_result(good)
+        if flight is not None:
+            flight.ended.set_result(good)
 
-    async def wait(self, call_id: str, seconds: float) -> bool:
-        """Until it ended, but no longer than this; whether what it wrote can be read. One of which nothing
-        was heard yet is waited for as well: another replica's news may be on its way."""
+    async def wait(self, call_id: str, seconds: float, clock: Clock) -> bool | None:
+        """Until it ended: True where what it wrote can be read, False where it failed. None after so many
+        seconds, or earlier for a call of which nothing was heard yet: ask again then who is to be waited
+        for."""
         if call_id in self._ended:
-            if not self._ended[call_id]:
-                await asyncio.sleep(LET_GO_SECONDS)
             return self._ended[call_id]
-        self.began(call_id)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(self._unanswered[call_id])
-        return False
+        if seconds <= 0.0:
+            return None
+        flight = self._flight(call_id)
+        flight.waiting += 1
+        timer = asyncio.get_running_loop().create_task(
+            clock.sleep(seconds if flight.known else min(seconds, UNHEARD_SECONDS))
+        )
+        try:
+            await asyncio.wait((flight.ended, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            flight.waiting -= 1
+            if not (flight.known or flight.waiting or flight.ended.done()):
+                del self._unanswered[call_id]
+        return flight.ended.result() if flight.ended.done() else None
+
+    def _flight(self, call_id: str) -> _Flight:
+        flight = self._unanswered.get(call_id)
+        if flight is None:
+            ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            flight = self._unanswered[call_id] = _Flight(ended, known=False)
+            if len(self._unanswered) > MAX_FLIGHTS:  # news of another replica's call may have been lost
+                self.ended(next(iter(self._unanswered)), good=False)
+        return flight
 
 
 class Placing:
@@ -84,7 +108,7 @@ class Placing:
         peers: Peers,
         flights: Flights,
         hold_seconds: float,
-        keep: Callable[[Call, Plan], None] | None = None,
+        keep: Callable[[Call, Plan, Workspace], None] | None = None,
     ) -> None:
         self._policy = policy
         self._clock = clock
@@ -92,7 +116,8 @@ class Placing:
         self._flights = flights
         self._hold_seconds = hold_seconds
         self._keep = keep
-        self._claimed: set[str] = set()
+        self._failed: set[str] = set()
+        """Calls that upstream rejected and that have not ended: the policy was told already."""
 
     async def plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace, hold: Hold) -> Plan:
         """Raises `BadRequest`. A call that is held waits here, before anything is reserved for it; what it
@@ -107,7 +132,7 @@ class Placing:
 
         reading = await asyncio.to_thread(read) if len(body) > OFFLOAD_BYTES else read()
 
-        def place(*, final: bool) -> Plan:
+        def place(*, may_wait: bool, may_claim: bool) -> Plan:
             return place_call(
                 reading,
                 rules=rules,
@@ -117,51 +142,64 @@ class Placing:
                 at=self._clock.now(),
                 headers=call.headers,
                 wanted=wanted,
-                may_wait=not final,
-                may_claim=not final,
+                may_wait=may_wait,
+                may_claim=may_claim,
                 warm_up=call.principal is not None,
             )
 
-        plan = await self._settled(call.id, place, hold)
+        # In shadow mode nothing is applied, and nobody is held.
+        longest = self._hold_seconds if workspace.placement is PlacementMode.ON else 0.0
+        plan = await self._settled(call.id, place, hold, longest)
         if wanted and policy.needs_keys:
             self._flights.began(call.id)
             if plan.placement.keep_upto is not None and self._keep is not None:
-                self._keep(call, plan)
+                self._keep(call, plan, workspace)
         return plan
 
-    async def _settled(self, call_id: str, place: Callable[..., Plan], hold: Hold) -> Plan:
-        """Ask until the answer is final: whoever is to wait for a call that fails asks anew, since one of
-        those who waited has to go first."""
+    async def _settled(self, call_id: str, place: Callable[..., Plan], hold: Hold, longest: float) -> Plan:
+        """Ask until the answer is final. Those who waited for a call that failed ask anew, since one of them
+        has to go first; nobody waits for the same failed call twice, nor longer than `longest` in all.
+
+        Who has its claims asks again too, for meanwhile another may have become the one to wait for: where
+        the peers cannot be reached, all calls of a herd get theirs."""
         started = self._clock.monotonic()
+        failed: set[str] = set()
+        claimed = False
         while True:
-            left = self._hold_seconds - (self._clock.monotonic() - started)
-            plan = place(final=left <= 0)
-            leader = await self._leader(call_id, plan.placement)
+            may_wait = self._clock.monotonic() - started < longest
+            plan = place(may_wait=may_wait, may_claim=may_wait and not claimed)
+            leader = plan.placement.wait_for
+            if plan.placement.claims and not claimed:
+                leader = await self._peers.claim(_names(plan), call_id, CLAIM_SECONDS)
+                if leader is None or leader in failed:  # failed, and could not let go
+                    claimed = True
+                    continue
+            elif leader in failed:
+                leader, plan = None, place(may_wait=False, may_claim=False)
             if leader is None:
-                return place(final=True) if plan.placement.claims else plan
+                break
+            left = longest - (self._clock.monotonic() - started)
             try:
-                good = await self._flights.wait(leader, max(0.0, left))
+                good = await self._flights.wait(leader, left, self._clock)
             finally:
                 hold.seconds = self._clock.monotonic() - started
             if good:
                 hold.tokens = max(hold.tokens, plan.placement.wait_tokens)
-                return place(final=True)
-
-    async def _leader(self, call_id: str, placement: Placement) -> str | None:
-        """Whom to wait for. With claims, whoever has them; nobody where they are this call's own now."""
-        if not placement.claims:
-            return placement.wait_for
-        names = [key.to_bytes(8, "little") for key in placement.claims]
-        owner = await self._peers.claim(names, call_id, CLAIM_SECONDS)
-        if owner is None or owner == call_id:
-            self._claimed.add(call_id)
-            return None
-        return owner
+                plan = place(may_wait=False, may_claim=False)
+                break
+            if good is not None:
+                failed.add(leader)
+        if claimed and not plan.placement.breakpoints:  # it writes nothing: nobody is to wait for it
+            self._end(call_id, good=False)
+        return plan
 
     def answered(self, call_id: str, *, good: bool) -> None:
         """The head of its answer came; whoever waited for it goes on."""
         if good:
             self._tell(lambda at: self._policy.answered(call_id, at))
+        else:  # now, and not when its books are closed: those who waited ask the policy at once
+            self._failed.add(call_id)
+            self._tell(lambda at: self._policy.failed(call_id, at))
         self._end(call_id, good=good)
 
     def ended(self, exchange: Exchange) -> None:
@@ -170,16 +208,14 @@ class Placing:
         usage = exchange.usage if exchange.basis is Basis.REPORTED else None
         if usage is not None:
             self._tell(lambda at: self._policy.billed(exchange.id, usage, at))
-        else:
+        elif exchange.id not in self._failed:
             self._tell(lambda at: self._policy.failed(exchange.id, at))
+        self._failed.discard(exchange.id)
         self._end(exchange.id, good=usage is not None)
 
     def _end(self, call_id: str, *, good: bool) -> None:
-        """A claim of a good call runs out by itself: it tells those who do not know of the entry yet."""
-        claimed = call_id in self._claimed
-        self._claimed.discard(call_id)
-        if claimed and not good:
-            self._peers.give_up(call_id)
+        """What a good call wrote is read by whoever marks it, so its claims are of no use either."""
+        self._peers.give_up(call_id)
         self._flights.ended(call_id, good=good)
 
     def _tell(self, told: Callable[[float], None]) -> None:
@@ -188,3 +224,7 @@ class Placing:
             told(self._clock.now())
         except Exception:
             log.exception("the placement policy failed to learn")
+
+
+def _names(plan: Plan) -> list[bytes]:
+    return [key.to_bytes(8, "little") for key in plan.placement.claims]

@@ -11,8 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Sequence
-
-from aiohttp import web
+from pathlib import Path
 
 import gateway
 from gateway.adapters.access_log import AccessLog
@@ -20,19 +19,20 @@ from gateway.adapters.claude import ClaudeUpstream
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.measured_budgets import MeasuredBudgets
-from gateway.adapters.no_peers import NoPeers
+from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
-from gateway.core.endpoints import Endpoint
 from gateway.core.errors import Draining, Overloaded, StoreUnavailable
-from gateway.core.learned import LearnedPolicy
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.principal import KeyRecord
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
+from gateway.learning import Learning
 from gateway.pipeline import Pipeline
 from gateway.placing import Flights, Placing
-from gateway.ports import Clock
+from gateway.planes import listen_admin, listen_data
+from gateway.ports import Call, Clock, Reply
 from gateway.rules_in_force import RulesInForce
+from gateway.settings.build import build_schedules, planner_options
 from gateway.settings.gateway import (
     LEDGER_FILE,
     GatewayFile,
@@ -41,12 +41,11 @@ from gateway.settings.gateway import (
 )
 from gateway.settings.load import Settings
 from gateway.settings.secrets import admin_token
-from gateway.stores import made, open_budgets, open_keys
+from gateway.stores import made, open_budgets, open_keys, open_peers, open_shelf, shares
 from gateway.tasks import TaskSet
-from gateway.web.admin import admin_app
-from gateway.web.dataplane import GOING_AWAY, BodyLimits, DataPlane
+from gateway.warming import Warming
+from gateway.web.dataplane import GOING_AWAY
 from gateway.web.health import Conditions
-from gateway.web.listener import Listener, ListenerLimits
 from gateway.web.malloc import give_back_idle_memory
 from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
@@ -81,6 +80,8 @@ class Service:
         self._in_force = RulesInForce(settings, more_keys)
         self._announcing = self._refusing = False
         self._quiet = quiet
+        self._replica = f"{random.getrandbits(64):016x}"
+        """Another at each start: peers take it for gone when it is."""
         self.data_url = ""
         self.admin_url = ""
 
@@ -103,19 +104,41 @@ class Service:
             send_timeout_seconds=file.timeouts.upstream_write,
             keepalive_seconds=file.timeouts.upstream_keep_alive,
         )
+        self._peers = MeasuredPeers(
+            open_peers(
+                file,
+                self._settings,
+                self._clock,
+                replica=self._replica,
+                failed=self.metrics.peer_failed,
+            ),
+            news=self.metrics.peer_news,
+            claimed=self.metrics.peer_claim,
+        )
+        flights = Flights()
+        self._learning = self._make_learning(file, flights)
+        self.warming = self._make_warming(file)
+        if self._learning is not None:
+            await self._learning.start()
         self.pipeline = Pipeline(
             rules=lambda: self.rules,
             admit=self._admit,
             placing=Placing(
-                LearnedPolicy() if file.placement.policy is Policy.LEARNED else RulePolicy(),
+                self.warming.policy,
                 self._clock,
-                peers=NoPeers(),
-                flights=Flights(),
+                peers=self._peers,
+                flights=flights,
                 hold_seconds=file.placement.hold,
+                keep=self.warming.prewarmer.keep,
             ),
             upstream=self._upstream,
             budgets=self.budgets,
-            observers=[self.metrics, self._ledger, *([] if self._quiet else [self._access_log])],
+            observers=[
+                self.metrics,
+                self._ledger,
+                self.warming.prewarmer,
+                *([] if self._quiet else [self._access_log]),
+            ],
             clock=self._clock,
             tasks=self._tasks,
             random=random.random,
@@ -147,9 +170,13 @@ class Service:
     async def stop(self) -> None:
         """Cut what is still open, settle everything, write everything down."""
         self._announcing = self._refusing = True
+        self.warming.close()
         await self._listener.close()
         await self._tasks.drain(10.0)
         await self._loops.drain(0.0)
+        if self._learning is not None:
+            await self._learning.close()
+        await self._peers.close()
         await self._upstream.close()
         await self._admin.cleanup()
         await asyncio.to_thread(self._ledger.close)
@@ -177,41 +204,46 @@ class Service:
             max_label_sets=file.metrics.max_label_sets,
         )
 
+    def _make_learning(self, file: GatewayFile, flights: Flights) -> Learning | None:
+        if file.placement.policy is not Policy.LEARNED:
+            return None
+        return Learning(
+            planner_options(file),
+            secret=self.rules.prefix_secret,
+            holdout_share=file.placement.holdout_share,
+            shared=shares(file),
+            peers=self._peers,
+            shelf=open_shelf(file, self._settings),
+            recording=made(Path(file.placement.recording)) if file.placement.recording else None,
+            flights=flights,
+            clock=self._clock,
+            replica=self._replica,
+        )
+
+    def _make_warming(self, file: GatewayFile) -> Warming:
+        async def handle(call: Call, reply: Reply) -> None:
+            await self.pipeline.handle(call, reply)
+
+        return Warming(
+            file.warming,
+            build_schedules(self._settings),
+            policy=self._learning.policy if self._learning is not None else RulePolicy(),
+            handle=handle,
+            rules=lambda: self.rules,
+            budgets=self.budgets,
+            peers=self._peers,
+            clock=self._clock,
+            metrics=self.metrics,
+            new_id=_new_id,
+            busy=lambda: self._announcing,
+            replica=self._replica,
+        )
+
     def _canonical(self, model: str) -> str | None:
         return self.rules.models.canonical(model)
 
     async def _listen(self, file: GatewayFile) -> None:
-        def new_id() -> str:
-            # Unique, not secret: asking the kernel for randomness costs more than reading a small body.
-            return f"gw_{random.getrandbits(96):024x}"
-
-        plane = DataPlane(
-            pipeline=self.pipeline,
-            limits=BodyLimits(
-                by_endpoint={Endpoint.BATCHES: file.sizes.batches, Endpoint.FILES: file.sizes.files},
-                otherwise=file.sizes.messages,
-                timeout_seconds=file.timeouts.client_body,
-            ),
-            clock=self._clock,
-            new_id=new_id,
-            public_url=file.listen.public_url,
-        )
-        self._listener = Listener(
-            plane.handle,
-            new_id=new_id,
-            limits=ListenerLimits(
-                connections=file.capacity.connections,
-                head_seconds=file.timeouts.client_head,
-                idle_seconds=file.timeouts.client_keep_alive,
-                slow_client_seconds=file.timeouts.client_write,
-            ),
-        )
-        host, port = split_address(file.listen.data)
-        bound = await self._listener.start(host, port)
-        self.data_url = f"http://{_in_url(host)}:{bound}"
-        await self._listen_admin(file)
-
-    async def _listen_admin(self, file: GatewayFile) -> None:
+        self._listener, self.data_url = await listen_data(file, self.pipeline, self._clock, _new_id)
         conditions = Conditions(
             started=lambda: bool(self.admin_url) and self._in_force.complete,
             draining=lambda: self._announcing,
@@ -221,15 +253,13 @@ class Service:
             ),
             ping_store=self.budgets.ping,
         )
-        token = admin_token(file, self._settings.environ)
-        app = admin_app(conditions=conditions, render=self.metrics.render, token=token)
-        self._admin = web.AppRunner(app, access_log=None)
-        await self._admin.setup()
-        host, port = split_address(file.listen.admin)
-        site = web.TCPSite(self._admin, host, port)
-        await site.start()
-        bound = self._admin.addresses[0][1]
-        self.admin_url = f"http://{_in_url(host)}:{bound}"
+        self._admin, self.admin_url = await listen_admin(
+            file,
+            conditions=conditions,
+            render=self.metrics.render,
+            token=admin_token(file, self._settings.environ),
+            operations=self.warming.operations(),
+        )
 
     def _connect_gauges(self) -> None:
         status = self._ledger.status
@@ -241,6 +271,10 @@ class Service:
         self.metrics.pull("gateway_ledger_spilled_total", lambda: status().spilled)
         self.metrics.pull("gateway_ledger_write_failures_total", lambda: status().write_failures)
         self.metrics.pull("gateway_access_log_dropped_total", lambda: self._access_log.dropped)
+        if self._learning is not None:
+            self.metrics.pull("gateway_planner_prefixes", self._learning.known_prefixes)
+            self.metrics.pull("gateway_planner_trust", self._learning.trust)
+            self.metrics.pull("gateway_snapshot_age_seconds", self._learning.saved_seconds_ago)
 
     def _admit(self) -> None:
         """The pipeline's first question. Raises `Draining` or `Overloaded`."""
@@ -263,6 +297,13 @@ class Service:
         for seconds, work, name, wake in loops:
             self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
         self._loops.spawn(self._watch_lag(), "event loop lag")
+        self.warming.run(self._loops, self._tasks)
+        learning = self._learning
+        if learning is not None:
+            learning.run(self._loops)
+        heard = learning.heard if learning is not None else _nothing
+        gone = learning.gone if learning is not None else _nothing
+        self._loops.spawn(self._peers.listen(heard, gone), "listening to other replicas")
 
     async def _refresh_keys(self) -> None:
         await self._in_force.refresh_keys(self._keys)
@@ -303,11 +344,10 @@ class Service:
             self.metrics.event_loop_lag(max(0.0, self._clock.monotonic() - due))
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+def _nothing(*_: object) -> None:
+    """What a replica that does not learn makes of news."""
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _new_id() -> str:
+    # Unique, not secret: asking the kernel for randomness costs more than reading a small body.
+    return f"gw_{random.getrandbits(96):024x}"

@@ -84,6 +84,9 @@ class _Line(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     upstream_error_type: str | None = None
     binding_limit: str | None = None
     breakpoints: int = 0
+    cohort: str | None = None
+    miss: str | None = None
+    held_ms: int = 0
     plan_failed: bool = False
     store_degraded: bool = False
     basis: str | None = None
@@ -122,6 +125,7 @@ def json_line(record: ExchangeRecord) -> bytes:
         upstream_error_type=_cleaned(record.upstream_error_type),
         binding_limit=record.binding_limit,
         breakpoints=len(record.placement.breakpoints) if record.placement and record.placement_applied else 0,
+        held_ms=round(timings.held_seconds * 1000),
         plan_failed=record.plan_failed,
         store_degraded=record.store_degraded,
         request_bytes=record.request_bytes,
@@ -142,6 +146,9 @@ def json_line(record: ExchangeRecord) -> bytes:
         line.cache_write_5m_tokens = tokens.cache_write_5m_tokens
         line.cache_write_1h_tokens = tokens.cache_write_1h_tokens
         line.output_tokens = tokens.output_tokens
+    if (savings := record.savings) is not None:
+        line.cohort = savings.cohort.value
+        line.miss = None if savings.miss_cause is None else savings.miss_cause.value
     if cost is not None:
         line.cost_nanousd = cost.total_nanousd
         line.counterfactual_nanousd = cost.counterfactual_nanousd

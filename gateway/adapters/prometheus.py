@@ -21,11 +21,13 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from gateway.adapters import prometheus_caching as caching
 from gateway.adapters import prometheus_catalogue as catalogue
 from gateway.adapters.prometheus_books import Books, Budgets, Pulled
 from gateway.adapters.prometheus_catalogue import Spec
 from gateway.core.exchange import Basis, State
 from gateway.core.ledger import billed
+from gateway.core.savings import cohort_of
 
 if TYPE_CHECKING:
     from gateway.core.budget_reading import BudgetReading
@@ -108,10 +110,12 @@ class Metrics:
         self._overflows = self._counter(catalogue.LABEL_OVERFLOW)
         self._make_exchange_instruments()
         self._make_state_instruments()
+        self._make_caching_instruments()
         self._books, self._budgets, self._pulled = Books(), Budgets(), Pulled(catalogue.PULLED)
-        for collector in (self._books, self._budgets, self._pulled):
+        self._caching = caching.Caching()
+        for collector in (self._books, self._caching, self._budgets, self._pulled):
             self.registry.register(collector)
-        self.specs += [*Books.SPECS, *Budgets.SPECS, *catalogue.PULLED]
+        self.specs += [*Books.SPECS, *caching.Caching.SPECS, *Budgets.SPECS, *catalogue.PULLED]
         ProcessCollector(registry=self.registry)
         self._build_info(version, revision, platform.python_version()).set(1)
 
@@ -136,9 +140,13 @@ class Metrics:
         if record.reservation is not None:
             basis = record.basis
             self._reservations("released" if basis is Basis.NONE else basis.value).inc()
-        if record.placement is not None:
-            decided = "added" if record.placement_applied else "shadow"
-            self._placements(decided if record.placement.breakpoints else "none").inc()
+        if (cohort := cohort_of(record)) is not None:
+            self._placements(cohort.value).inc()
+        if record.savings is not None:
+            self._caching.add(workspace, model, record.savings, record)
+        if timings.held_seconds:
+            read = record.savings is not None and record.savings.held_tokens
+            self._holds("read" if read else "released").observe(timings.held_seconds)
         if record.upstream_error_type is not None or record.error_code is not None:
             self._observe_errors(record)
         self._observe_oddities(record)
@@ -224,6 +232,25 @@ class Metrics:
         """`observer` is a class name."""
         self._observer_failures(observer).inc()
 
+    def warm_up(self, workspace: str, cause: str, outcome: str) -> None:
+        """A warm-up came to its end. `cause` and `outcome` are from closed sets of the prewarmer's; what it
+        cost comes from its exchange."""
+        self._warm_ups("" if self._drop_workspace else workspace, cause, outcome).inc()
+
+    def warming_saved(self, workspace: str, nanousd: int) -> None:
+        """A call read what a warm-up had kept or written. Never negative: a counter does not go down."""
+        self._caching.warming_saved("" if self._drop_workspace else workspace, nanousd)
+
+    def peer_news(self, direction: str, count: int = 1) -> None:
+        """`direction` is from a closed set of the peers' adapter, as the labels of the two below."""
+        self._peer_news(direction).inc(count)
+
+    def peer_claim(self, outcome: str) -> None:
+        self._peer_claims(outcome).inc()
+
+    def peer_failed(self, operation: str) -> None:
+        self._peer_failures(operation).inc()
+
     def event_loop_lag(self, seconds: float) -> None:
         """How much later than asked a timer of the event loop fired."""
         self._loop_lag.observe(seconds)
@@ -265,6 +292,13 @@ class Metrics:
         self._keys = self._gauge(catalogue.KEYS)()
         self._build_info = self._gauge(catalogue.BUILD_INFO)
         self._loop_lag = self._histogram(catalogue.LOOP_LAG)()
+
+    def _make_caching_instruments(self) -> None:
+        self._holds = self._histogram(caching.HOLD)
+        self._warm_ups = self._counter(caching.WARM_UPS)
+        self._peer_news = self._counter(caching.PEER_NEWS)
+        self._peer_claims = self._counter(caching.PEER_CLAIMS)
+        self._peer_failures = self._counter(caching.PEER_FAILURES)
 
     def _counter(self, spec: Spec) -> _Children[Counter]:
         return self._children(Counter(spec.name, spec.help, spec.labels, registry=self.registry), spec)

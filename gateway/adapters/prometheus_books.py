@@ -16,7 +16,6 @@ from gateway.adapters.prometheus_catalogue import (
     BUDGET_RESET,
     BUDGET_USED,
     COST,
-    COUNTERFACTUAL,
     OVERRUN,
     TOKENS,
     Spec,
@@ -27,7 +26,8 @@ from gateway.core.pricing import Cost
 from gateway.core.usage import Usage
 
 
-def _family(spec: Spec) -> CounterMetricFamily | GaugeMetricFamily:
+def family(spec: Spec) -> CounterMetricFamily | GaugeMetricFamily:
+    """An empty family for a counter or a gauge."""
     make = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
     return make(spec.name, spec.help, labels=spec.labels)
 
@@ -35,14 +35,13 @@ def _family(spec: Spec) -> CounterMetricFamily | GaugeMetricFamily:
 _TOKEN_KINDS = ("uncached_input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
 _COST_KINDS = (*_TOKEN_KINDS, "server_tools")
 _COST_AT = len(_TOKEN_KINDS)
-_COUNTERFACTUAL_AT = _COST_AT + len(_COST_KINDS)
-_OVERRUN_AT = _COUNTERFACTUAL_AT + 1
+_OVERRUN_AT = _COST_AT + len(_COST_KINDS)
 
 
 class Books(Collector):
     """Tokens and nano-dollars by workspace and model."""
 
-    SPECS = (TOKENS, COST, COUNTERFACTUAL, OVERRUN)
+    SPECS = (TOKENS, COST, OVERRUN)
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], list[int]] = {}
@@ -63,19 +62,17 @@ class Books(Collector):
             row[8] += cost.cache_write_1h_nanousd
             row[9] += cost.output_nanousd
             row[10] += cost.server_tools_nanousd
-            row[_COUNTERFACTUAL_AT] += cost.counterfactual_nanousd
             row[_OVERRUN_AT] += overrun_nanousd
 
     def collect(self) -> Iterator[Metric]:
-        tokens, cost, counterfactual, overrun = (_family(spec) for spec in self.SPECS)
+        tokens, cost, overrun = (family(spec) for spec in self.SPECS)
         for pair, row in list(self._rows.items()):
             for index, kind in enumerate(_TOKEN_KINDS):
                 tokens.add_metric((*pair, kind), row[index])
             for index, kind in enumerate(_COST_KINDS, start=_COST_AT):
                 cost.add_metric((*pair, kind), row[index] / NANOUSD_PER_USD)
-            counterfactual.add_metric(pair, row[_COUNTERFACTUAL_AT] / NANOUSD_PER_USD)
             overrun.add_metric(pair, row[_OVERRUN_AT] / NANOUSD_PER_USD)
-        return iter((tokens, cost, counterfactual, overrun))
+        return iter((tokens, cost, overrun))
 
 
 class Budgets(Collector):
@@ -87,7 +84,7 @@ class Budgets(Collector):
         self.readings: Sequence[BudgetReading] = ()
 
     def collect(self) -> Iterator[Metric]:
-        families = {spec.name: _family(spec) for spec in self.SPECS}
+        families = {spec.name: family(spec) for spec in self.SPECS}
         for reading in self.readings:
             labels = (reading.limit, reading.workspace)
             divisor = NANOUSD_PER_USD if reading.unit == "nanousd" else 1
@@ -111,7 +108,7 @@ class Pulled(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for name, spec in self.specs.items():
-            family = _family(spec)
+            metric = family(spec)
             if (read := self._reads.get(name)) is not None:
-                family.add_metric((), read())
-            yield family
+                metric.add_metric((), read())
+            yield metric

@@ -1,4 +1,6 @@
-"""Every metric of the gateway: name, type, labels, meaning. `prometheus.py` makes the instruments.
+"""The metrics of the gateway: name, type, labels, meaning. `prometheus.py` makes the instruments.
+
+What caching does has its metrics in `prometheus_caching.py`.
 
 The table in `config/README.md` is made from here. Names are stable: a change is announced in CHANGELOG.md.
 """
@@ -19,10 +21,10 @@ class Spec:
     buckets: tuple[float, ...] = ()
 
 
-_PAIR = ("workspace", "model")
+PAIR = ("workspace", "model")
 _BUDGET = ("limit", "workspace")
 _FIRST_BYTES = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
-_SUM_BUCKETS = "Sum buckets over replicas."
+SUM_BUCKETS = "Sum buckets over replicas."
 _ONE_STORE = "All replicas read one store: take max by (limit, workspace), never sum."
 
 LABEL_OVERFLOW = Spec(
@@ -35,7 +37,7 @@ LABEL_OVERFLOW = Spec(
 REQUESTS = Spec(
     "gateway_requests_total",
     "counter",
-    (*_PAIR, "endpoint", "outcome"),
+    (*PAIR, "endpoint", "outcome"),
     "Exchanges that ended, by outcome: answered, rejected (by upstream, 4xx or 5xx), stream_error (an error "
     "event in a stream), refused (here), failed, cut_by_client, cut_by_upstream, cut_by_gateway. "
     "Sum.",
@@ -50,7 +52,7 @@ DURATION = Spec(
     "gateway_request_duration_seconds",
     "histogram",
     ("endpoint", "model", "streaming"),
-    f"From a call's arrival to the end of its exchange. {_SUM_BUCKETS}",
+    f"From a call's arrival to the end of its exchange. {SUM_BUCKETS}",
     # up to the ten minutes that SDKs wait
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640),
 )
@@ -58,28 +60,28 @@ FIRST_TOKEN = Spec(
     "gateway_time_to_first_token_seconds",
     "histogram",
     ("model",),
-    f"From a call's arrival to the first byte of a body relayed. {_SUM_BUCKETS}",
+    f"From a call's arrival to the first byte of a body relayed. {SUM_BUCKETS}",
     _FIRST_BYTES,
 )
 UPSTREAM_FIRST_BYTE = Spec(
     "gateway_upstream_first_byte_seconds",
     "histogram",
     ("route",),
-    f"From sending upstream to the head of its response: upstream's own time. {_SUM_BUCKETS}",
+    f"From sending upstream to the head of its response: upstream's own time. {SUM_BUCKETS}",
     _FIRST_BYTES,
 )
 OVERHEAD = Spec(
     "gateway_overhead_seconds",
     "histogram",
     (),
-    f"Spent in the gateway between a request's last byte and sending it upstream. {_SUM_BUCKETS}",
+    f"Spent in the gateway between a request's last byte and sending it upstream. {SUM_BUCKETS}",
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 REQUEST_BYTES = Spec(
     "gateway_request_body_bytes",
     "histogram",
     (),
-    f"Sizes of request bodies. {_SUM_BUCKETS}",
+    f"Sizes of request bodies. {SUM_BUCKETS}",
     tuple(4**power for power in range(4, 14)),
 )
 ATTEMPTS = Spec(
@@ -104,8 +106,9 @@ RESERVATIONS = Spec(
 PLACEMENTS = Spec(
     "gateway_placements_total",
     "counter",
-    ("outcome",),
-    "Placements decided: breakpoints added, only decided (shadow), or none. Sum.",
+    ("cohort",),
+    "Messages calls that were planned, billed or not, by whose breakpoints they went out with, as in "
+    "gateway_input_paid_usd_total. Sum.",
 )
 PLAN_FAILURES = Spec(
     "gateway_plan_failures_total",
@@ -144,26 +147,20 @@ OBSERVER_FAILURES = Spec(
 TOKENS = Spec(
     "gateway_tokens_total",
     "counter",
-    (*_PAIR, "kind"),
+    (*PAIR, "kind"),
     "Tokens billed, by kind; kinds do not overlap. Sum over kinds, models and replicas.",
 )
 COST = Spec(
     "gateway_cost_usd_total",
     "counter",
-    (*_PAIR, "kind"),
+    (*PAIR, "kind"),
     "US dollars spent, by kind. Sum. Kept in whole nano-dollars and divided once for the page: each series "
     "equals the ledger's sum to the last digit of a double.",
-)
-COUNTERFACTUAL = Spec(
-    "gateway_counterfactual_cost_usd_total",
-    "counter",
-    _PAIR,
-    "US dollars the same exchanges would have cost without caching. Sum; compare gateway_cost_usd_total.",
 )
 OVERRUN = Spec(
     "gateway_overrun_usd_total",
     "counter",
-    _PAIR,
+    PAIR,
     "US dollars by which real cost exceeded what was reserved. Sum. Stays 0 with strict estimates.",
 )
 
@@ -199,7 +196,7 @@ STORE_OPERATIONS = Spec(
     "gateway_store_operation_duration_seconds",
     "histogram",
     ("operation",),
-    f"Round trips to the store. {_SUM_BUCKETS}",
+    f"Round trips to the store. {SUM_BUCKETS}",
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
 )
 STORE_ERRORS = Spec(
@@ -240,7 +237,7 @@ LOOP_LAG = Spec(
     "gateway_event_loop_lag_seconds",
     "histogram",
     (),
-    f"How much later than asked timers of the event loop fire. {_SUM_BUCKETS}",
+    f"How much later than asked timers of the event loop fire. {SUM_BUCKETS}",
     (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 
@@ -259,6 +256,19 @@ PULLED = (
     ),
     Spec("gateway_ledger_write_failures_total", "counter", (), "Commits that failed and were retried. Sum."),
     Spec("gateway_access_log_dropped_total", "counter", (), "Access log lines dropped. Sum."),
+    Spec("gateway_planner_prefixes", "gauge", (), "Prefixes that the planner remembers. Take max."),
+    Spec(
+        "gateway_planner_trust",
+        "gauge",
+        (),
+        "The planner's belief, from 0 to 1, that a 1h entry behind a 5m one lives for an hour. Take min.",
+    ),
+    Spec(
+        "gateway_snapshot_age_seconds",
+        "gauge",
+        (),
+        "How long ago what was learned was saved last: that much is lost with the process. Take max.",
+    ),
 )
 """Read when the page is made, from callables that are connected at start-up."""
 

@@ -103,7 +103,7 @@ class RedisScripts:
         self._breaker = Breaker(clock)
         self._closed = False
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int | bytes]) -> Any:
         """The script's reply, undecoded. Raises StoreUnavailable; its `outcome_known` is False where the
         script may have run all the same."""
         if self._closed:
@@ -136,13 +136,13 @@ class RedisScripts:
         self,
         script: Script,
         keys: Sequence[str],
-        args: Sequence[str | int],
+        args: Sequence[str | int | bytes],
         outcome: _Outcome,
         deadline: float,
     ) -> Any:
         now = asyncio.get_running_loop().time()
         async with asyncio.timeout_at(min(now + ATTEMPT_SECONDS, deadline)), self._slots:
-            connection = self._idle.pop() if self._idle else self._new_connection()
+            connection = self._idle.pop() if self._idle else self.new_connection()
             try:
                 if not connection.is_connected:
                     await connection.connect()  # type: ignore[no-untyped-call]
@@ -167,7 +167,8 @@ class RedisScripts:
         else:
             self._idle.append(connection)
 
-    def _new_connection(self) -> AbstractConnection:
+    def new_connection(self) -> AbstractConnection:
+        """One that is not connected yet, for whoever reads for long; its owner disconnects it."""
         # The library's pool only knows how to make one; lending is a list here, which a cancellation cannot
         # leave half done.
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -205,7 +206,7 @@ class _Outcome:
 
 
 async def _evaluate(
-    connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[str | int]
+    connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[str | int | bytes]
 ) -> Any:
     try:
         await connection.send_command("EVALSHA", script.digest, len(keys), *keys, *args)

@@ -19,6 +19,7 @@ from rich.syntax import Syntax
 
 from gateway.core.errors import ConfigError, ConfigProblem
 from gateway.settings import Settings, find_directory, load_settings
+from gateway.settings.checks import check_prompts
 from gateway.settings.explain import explain_settings
 
 app = typer.Typer(help="Check, explain and describe the configuration.", no_args_is_help=True)
@@ -46,7 +47,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     except ConfigError as error:
         _print_check(directory, error.problems, (), as_json)
         raise typer.Exit(1) from None
-    _print_check(directory, (), settings.warnings, as_json)
+    _print_check(directory, (), (*settings.warnings, *check_prompts(settings)), as_json)
 
 
 @app.command()

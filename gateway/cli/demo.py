@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gateway.adapters.ledger import read_totals
+from gateway.adapters.ledger_queries import read_totals
 from gateway.core.budget_reading import BudgetReading
 from gateway.core.ids import WorkspaceId
 from gateway.core.ledger import Dimension, Total, add_up

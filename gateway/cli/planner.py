@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.core.planner import Kind, Planner, PlannerOptions, Prices, Question, Reported, compact_key
 
-WORKSPACE = 1
+SCOPE = ACCOUNT = 1
 """A trace is of one workspace and one model."""
 
 _KINDS = {kind.name.lower(): kind for kind in Kind}
@@ -51,7 +51,7 @@ class Session:
             keys.append(self._key(key))
             ends.append(end)
             kinds.append(_KINDS[kind])
-        question = Question(id_, WORKSPACE, keys, ends, bytes(kinds), self._prices)
+        question = Question(id_, SCOPE, ACCOUNT, keys, ends, bytes(kinds), self._prices)
         decision = self._planner.plan(question, message["t"], may_wait=id_ not in self._held)
         if decision.wait_for is None:
             self._held.discard(id_)

@@ -1,7 +1,8 @@
-"""`gateway report`: what was spent, on what, and what caching did, from the ledger, read-only.
+"""`gateway report`: what was spent, on what, what caching saved and misses cost, from the ledger, read-only.
 
 Several ledgers (one for each replica) are added up. Days and months are those of UTC, by the arrival of the
-call. Costs are the gateway's own, from its price table; the invoice is the provider's.
+call. Costs are the gateway's own, from its price table; the invoice is the provider's. Tables for people are
+`report_tables.py`'s.
 """
 
 from __future__ import annotations
@@ -9,22 +10,37 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from gateway.adapters.ledger import read_totals
+from gateway.adapters.ledger_queries import read_losses, read_totals
 from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
-from gateway.core.ledger import Dimension, Total, add_up, month_bounds, usd
+from gateway.core.ledger import (
+    Dimension,
+    Loss,
+    Total,
+    add_up,
+    add_up_losses,
+    iso_instant,
+    loss_sentence,
+    month_bounds,
+    usd,
+)
 from gateway.settings.gateway import LEDGER_FILE
 
 app = typer.Typer(help="What was spent, by workspace, model, key, day or month.")
+
+
+CAUSE = "cause"
+"""In `--by`: not totals, but what misses cost, by cause and what else is asked for."""
+
+Row = dict[str, str | int | float | None]
+"""One line for machines. Dollars are exact, as text with nine decimals."""
 
 
 class Format(StrEnum):
@@ -40,7 +56,11 @@ def report(
         typer.Option(help="A ledger file; repeat it for each replica. Else that of the configuration."),
     ] = None,
     by: Annotated[
-        str, typer.Option(help=f"What to split by, with commas: {', '.join(Dimension)}.")
+        str,
+        typer.Option(
+            help=f"What to split by, with commas: {', '.join(Dimension)}. With {CAUSE} among them: what "
+            "misses cost, by cause (and workspace, where nothing else is named)."
+        ),
     ] = "workspace,model",
     month: Annotated[
         str | None, typer.Option(help="Such as 2026-11, in UTC; without it, all there is.")
@@ -48,22 +68,54 @@ def report(
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
     config: ConfigOption = None,
 ) -> None:
-    """Print totals of cost, tokens and requests."""
+    """Print totals of cost, tokens, requests and savings, or what misses cost."""
     try:
-        dimensions = _dimensions(by)
+        dimensions, causes = _dimensions(by)
         start_ms, end_ms = month_bounds(month) if month else (0, 2**62)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    try:
-        totals = add_up(
-            total
-            for path in ledger or [configured_ledger(config)]
-            for total in read_totals(path, dimensions, start_ms=start_ms, end_ms=end_ms)
+    paths = ledger or [configured_ledger(config)]
+
+    def totals(split: Sequence[Dimension]) -> tuple[Total, ...]:
+        return add_up(
+            total for path in paths for total in read_totals(path, split, start_ms=start_ms, end_ms=end_ms)
         )
+
+    try:
+        if causes:
+            losses = [
+                loss
+                for path in paths
+                for loss in read_losses(path, dimensions, start_ms=start_ms, end_ms=end_ms)
+            ]
+            _show_losses(format, dimensions, add_up_losses(losses))
+        else:
+            by_cohort = totals((Dimension.WORKSPACE, Dimension.COHORT)) if format is Format.TABLE else ()
+            _show_totals(format, dimensions, totals(dimensions), by_cohort)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    _PRINTERS[format](dimensions, totals)
+
+
+def _show_totals(
+    format: Format, dimensions: Sequence[Dimension], totals: Sequence[Total], by_cohort: Sequence[Total]
+) -> None:
+    if format is Format.TABLE:
+        from gateway.cli.report_tables import print_totals
+
+        print_totals(dimensions, totals, by_cohort)
+    else:
+        columns = list(_row(dimensions, Total(group=("",) * len(dimensions))))
+        _PRINTERS[format](columns, [_row(dimensions, total) for total in totals])
+
+
+def _show_losses(format: Format, dimensions: Sequence[Dimension], losses: Sequence[Loss]) -> None:
+    if format is Format.TABLE:
+        from gateway.cli.report_tables import print_losses
+
+        print_losses(dimensions, losses)
+    else:
+        _PRINTERS[format]([*dimensions, *_LOSS_COLUMNS], [_loss_row(dimensions, loss) for loss in losses])
 
 
 def configured_ledger(config: Path | None) -> Path:
@@ -71,19 +123,20 @@ def configured_ledger(config: Path | None) -> Path:
     return settings_or_exit(config).gateway.state_path(LEDGER_FILE)
 
 
-def _dimensions(by: str) -> tuple[Dimension, ...]:
+def _dimensions(by: str) -> tuple[tuple[Dimension, ...], bool]:
+    """What to split by, and whether causes of misses are asked for."""
     names = [name.strip() for name in by.split(",") if name.strip()]
-    unknown = [name for name in names if name not in list(Dimension)]
+    unknown = [name for name in names if name != CAUSE and name not in list(Dimension)]
     if unknown:
-        raise ValueError(f"cannot split by {', '.join(unknown)}; there are {', '.join(Dimension)}")
-    return tuple(dict.fromkeys(Dimension(name) for name in names))
+        raise ValueError(f"cannot split by {', '.join(unknown)}; there are {', '.join(Dimension)}, {CAUSE}")
+    dimensions = tuple(dict.fromkeys(Dimension(name) for name in names if name != CAUSE))
+    if CAUSE in names:
+        return dimensions or (Dimension.WORKSPACE,), True
+    return dimensions, False
 
 
-def _row(dimensions: Sequence[Dimension], total: Total) -> dict[str, str | int | float | None]:
-    """One group for machines. Dollars are exact, as text with nine decimals."""
-    row: dict[str, str | int | float | None] = {
-        dimension.value: value for dimension, value in zip(dimensions, total.group, strict=True)
-    }
+def _row(dimensions: Sequence[Dimension], total: Total) -> Row:
+    row: Row = {dimension.value: value for dimension, value in zip(dimensions, total.group, strict=True)}
     row |= {
         "requests": total.requests,
         "refused": total.refused,
@@ -93,7 +146,7 @@ def _row(dimensions: Sequence[Dimension], total: Total) -> dict[str, str | int |
         "cache_write_5m_tokens": total.cache_write_5m_tokens,
         "cache_write_1h_tokens": total.cache_write_1h_tokens,
         "output_tokens": total.output_tokens,
-        "cache_read_ratio": None if total.cache_read_ratio is None else round(total.cache_read_ratio, 6),
+        "cache_read_ratio": _rounded(total.cache_read_ratio),
         "uncached_input_usd": usd(total.uncached_input_nanousd),
         "cache_read_usd": usd(total.cache_read_nanousd),
         "cache_write_5m_usd": usd(total.cache_write_5m_nanousd),
@@ -102,19 +155,46 @@ def _row(dimensions: Sequence[Dimension], total: Total) -> dict[str, str | int |
         "server_tools_usd": usd(total.server_tools_nanousd),
         "cost_usd": usd(total.cost_nanousd),
         "counterfactual_cost_usd": usd(total.counterfactual_nanousd),
-        "saved_usd": usd(total.counterfactual_nanousd - total.cost_nanousd),
+        "input_plain_usd": usd(total.plain_nanousd),
+        "input_paid_usd": usd(total.paid_nanousd),
+        "saved_usd": usd(total.saved_nanousd),
+        "saved_ratio": _rounded(total.saved_ratio),
+        "lost_by_misses_usd": usd(total.miss_nanousd),
+        "saved_by_holding_usd": usd(total.held_saved_nanousd),
+        "shadow_paid_usd": usd(total.shadow_paid_nanousd),
+        "shadow_usd": usd(total.shadow_nanousd),
         "guessed_usd": usd(total.guessed_nanousd),
         "fallback_usd": usd(total.fallback_nanousd),
     }
     return row
 
 
-def _print_csv(dimensions: Sequence[Dimension], totals: Sequence[Total]) -> None:
-    columns = list(_row(dimensions, Total(group=("",) * len(dimensions))))
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 6)
+
+
+_LOSS_COLUMNS = (CAUSE, "calls", "tokens", "lost_usd", "first_at", "last_at", "detail", "sentence")
+
+
+def _loss_row(dimensions: Sequence[Dimension], loss: Loss) -> Row:
+    row: Row = {dimension.value: value for dimension, value in zip(dimensions, loss.group, strict=True)}
+    values: tuple[str | int, ...] = (
+        loss.cause,
+        loss.calls,
+        loss.tokens,
+        usd(loss.nanousd),
+        iso_instant(loss.first_ms),
+        iso_instant(loss.last_ms),
+        loss.detail,
+        loss_sentence(loss),
+    )
+    return row | dict(zip(_LOSS_COLUMNS, values, strict=True))
+
+
+def _print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    for total in totals:
-        row = _row(dimensions, total)
+    for row in rows:
         writer.writerow({name: _inert(value) for name, value in row.items()})
 
 
@@ -123,82 +203,9 @@ def _inert(value: str | int | float | None) -> str | int | float | None:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r") else value
 
 
-def _print_json(dimensions: Sequence[Dimension], totals: Sequence[Total]) -> None:
-    json.dump([_row(dimensions, total) for total in totals], sys.stdout, indent=2)
+def _print_json(_columns: Sequence[str], rows: Iterable[Row]) -> None:
+    json.dump(list(rows), sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 
-def _print_table(dimensions: Sequence[Dimension], totals: Sequence[Total]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    overall = add_up(replace(total, group=()) for total in totals)
-    if not overall:
-        typer.echo("No entries.")
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), show_footer=len(totals) > 1, footer_style="bold")
-    for index, dimension in enumerate(dimensions):
-        longest = max(len(_plain(total.group[index])) for total in totals)
-        table.add_column(
-            dimension.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8)
-        )
-    for heading, figure in zip(_HEADINGS, _figures(overall[0]), strict=True):
-        table.add_column(heading, figure, justify="right", no_wrap=True)
-    for total in totals:
-        table.add_row(*(escape(_plain(value)) for value in total.group), *_figures(total))
-    # A pipe has no width, and a terminal that is too narrow had better break lines than lose figures.
-    console = Console(width=250)
-    if sys.stdout.isatty():
-        console = Console(width=max(Console().width, console.measure(table).minimum))
-    console.print(table)
-    console.print(_notes(overall[0]), markup=False, highlight=False)
-
-
-_HEADINGS = ("calls", "prompt", "read", "output", "cost $", "without $", "saved")
-
-
-def _figures(total: Total) -> tuple[str, ...]:
-    ratio, without = total.cache_read_ratio, total.counterfactual_nanousd
-    return (
-        f"{total.requests:,}",
-        _tokens(total.prompt_tokens),
-        "-" if ratio is None else f"{ratio:.1%}",
-        _tokens(total.output_tokens),
-        _dollars(total.cost_nanousd),
-        _dollars(without),
-        f"{(without - total.cost_nanousd) / without:.1%}" if without else "-",
-    )
-
-
-def _tokens(count: int) -> str:
-    """For people: three or four digits and a unit."""
-    if count < 10_000:
-        return f"{count:,}"
-    return f"{count / 1_000:,.0f} k" if count < 10_000_000 else f"{count / 1_000_000:,.0f} M"
-
-
-def _notes(overall: Total) -> str:
-    notes = [
-        "prompt, output: tokens. read: share of the prompt tokens read from a cache.",
-        "without: what the same calls would have cost without caching. Days and months in UTC.",
-    ]
-    if overall.guessed_nanousd:
-        notes.append(f"${_dollars(overall.guessed_nanousd)} of the cost rests on usage not reported in full.")
-    if overall.fallback_nanousd:
-        notes.append(f"${_dollars(overall.fallback_nanousd)} is at the fallback price: no price was known.")
-    return "\n".join(notes)
-
-
-def _dollars(nanousd: int) -> str:
-    """For people: four decimals, half a unit rounded up."""
-    units = (abs(nanousd) + 50_000) // 100_000
-    sign = "-" if nanousd < 0 and units else ""
-    return f"{sign}{units // 10_000:,}.{units % 10_000:04d}"
-
-
-def _plain(text: str) -> str:
-    """A model's name may come from outside: nothing in it may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
+_PRINTERS = {Format.CSV: _print_csv, Format.JSON: _print_json}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.placement import Placement
     from gateway.core.pricing import Cost
     from gateway.core.principal import Principal
+    from gateway.core.savings import Savings
     from gateway.core.usage import Report, Usage
 
 
@@ -154,6 +155,8 @@ class ExchangeRecord:
     attempts: int
     usage: Usage | None
     cost: Cost | None
+    savings: Savings | None
+    """What caching did to the cost; None where nothing was billed."""
     placement: Placement | None
     placement_applied: bool
     """False in shadow mode: decided and not sent."""
@@ -215,6 +218,7 @@ class Exchange:
     report: Report | None = None
     usage: Usage | None = None
     cost: Cost | None = None
+    savings: Savings | None = None
     tags: tuple[tuple[str, str], ...] = ()
     body_read_at: float | None = None
     sent_at: float | None = None
@@ -283,6 +287,7 @@ class Exchange:
             attempts=self.attempts,
             usage=self.usage,
             cost=self.cost,
+            savings=self.savings,
             placement=self.placement,
             placement_applied=self.placement_applied,
             plan_failed=self.plan_failed,

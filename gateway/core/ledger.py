@@ -1,191 +1,20 @@
-"""What the books say: one entry per exchange, and totals over entries.
+"""What the books say: totals over the ledger's entries.
 
-Entries are made here from the record of an exchange, and totals of several ledgers are added up here.
-Storing and reading them is `adapters/ledger.py`. An entry holds numbers, names from the configuration and
-the caller's tags: no content, no credential.
+Totals of several ledgers are added up here, and put into words. What an entry is, `entry.py` says; storing
+and reading them is `adapters/ledger.py` and `adapters/ledger_queries.py`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.pricing import Cost
+from gateway.core.misses import MissCause
 from gateway.core.usage import Usage
 
-if TYPE_CHECKING:
-    from gateway.core.exchange import ExchangeRecord
-    from gateway.core.placement import Placement
-
-SCHEMA_VERSION = 1
-MAX_TEXT = 200
-"""Longest text kept in one column; what comes from outside is cut to it."""
-MAX_TAGS = 16
 NANOUSD_PER_USD = 1_000_000_000
-
-
-class Entry(NamedTuple):
-    """One exchange in the ledger; a tuple, because it is stored as it is, in this order.
-
-    Token columns are what is billed: where upstream reported iterations, the sum over all of them.
-    """
-
-    id: str
-    schema_version: int
-    received_at_ms: int
-    """Epoch milliseconds: the day and month (UTC) that the exchange belongs to."""
-    organisation: str | None
-    workspace: str | None
-    key_id: str | None
-    route: str | None
-    endpoint: str
-    method: str
-    streaming: int
-    model: str | None
-    state: str
-    basis: str
-    status: int
-    error_code: str | None
-    upstream_error_type: str | None
-    upstream_request_id: str | None
-    message_id: str | None
-    stop_reason: str | None
-    attempts: int
-    uncached_input_tokens: int
-    cache_read_tokens: int
-    cache_write_5m_tokens: int
-    cache_write_1h_tokens: int
-    output_tokens: int
-    web_search_requests: int
-    web_fetch_requests: int
-    code_execution_requests: int
-    iterations: int
-    service_tier: str | None
-    inference_geo: str | None
-    speed: str | None
-    uncached_input_nanousd: int
-    cache_read_nanousd: int
-    cache_write_5m_nanousd: int
-    cache_write_1h_nanousd: int
-    output_nanousd: int
-    server_tools_nanousd: int
-    counterfactual_nanousd: int
-    price_id: str
-    price_fallback: int
-    reservation_id: str | None
-    estimated_nanousd: int
-    overrun_nanousd: int
-    binding_limit: str | None
-    shadow_refusals: str
-    """JSON list of limit ids."""
-    store_degraded: int
-    breakpoints: int
-    placement_reason: str
-    plan_failed: int
-    client_marks: int
-    request_bytes: int
-    response_bytes: int
-    total_seconds: float
-    body_read_seconds: float
-    overhead_seconds: float
-    upstream_first_byte_seconds: float | None
-    first_token_seconds: float | None
-    tags: str
-    """JSON object of strings."""
-
-
-_NO_USAGE = Usage()
-_NO_COST = Cost()
-
-
-def entry_of(record: ExchangeRecord) -> Entry:
-    """The entry of a finished exchange. Texts are cut to `MAX_TEXT`, tags to `MAX_TAGS`."""
-    usage, cost = record.usage or _NO_USAGE, record.cost or _NO_COST
-    return Entry._make((*_identity(record), *_spending(usage, cost), *_circumstances(record)))
-
-
-def _identity(record: ExchangeRecord) -> tuple[str | int | None, ...]:
-    """`id` to `attempts`."""
-    principal, report = record.principal, record.report
-    return (
-        record.id,
-        SCHEMA_VERSION,
-        round(record.received_at * 1000),
-        principal.organisation if principal else None,
-        principal.workspace if principal else None,
-        principal.key_id if principal else None,
-        record.route,
-        record.endpoint,
-        record.method[:MAX_TEXT],
-        int(record.streaming),
-        _text(record.model),
-        record.state.value,
-        record.basis.value,
-        record.status,
-        record.error_code,
-        _text(record.upstream_error_type),
-        _text(record.upstream_request_id),
-        _text(report.message_id) if report else None,
-        _text(report.stop_reason) if report else None,
-        record.attempts,
-    )
-
-
-def _spending(usage: Usage, cost: Cost) -> tuple[str | int | None, ...]:
-    """`uncached_input_tokens` to `price_fallback`."""
-    tokens = billed(usage)
-    return (
-        tokens.uncached_input_tokens,
-        tokens.cache_read_tokens,
-        tokens.cache_write_5m_tokens,
-        tokens.cache_write_1h_tokens,
-        tokens.output_tokens,
-        usage.web_search_requests,
-        usage.web_fetch_requests,
-        usage.code_execution_requests,
-        len(usage.iterations),
-        _text(usage.service_tier),
-        _text(usage.inference_geo),
-        _text(usage.speed),
-        cost.uncached_input_nanousd,
-        cost.cache_read_nanousd,
-        cost.cache_write_5m_nanousd,
-        cost.cache_write_1h_nanousd,
-        cost.output_nanousd,
-        cost.server_tools_nanousd,
-        cost.counterfactual_nanousd,
-        cost.price_id,
-        int(cost.fallback),
-    )
-
-
-def _circumstances(record: ExchangeRecord) -> tuple[str | int | float | None, ...]:
-    """`reservation_id` to `tags`."""
-    timings = record.timings
-    return (
-        record.reservation.id if record.reservation else None,
-        record.estimated_nanousd,
-        record.overrun_nanousd,
-        record.binding_limit,
-        json.dumps(record.shadow_refusals) if record.shadow_refusals else "[]",
-        int(record.store_degraded),
-        len(record.placement.breakpoints) if record.placement and record.placement_applied else 0,
-        _reason(record.placement),
-        int(record.plan_failed),
-        record.client_marks,
-        record.request_bytes,
-        record.response_bytes,
-        timings.total_seconds,
-        timings.body_read_seconds,
-        timings.overhead_seconds,
-        timings.upstream_first_byte_seconds,
-        timings.first_token_seconds,
-        _tags(record.tags) if record.tags else "{}",
-    )
 
 
 def billed(usage: Usage) -> Usage:
@@ -203,23 +32,6 @@ def billed(usage: Usage) -> Usage:
     )
 
 
-def _text(value: str | None) -> str | None:
-    return value if value is None or len(value) <= MAX_TEXT else value[:MAX_TEXT]
-
-
-def _reason(placement: Placement | None) -> str:
-    if placement is None:
-        return ""
-    if not placement.breakpoints:
-        return placement.reason[:MAX_TEXT]
-    return "; ".join(breakpoint.reason for breakpoint in placement.breakpoints)[:MAX_TEXT]
-
-
-def _tags(tags: tuple[tuple[str, str], ...]) -> str:
-    kept = {name[:MAX_TEXT]: value[:MAX_TEXT] for name, value in tags[:MAX_TAGS]}
-    return json.dumps(kept, sort_keys=True)
-
-
 class Dimension(StrEnum):
     """What a report can be split by."""
 
@@ -228,6 +40,8 @@ class Dimension(StrEnum):
     KEY = "key"
     MODEL = "model"
     ENDPOINT = "endpoint"
+    COHORT = "cohort"
+    """Whose breakpoints it went out with (`savings.Cohort`); "-" where nothing was billed."""
     DAY = "day"
     MONTH = "month"
 
@@ -258,6 +72,14 @@ class Total:
     """The part of the cost whose usage upstream did not report in full."""
     fallback_nanousd: int = 0
     """The part of the cost priced by the fallback, because no row of the price table knew the model."""
+    miss_nanousd: int = 0
+    """What misses cost above reads; within the cost."""
+    held_saved_nanousd: int = 0
+    """What was not spent because calls were held."""
+    shadow_paid_nanousd: int = 0
+    """The input of calls in shadow mode, as it was billed."""
+    shadow_nanousd: int = 0
+    """The same input, as it would have been billed with what was decided."""
 
     @property
     def cost_nanousd(self) -> int:
@@ -269,6 +91,26 @@ class Total:
             + self.output_nanousd
             + self.server_tools_nanousd
         )
+
+    @property
+    def paid_nanousd(self) -> int:
+        """What the input cost."""
+        return self.cost_nanousd - self.output_nanousd - self.server_tools_nanousd
+
+    @property
+    def plain_nanousd(self) -> int:
+        """What the input would have cost without caching."""
+        return self.counterfactual_nanousd - self.output_nanousd - self.server_tools_nanousd
+
+    @property
+    def saved_nanousd(self) -> int:
+        """Negative where caching lost money. Of the input and of the whole: the rest costs the same."""
+        return self.plain_nanousd - self.paid_nanousd
+
+    @property
+    def saved_ratio(self) -> float | None:
+        """Share of the input's plain cost; None where there was no input."""
+        return self.saved_nanousd / self.plain_nanousd if self.plain_nanousd else None
 
     @property
     def prompt_tokens(self) -> int:
@@ -299,6 +141,98 @@ def add_up(totals: Iterable[Total]) -> tuple[Total, ...]:
     return tuple(sorted(added, key=lambda total: (-total.cost_nanousd, total.group)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What the misses of one cause cost one group. Tokens and money are sums over its calls."""
+
+    group: tuple[str, ...]
+    cause: str
+    """A `MissCause`, or what a later version knew besides."""
+    calls: int
+    tokens: int
+    nanousd: int
+    first_ms: int
+    """Epoch milliseconds of its first call, and of the last one below."""
+    last_ms: int
+    detail: str
+    """The sentence of its dearest call."""
+    detail_nanousd: int
+
+
+def add_up_losses(losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """One loss per group and cause, dearest first: over the ledgers of several replicas."""
+    sums: dict[tuple[tuple[str, ...], str], Loss] = {}
+    for loss in losses:
+        known = sums.get((loss.group, loss.cause))
+        sums[loss.group, loss.cause] = loss if known is None else _both(known, loss)
+    return tuple(sorted(sums.values(), key=lambda loss: (-loss.nanousd, loss.group, loss.cause)))
+
+
+def _both(one: Loss, other: Loss) -> Loss:
+    dearer = max(one, other, key=lambda loss: loss.detail_nanousd)
+    return replace(
+        dearer,
+        calls=one.calls + other.calls,
+        tokens=one.tokens + other.tokens,
+        nanousd=one.nanousd + other.nanousd,
+        first_ms=min(one.first_ms, other.first_ms),
+        last_ms=max(one.last_ms, other.last_ms),
+    )
+
+
+_IN_WORDS: dict[str, str] = {
+    MissCause.EXPIRED: "entries had expired",
+    MissCause.NEVER_WRITTEN: "prefixes returned that were not written",
+    MissCause.BELOW_MINIMUM: "prefixes were below the model's minimum",
+    MissCause.PARALLEL_TWIN: "calls ran side by side with one that was writing",
+    MissCause.BEYOND_LOOKBACK: "entries lay beyond the lookback",
+    MissCause.GONE_EARLY: "entries were gone before their time",
+    MissCause.CHANGED: "prompts changed",
+    MissCause.OTHER_WORKSPACE: "prefixes were cached in another workspace",
+    MissCause.OTHER_MODEL: "prefixes were cached for another model",
+    MissCause.OTHER_PARAMETER: "prefixes were cached with another parameter",
+}
+
+
+def loss_sentence(loss: Loss) -> str:
+    """As "search: prompts changed: $4.12 since 14:05, 31 calls. Dearest: ...". Instants are UTC."""
+    words = _IN_WORDS.get(loss.cause, loss.cause)
+    first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (loss.first_ms, loss.last_ms))
+    since = f"{first:%H:%M}" if first.date() == last.date() else f"{first:%Y-%m-%d %H:%M}"
+    who = f"{', '.join(loss.group)}: " if loss.group else ""
+    calls = _calls(loss.calls)
+    dearest = f" Dearest: {loss.detail}." if loss.detail else ""
+    return f"{who}{words}: ${dollars(loss.nanousd, 2)} since {since}, {calls}.{dearest}"
+
+
+FEW_CALLS = 100
+"""Of a holdout: with fewer, one large prompt more or less decides what the comparison says."""
+
+
+def holdout_sentence(decided: Total, held_out: Total) -> str | None:
+    """What deciding on breakpoints is measured to save, against calls that were held out. `decided` is all
+    that could have been held out, those included for which no breakpoint was found: leaving them out would
+    compare what suits caching with everything. None where nothing was held out."""
+    if not held_out.requests:
+        return None
+    if min(held_out.requests, decided.requests) < FEW_CALLS:
+        return (
+            f"{_calls(held_out.requests)} held out against {decided.requests:,} decided on: too few to say "
+            f"what deciding saves ({FEW_CALLS} of each are needed)."
+        )
+    return f"{_side(decided)} decided on; {_side(held_out)} held out."
+
+
+def _side(total: Total) -> str:
+    ratio = "-" if total.saved_ratio is None else f"{total.saved_ratio:.1%}"
+    a_call = dollars(total.paid_nanousd // total.requests, 6)
+    return f"{ratio} of the input's cost saved, ${a_call} of input a call, over {_calls(total.requests)}"
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count:,} calls"
+
+
 def month_bounds(month: str) -> tuple[int, int]:
     """Epoch milliseconds of a month such as "2026-11" in UTC, the end exclusive. Raises ValueError."""
     try:
@@ -307,6 +241,19 @@ def month_bounds(month: str) -> tuple[int, int]:
         raise ValueError(f"{month!r} is no month; write it as 2026-11") from None
     following = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     return round(start.timestamp() * 1000), round(following.timestamp() * 1000)
+
+
+def iso_instant(epoch_ms: int) -> str:
+    """As 2026-11-18T14:05:00Z, to the second below."""
+    return datetime.fromtimestamp(epoch_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def dollars(nanousd: int, places: int = 4) -> str:
+    """For people: so many decimals, half a unit rounded up."""
+    unit = NANOUSD_PER_USD // 10**places
+    units = (abs(nanousd) + unit // 2) // unit
+    sign = "-" if nanousd < 0 and units else ""
+    return f"{sign}{units // 10**places:,}.{units % 10**places:0{places}d}"
 
 
 def usd(nanousd: int) -> str:

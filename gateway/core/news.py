@@ -40,6 +40,10 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     """False where the marks were not the policy's to decide: the client's own, or by rule."""
     warm_up: bool = False
     warmable: bool = False
+    planned: tuple[tuple[int, bool], ...] | None = None
+    """In shadow mode the breakpoints that had been decided, and were not sent."""
+    holdout: bool = False
+    """Left alone on purpose, to measure what placing saves."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):

@@ -56,6 +56,8 @@ class Placement:
     claims: tuple[int, ...] = ()
     """Compact keys of cold prefixes that this call would write, and that no two replicas should: not final
     yet. Claim them, then ask again."""
+    prompt_tokens: int = 0
+    """The whole prompt, estimated in the same way as the three below; 0 where it was not."""
     read_tokens: int = 0
     """Expected, as the two below."""
     write_5m_tokens: int = 0
@@ -94,8 +96,10 @@ class PlacementPolicy(Protocol):
     nothing.
     """
 
-    needs_keys: bool
-    """Whether it looks at prefix keys; where it does not they are not computed."""
+    @property
+    def needs_keys(self) -> bool:
+        """Whether it looks at prefix keys; where it does not they are not computed."""
+        ...
 
     def plan(
         self,

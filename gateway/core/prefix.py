@@ -31,6 +31,8 @@ _EVERYWHERE = ("speed", "inference_geo", "mcp_servers")
 """Fields that part the caches from the first block on (fast mode docs: no sharing between speeds)."""
 _MESSAGES_ONLY = ("tool_choice", "thinking")
 """Fields whose change leaves tools and system cached (prompt caching docs, 2026-08-21)."""
+MESSAGES_PARTS = len(_MESSAGES_ONLY) + 1
+"""The rest of `output_config` being the last."""
 _SIDE_MEMBERS = ("output_config",)
 """Members of a message that the API made for changing course without losing the cache; Claude Code sends
 `output_config` on its newest message only."""
@@ -61,6 +63,23 @@ def cache_scope(
     if b"previous_message_id" in thread:  # the prompt begins on the server, with what that message saw
         digest.update(_framed(thread))
     return digest.digest()
+
+
+def scope_parts(prompt: Prompt, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[str, bytes]:
+    """What parts the caches besides the workspace and the content, by the name a person knows it by. The last
+    `MESSAGES_PARTS` of them leave tools and system shared. For comparing; `cache_scope` is what decides."""
+    betas = sorted(
+        beta.strip()
+        for name, value in headers
+        if name.lower() == b"anthropic-beta"
+        for beta in value.split(b",")
+    )
+    parts = {"model": prompt.model.encode(), "anthropic-beta": b",".join(betas)}
+    parts |= {name: _field(prompt, name) for name in _EVERYWHERE}
+    parts["output_config.format"] = _output_config(prompt, deeper=False)
+    parts |= {name: _field(prompt, name) for name in _MESSAGES_ONLY}
+    parts["output_config"] = _output_config(prompt, deeper=True)
+    return parts
 
 
 def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:

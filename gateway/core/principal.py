@@ -27,6 +27,7 @@ CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(rb"cgw_([0-9A-Za-z]{8})_([0-9A-Za-z]{38})")
+_WARMING = "warming:"
 _ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 8, 32, 6
 
 
@@ -38,16 +39,24 @@ class Principal:
     key_id: KeyId
     key_name: str
     organisation: str = "default"
+    team: str = ""
+    """The team of the workspace; empty for none."""
 
 
-def warming_principal(workspace: WorkspaceId, organisation: str) -> Principal:
+def warming_principal(workspace: WorkspaceId, organisation: str, team: str = "") -> Principal:
     """The gateway itself, on behalf of a workspace: it has a key's id for its budget, but no key."""
     return Principal(
         workspace=workspace,
-        key_id=KeyId(f"warming:{workspace}"),
+        key_id=KeyId(_WARMING + workspace),
         key_name="warming",
         organisation=organisation,
+        team=team,
     )
+
+
+def is_warming(principal: Principal) -> bool:
+    """Whether it is the gateway itself; by the id, which no key can have. A key's name may be any."""
+    return principal.key_id.startswith(_WARMING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +124,11 @@ def is_key(text: str) -> bool:
 class Keyring:
     """All keys that may call, at one moment; immutable.
 
-    `organisations` names the organisation of each configured workspace. A key of a workspace that is not
-    configured does not open anything.
+    `organisations` names the organisation of each configured workspace, `teams` the team of those that have
+    one. A key of a workspace that is not configured does not open anything.
     """
 
-    __slots__ = ("_complete", "_organisations", "_records")
+    __slots__ = ("_complete", "_organisations", "_records", "_teams")
 
     def __init__(
         self,
@@ -127,10 +136,12 @@ class Keyring:
         organisations: Mapping[WorkspaceId, str],
         *,
         complete: bool = True,
+        teams: Mapping[WorkspaceId, str] | None = None,
     ) -> None:
         """Without `complete` the store could not be read yet: a key that is not here may still be good."""
         self._complete = complete
         self._organisations = dict(organisations)
+        self._teams = dict(teams or {})
         self._records = {
             record.id.encode(): record for record in records if record.workspace in self._organisations
         }
@@ -155,6 +166,7 @@ class Keyring:
             key_id=record.id,
             key_name=record.name,
             organisation=self._organisations[record.workspace],
+            team=self._teams.get(record.workspace, ""),
         )
 
 

@@ -41,7 +41,9 @@ class RulePolicy:
         workspace: Workspace,
         occasion: Occasion | None = None,
     ) -> Placement:
-        """See `PlacementPolicy.plan`; neither `keys` nor `occasion` plays a part."""
+        """See `PlacementPolicy.plan`; `keys` play no part."""
+        if occasion is not None and occasion.warm_up:
+            return Placement(reason="A warm-up carries its breakpoints already.")
         if (reason := _reason_for_none(prompt, workspace)) is not None:
             return Placement(reason=reason)
         tokens = block_tokens(prompt, facts)

@@ -8,8 +8,11 @@ from dataclasses import replace
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
 from gateway.core.limits import Limit, Limits, OnStoreFailure, Period, Scope, Unit
+from gateway.core.planner import PlannerOptions
 from gateway.core.principal import KeyRecord, Keyring, warming_principal
 from gateway.core.rules import PlacementMode, Route, Rules, Workspace
+from gateway.core.schedule import Schedule
+from gateway.settings.gateway import GatewayFile
 from gateway.settings.load import Settings
 from gateway.settings.secrets import prefix_secret, upstream_credential
 from gateway.settings.workspaces import WorkspaceSettings
@@ -76,6 +79,32 @@ def _warming_limit(workspace: WorkspaceId, settings: WorkspaceSettings) -> Limit
         on_store_failure=OnStoreFailure.REFUSE,
         subject=warming_principal(workspace, settings.organisation).key_id,
         comment="what the gateway's own warm-ups may cost",
+    )
+
+
+def planner_options(file: GatewayFile) -> PlannerOptions:
+    """What the operator set of the learning policy."""
+    placement = file.placement
+    return PlannerOptions(
+        capacity=placement.known_prefixes,
+        regret_share=placement.regret_share,
+        layered_trust=placement.layered_trust,
+        hold_seconds=placement.hold,
+        warming=file.warming.keep_alive,
+    )
+
+
+def build_schedules(settings: Settings) -> tuple[Schedule, ...]:
+    """The schedules of warm-ups, by name."""
+    return tuple(
+        Schedule(
+            name=name,
+            cron=schedule.cron,
+            timezone=schedule.timezone,
+            workspace=schedule.workspace,
+            prompts=schedule.prompts,
+        )
+        for name, schedule in sorted(settings.gateway.warming.schedules.items())
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import ConfigProblem
 from gateway.core.limits import Scope
+from gateway.core.prompt_lines import MAX_PROMPTS_BYTES, LineProblem, find_unwarmable, read_prompt_lines
 from gateway.settings.gateway import StoreKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
 from gateway.settings.secrets import is_available
@@ -27,14 +29,40 @@ def check_across(
     settings: Settings, documents: Mapping[str, Document]
 ) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
     """Errors and warnings of settings that are valid file by file."""
-    errors = [*_workspace_errors(settings), *_limit_errors(settings)]
+    errors = [*_workspace_errors(settings), *_limit_errors(settings), *_schedule_errors(settings)]
     warnings = [
         *_upstream_warnings(settings),
         *_store_warnings(settings),
         *_glob_warnings(settings),
         *_subject_warnings(settings),
+        *_schedule_warnings(settings),
     ]
     return _located(errors, documents), [*_located(warnings, documents), *_strangers(settings.directory)]
+
+
+def check_prompts(settings: Settings) -> list[ConfigProblem]:
+    """What is wrong with the prompts of schedules, line by line. Reads the files, so it is for who asks:
+    `gateway config check`, and each schedule when it starts and when it fires."""
+    return [
+        ConfigProblem(
+            file=schedule.prompts,
+            line=problem.number,
+            column=1 if problem.number else 0,
+            message=f"schedule {name} cannot warm it: {problem.message}",
+        )
+        for name, schedule in settings.gateway.warming.schedules.items()
+        for problem in _prompt_problems(schedule.prompts)
+    ]
+
+
+def _prompt_problems(path: str) -> tuple[LineProblem, ...]:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_PROMPTS_BYTES + 1)
+    except OSError:
+        return ()  # a warning of the settings already
+    prompts, problems = read_prompt_lines(data)
+    return problems or find_unwarmable(prompts)
 
 
 def _located(found: list[Found], documents: Mapping[str, Document]) -> list[ConfigProblem]:
@@ -49,6 +77,29 @@ def _workspace_errors(settings: Settings) -> Iterator[Found]:
             known = ", ".join(sorted(upstreams))
             message = f"gateway.yaml has no upstream {workspace.upstream!r}; it has: {known}"
             yield "workspaces.yaml", path, message
+
+
+def _schedule_errors(settings: Settings) -> Iterator[Found]:
+    known = settings.workspaces.workspaces
+    for name, schedule in settings.gateway.warming.schedules.items():
+        if schedule.workspace not in known:
+            path: KeyPath = ("warming", "schedules", name, "workspace")
+            message = (
+                f"workspaces.yaml has no workspace {schedule.workspace!r}; it has: {', '.join(sorted(known))}"
+            )
+            yield "gateway.yaml", path, message
+
+
+def _schedule_warnings(settings: Settings) -> Iterator[Found]:
+    for name, schedule in settings.gateway.warming.schedules.items():
+        path: KeyPath = ("warming", "schedules", name, "prompts")
+        if not os.access(schedule.prompts, os.R_OK):
+            message = f"{schedule.prompts} cannot be read now; nothing is warmed until it can"
+            yield "gateway.yaml", path, message
+        workspace = settings.workspaces.workspaces.get(schedule.workspace)
+        if workspace is not None and workspace.warming_per_day == 0:
+            message = f"workspace {schedule.workspace} has a warming_per_day of $0.00: nothing is warmed"
+            yield "gateway.yaml", ("warming", "schedules", name, "workspace"), message
 
 
 def _limit_errors(settings: Settings) -> Iterator[Found]:

@@ -48,6 +48,8 @@ def _base_url(text: str) -> str:
 
 
 def _cron(text: str) -> str:
+    if len(text.split()) != 5:
+        raise ValueError("a cron expression has five fields here; write for example 45 8 * * mon-fri")
     try:
         CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
@@ -85,7 +87,7 @@ class Listen(Section):
 
 
 class State(Section):
-    """What a replica keeps on disk: budgets.sqlite3, keys.sqlite3, ledger.sqlite3, learned.bin, prefix.secret."""
+    """What a replica keeps on disk: budgets, keys and ledger (.sqlite3), learned.bin, prefix.secret."""
 
     directory: Annotated[str, Field(min_length=1)] = "var"
     """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""
@@ -185,7 +187,7 @@ class Policy(StrEnum):
 class PlacementSettings(Section):
     """Whether the gateway adds breakpoints, for all workspaces; each one may ask for less."""
 
-    policy: Policy = Policy.RULES
+    policy: Policy = Policy.LEARNED
     """`rules`: by the shape of each request. `learned`: by what each prefix's kind has been seen to be read
     again, with a bound on what trying may lose."""
     mode: PlacementMode = PlacementMode.ON
@@ -314,7 +316,8 @@ class Responses(Section):
     """What the gateway adds to answers."""
 
     cost_headers: bool = True
-    """`x-gateway-breakpoints` and `x-gateway-reserved-usd`: what was placed, and what was set aside."""
+    """`x-gateway-breakpoints`, `x-gateway-cache` and `x-gateway-reserved-usd`: what was placed, what that is
+    expected to do, and what was set aside."""
 
 
 class Models(Section):

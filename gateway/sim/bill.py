@@ -90,11 +90,10 @@ BILLED_REFUSALS_SINCE: Final = "2026-09-24"
 
 def cost_nanousd(model: str, usage: JsonObject, at: float) -> int:
     """What the API charges for `usage` (as on the wire) answered by `model` at `at`, in nano-dollars."""
-    day = _day(at)
     entries = usage.get("iterations") or [usage]
-    total = sum(
-        (_token_nanousd(entry.get("model") or model, entry, usage, day) for entry in entries), Fraction(0)
-    )
+    total = Fraction(0)
+    for entry in entries:
+        total += sum(token_nanousd(entry.get("model") or model, entry, usage, at).values())
     searches = (usage.get("server_tool_use") or {}).get("web_search_requests") or 0
     return math.ceil(total + searches * WEB_SEARCH_NANOUSD)
 
@@ -184,23 +183,12 @@ class Bill:
 _SUMMED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
-def _token_nanousd(model: str, entry: JsonObject, usage: JsonObject, day: str) -> Fraction:
-    """One iteration's tokens; geography, speed and tier are the request's."""
-    split = entry.get("cache_creation") or {}
-    written = entry.get("cache_creation_input_tokens") or 0
-    write_1h = split.get("ephemeral_1h_input_tokens") or 0
-    # Without a split, and for what a stream added after it, writes are five-minute ones.
-    write_5m = max(written - write_1h, split.get("ephemeral_5m_input_tokens") or 0)
-    plain = entry.get("input_tokens") or 0
-    read = entry.get("cache_read_input_tokens") or 0
-    rate = _rate_for(model, day, plain + read + write_5m + write_1h)
-    dollars_per_million = (
-        plain * Fraction(rate.input)
-        + read * Fraction(rate.read)
-        + write_5m * Fraction(rate.write_5m)
-        + write_1h * Fraction(rate.write_1h)
-        + (entry.get("output_tokens") or 0) * Fraction(rate.output)
-    )
+def token_nanousd(model: str, entry: JsonObject, usage: JsonObject, at: float) -> dict[str, Fraction]:
+    """What one iteration's tokens cost, exactly, by the reports' names of token types; geography, speed and
+    tier are the request's."""
+    counts = token_counts(entry)
+    prompt_tokens = sum(count for name, count in counts.items() if name != "output_tokens")
+    rate = rate_for(model, at, prompt_tokens)
     factor = Fraction(1)
     if usage.get("inference_geo") == "us":
         factor *= US_FACTOR
@@ -208,11 +196,38 @@ def _token_nanousd(model: str, entry: JsonObject, usage: JsonObject, day: str) -
         factor *= BATCH_FACTOR
     if usage.get("speed") == "fast":
         factor *= FAST_FACTOR.get(_undated(model), Fraction(1))
-    return dollars_per_million * 1000 * factor
+    dollars_per_million = {
+        "uncached_input_tokens": rate.input,
+        "cache_read_input_tokens": rate.read,
+        "cache_creation.ephemeral_5m_input_tokens": rate.write_5m,
+        "cache_creation.ephemeral_1h_input_tokens": rate.write_1h,
+        "output_tokens": rate.output,
+    }
+    return {
+        name: counts[name] * Fraction(price) * 1000 * factor for name, price in dollars_per_million.items()
+    }
 
 
-def _rate_for(model: str, day: str, prompt_tokens: int) -> Rate:
-    rows = PRICES[_undated(model)]
+def token_counts(entry: JsonObject) -> dict[str, int]:
+    """The tokens of one iteration, by the reports' names of token types."""
+    split = entry.get("cache_creation") or {}
+    written = entry.get("cache_creation_input_tokens") or 0
+    write_1h = split.get("ephemeral_1h_input_tokens") or 0
+    return {
+        "uncached_input_tokens": entry.get("input_tokens") or 0,
+        "cache_read_input_tokens": entry.get("cache_read_input_tokens") or 0,
+        # Without a split, and for what a stream added after it, writes are five-minute ones.
+        "cache_creation.ephemeral_5m_input_tokens": max(
+            written - write_1h, split.get("ephemeral_5m_input_tokens") or 0
+        ),
+        "cache_creation.ephemeral_1h_input_tokens": write_1h,
+        "output_tokens": entry.get("output_tokens") or 0,
+    }
+
+
+def rate_for(model: str, at: float, prompt_tokens: int) -> Rate:
+    """The row that prices a request. Raises `KeyError` for a model that the table does not have."""
+    day, rows = _day(at), PRICES[_undated(model)]
     started = [row for row in rows if row.since <= day]
     since = started[0].since if started else rows[-1].since
     return next(

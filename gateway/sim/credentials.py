@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from gateway.sim.wire import ApiError, invalid, not_found
 
+ADMIN_PREFIXES = ("sk-ant-admin", "sk-test-admin")
+
 
 class Credentials:
     """`known` maps each credential to its workspace, or to several for one that must name its workspace in
@@ -41,6 +43,17 @@ class Credentials:
         if asked is not None and asked not in allowed:
             raise not_found(f"Workspace `{asked}` not found.")
         return asked or allowed[0]
+
+    def key_id(self, *, authorization: str | None, api_key: str | None) -> str:
+        """How reports name the credential: an id that opens nothing."""
+        credential = _credential(authorization, api_key)
+        digest = hashlib.blake2b(credential.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"apikey_{digest.hexdigest()}"
+
+    def check_admin(self, *, authorization: str | None, api_key: str | None) -> None:
+        """Raises the API's 401 unless it is an Admin key: the workspaces' own keys open no reports."""
+        if not _credential(authorization, api_key).startswith(ADMIN_PREFIXES):
+            raise _refused("invalid x-api-key" if authorization is None else "Invalid bearer token")
 
 
 def _credential(authorization: str | None, api_key: str | None) -> str:

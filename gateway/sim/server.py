@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.adapters.clock import SystemClock
 from gateway.ports import Clock
-from gateway.sim import batches, control, files, models
+from gateway.sim import batches, control, files, models, reports
 from gateway.sim.answers import Script, ScriptHook
 from gateway.sim.bill import Bill
 from gateway.sim.cache import PromptCache
@@ -23,6 +23,7 @@ from gateway.sim.faults import Fault, FaultKind, Faults
 from gateway.sim.messages import count_tokens, create_message, hang_up
 from gateway.sim.pacing import Pacing, pause
 from gateway.sim.records import Received
+from gateway.sim.report_lines import Reports
 from gateway.sim.threads import Threads
 from gateway.sim.wire import ApiError, JsonObject, dump, not_found
 from gateway.sim.world import ORGANIZATION_ID, Options, World
@@ -80,6 +81,11 @@ class Simulator:
     @property
     def cache(self) -> PromptCache:
         return self._world.engine.cache
+
+    @property
+    def reports(self) -> Reports:
+        """How the usage and cost reports differ from the bill."""
+        return self._world.reports
 
     @property
     def threads(self) -> Threads:
@@ -162,6 +168,7 @@ def _application(world: World) -> web.Application:
         ("GET", "/v1/models/{id}", _get_model),
         *batches.ROUTES,
         *files.ROUTES,
+        *reports.ROUTES,
         *control.ROUTES,
     ]
     for method, path, endpoint in routes:

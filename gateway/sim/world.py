@@ -15,6 +15,7 @@ from gateway.sim.faults import Faults
 from gateway.sim.pacing import AT_ONCE, Pacing
 from gateway.sim.ratelimits import RateLimits
 from gateway.sim.records import Received, Records
+from gateway.sim.report_lines import Reports
 from gateway.sim.validate import Caller, read_betas, read_version
 from gateway.sim.wire import decoded_body
 
@@ -53,6 +54,7 @@ class World:
         self.credentials = Credentials(options.credentials)
         self.limits = RateLimits(options.tier, enforce=options.enforce_limits)
         self.records = Records(options.keep_requests)
+        self.reports = Reports()
         self.batches: dict[str, Batch] = {}
         self.files: dict[str, StoredFile] = {}
         self.base_url = ""

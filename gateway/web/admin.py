@@ -1,4 +1,4 @@
-"""The admin plane: an application of its own, on a port of its own, for probes and metrics.
+"""The admin plane: an application of its own, on a port of its own, for probes, metrics and the admin API.
 
 It is told everything through plain callables and knows neither Prometheus nor the store. Spend data is
 here and never on the data port. Errors are JSON.
@@ -11,11 +11,12 @@ import gzip
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from gateway.web.admin_api import AdminError, Operation, add_operations, only_from_here
 from gateway.web.health import PROBE_PATHS, Conditions, add_probes
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,23 @@ _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MIN_GZIP_BYTES = 1024
 
 
-def admin_app(*, conditions: Conditions, render: Render, token: str | None = None) -> web.Application:
-    """The application. With a `token`, all but the probes need `authorization: Bearer <token>`."""
-    app = web.Application(middlewares=[_errors_as_json, _authorised(token)])
+def admin_app(
+    *,
+    conditions: Conditions,
+    render: Render,
+    token: str | None = None,
+    operations: Sequence[Operation] = (),
+    loopback: bool = False,
+    version: str = "",
+) -> web.Application:
+    """The application. With a `token`, all but the probes need `authorization: Bearer <token>`. `operations`
+    are the admin API's; `loopback` says that no other machine can reach the listener: otherwise those that
+    change or spend something need a token."""
+    guard = only_from_here(token=token is not None, loopback=loopback)
+    app = web.Application(middlewares=[_errors_as_json, _authorised(token), guard])
     add_probes(app, conditions)
     app.router.add_get("/metrics", _metrics(render))
+    add_operations(app, operations, version=version)
     return app
 
 
@@ -98,6 +111,8 @@ def _authorised(token: str | None) -> Middleware:
 async def _errors_as_json(request: web.Request, handler: _Next) -> web.StreamResponse:
     try:
         return await handler(request)
+    except AdminError as error:
+        return _error(error.status, error.message, {})
     except web.HTTPException as error:
         allow = error.headers.get("allow")
         return _error(error.status, error.reason, {"allow": allow} if allow else {})

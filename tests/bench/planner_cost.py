@@ -1,20 +1,26 @@
-"""What planning costs: CPU per request of 100 blocks, memory per known prefix. Run it; it prints a table.
+"""What planning costs: CPU of a request of 100 blocks, memory of a known prefix. Run it; it prints a table.
 
     python -m tests.bench.planner_cost [--requests N]
 
-The workload is conversations that grow by three blocks a turn from 85 to 115 blocks, on a shared prefix of
-tools and system, two thousand at a time, with everything that belongs to a request: deciding, learning and
-settling. Timed with the process's own CPU clock.
+Steady traffic is conversations that grow by three blocks a turn from 85 to 115 blocks, on a shared prefix of
+tools and system, two thousand at a time. Cold traffic is the same without anything that was seen before but
+tools and system. `request` is everything that belongs to one: deciding, learning, settling. Timed with the
+process's own CPU clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
+import platform
+import subprocess
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from gateway.core.learned import LearnedPolicy
+from gateway.core.news import Answered, Billed, News, Sent, decode, encode, pack_keys
 from gateway.core.planner import Kind, Planner, PlannerOptions, Prices, Question, Reported
 from gateway.core.planner.planner import total_bytes
 
@@ -27,31 +33,36 @@ TOKENS_A_BLOCK = 400
 SECONDS_BETWEEN = 0.01
 MILLION = 1_000_000
 MULTIPLIER, BITS_64 = 0x9E3779B97F4A7C15, (1 << 64) - 1
+PATIENT = PlannerOptions(hold_opening_seconds=1e9)
+"""So that claims are never left out for want of seconds that may be spent on holding."""
 
 
-def questions(count: int) -> Iterator[Question]:
-    """Requests of interleaved conversations."""
+def questions(count: int, *, cold: bool = False) -> Iterator[Question]:
+    """Requests of interleaved conversations; cold ones are each of another."""
     kinds = bytes([Kind.TOOLS] * 20 + [Kind.SYSTEM] * 5 + [Kind.USER, Kind.ASSISTANT, Kind.USER] * 30)
     turns = (LAST_BLOCKS - FIRST_BLOCKS) // BLOCKS_A_TURN
     for number in range(count):
         session = number % SESSIONS
         lap, turn = divmod(number // SESSIONS, turns)
         length = FIRST_BLOCKS + BLOCKS_A_TURN * turn
-        owner = 1 + session + SESSIONS * lap
+        owner = 1 + (number if cold else session + SESSIONS * lap)
         keys = [_key(0 if block < SHARED_BLOCKS else owner, block) for block in range(length)]
         ends = [TOKENS_A_BLOCK * (block + 1) for block in range(length)]
-        yield Question(number, 1, keys, ends, kinds[:length], Prices())
+        yield Question(number, 1, 1, keys, ends, kinds[:length], Prices())
 
 
-def cpu_per_request(count: int) -> tuple[float, float, float]:
-    """Microseconds a request, amortised; the slowest hundredth's; blocks a request."""
-    planner = Planner()
-    taken, blocks = [], 0
+def planning(count: int, *, cold: bool, claims: bool) -> tuple[list[int], list[int]]:
+    """Nanoseconds of `plan`, and of whole requests."""
+    planner = Planner(PATIENT)
+    plans, requests = [], []
     gc.collect()
-    for question in questions(count):
+    for question in questions(count, cold=cold):
         now = 1_000.0 + question.id * SECONDS_BETWEEN
         began = time.process_time_ns()
-        decision = planner.plan(question, now, may_wait=False)
+        decision = planner.plan(question, now, may_wait=False, may_claim=claims)
+        if decision.claims:
+            decision = planner.plan(question, now, may_wait=False)
+        planned = time.process_time_ns()
         written = decision.write_5m_tokens + decision.write_1h_tokens
         usage = Reported(
             question.ends[-1] - decision.read_tokens - written,
@@ -59,16 +70,35 @@ def cpu_per_request(count: int) -> tuple[float, float, float]:
             decision.write_5m_tokens,
             decision.write_1h_tokens,
         )
-        planner.billed(question.id, usage, now + 0.005)
-        planner.woken(now + 0.005)
-        taken.append(time.process_time_ns() - began)
-        blocks += len(question.keys)
-    taken.sort()
-    return sum(taken) / len(taken) / 1e3, taken[len(taken) * 99 // 100] / 1e3, blocks / count
+        first_byte = 0.6 + usage.total / 15_000 + usage.read * (1 / 150_000 - 1 / 15_000)
+        planner.billed(question.id, usage, now + first_byte)
+        planner.woken(now)
+        plans.append(planned - began)
+        requests.append(time.process_time_ns() - began)
+    return plans, requests
+
+
+def hearing(count: int) -> tuple[list[int], list[int]]:
+    """Nanoseconds of `hear` for all news of another replica's call, without and with decoding them."""
+    policy = LearnedPolicy(PATIENT)
+    heard, with_decoding = [], []
+    gc.collect()
+    for question in questions(count):
+        now = 1_000.0 + question.id * SECONDS_BETWEEN
+        items = [encode(news) for news in _news_of(question)]
+        began = time.process_time_ns()
+        told = [decode(item) for item in items]
+        decoded = time.process_time_ns()
+        for news in told:
+            policy.hear("other", news, now)
+        ended = time.process_time_ns()
+        heard.append(ended - decoded)
+        with_decoding.append(ended - began)
+    return heard, with_decoding
 
 
 def memory_of_a_million() -> tuple[float, float, float]:
-    """MB stated, MB measured, and the share still known of a million prefixes in a table for them."""
+    """Bytes stated, bytes measured, and the share still known of a million prefixes in a table for them."""
     options = PlannerOptions(capacity=MILLION * 4 // 3)
     gc.collect()
     tracemalloc.start()
@@ -82,19 +112,87 @@ def memory_of_a_million() -> tuple[float, float, float]:
     gc.collect()
     measured = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return total_bytes(options) / 1e6, max(measured, grown) / 1e6, planner.table.used / MILLION
+    return total_bytes(options), max(measured, grown), planner.table.used / MILLION
+
+
+def memory_beyond_tables(count: int) -> float:
+    """Bytes a request that remain after it: open observations, accounts, what is kept for warm-ups."""
+    planner = Planner()
+    for question in questions(count // 2):
+        planner.plan(question, 1_000.0, may_wait=False)
+        planner.billed(question.id, None, 1_000.0)
+    gc.collect()
+    tracemalloc.start()
+    for question in questions(count // 2, cold=True):
+        planner.plan(question, 1_001.0, may_wait=False)
+        planner.billed(question.id, None, 1_001.0)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return grown / (count // 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
-    options = parser.parse_args()
-    mean, slow, blocks = cpu_per_request(options.requests)
-    print(f"planning: {mean:.0f} us CPU a request of {blocks:.0f} blocks, p99 {slow:.0f} us")
+    count = parser.parse_args().requests
+    print(f"commit {_commit()}; CPython {platform.python_version()}, {os.cpu_count()} cores; ", end="")
+    print(f"{count:,} requests a row, {FIRST_BLOCKS} to {LAST_BLOCKS} blocks, one process")
+    print(f"{'CPU us':34}{'mean':>8}{'p50':>8}{'p99':>8}")
+    rows: list[tuple[str, Callable[[], tuple[list[int], list[int]]]]] = [
+        ("steady", lambda: planning(count, cold=False, claims=False)),
+        ("steady, claims asked for", lambda: planning(count, cold=False, claims=True)),
+        ("cold", lambda: planning(count, cold=True, claims=False)),
+        ("cold, claimed and asked again", lambda: planning(count, cold=True, claims=True)),
+    ]
+    for name, measure in rows:
+        plans, requests = measure()
+        _print_row(f"{name}: plan", plans)
+        _print_row(f"{name}: request", requests)
+    heard, with_decoding = hearing(count)
+    _print_row("another replica's call: hear", heard)
+    _print_row("  and decode", with_decoding)
     stated, measured, known = memory_of_a_million()
     print(
-        f"memory: {stated:.0f} MB stated, {measured:.0f} MB measured for a million prefixes, {known:.1%} kept"
+        f"\nmemory: a million prefixes {stated / 1e6:.0f} MB stated, {measured / 1e6:.0f} MB measured, ",
+        end="",
     )
+    print(f"{stated / MILLION:.0f} bytes each, {known:.1%} kept; taken at the start")
+    print(f"beyond the tables {memory_beyond_tables(count) / 1e3:.2f} kB a recent request, bounded")
+
+
+def _news_of(question: Question) -> list[News]:
+    call, last = str(question.id), len(question.keys) - 1
+    prices = question.prices
+    total = question.ends[-1]
+    sent = Sent(
+        call=call,
+        at=0.0,
+        workspace="w",
+        model="m",
+        scope=1,
+        keys=pack_keys(question.keys),
+        ends=tuple(question.ends),
+        kinds=question.kinds,
+        marks=((SHARED_BLOCKS - 1, False), (last, False)),
+        prices=(prices.read, prices.write_5m, prices.write_1h, prices.minimum_tokens),
+    )
+    return [sent, Answered(call, 0.0), Billed(call, 0.0, 0, total - 1_200, 1_200, 0, 50)]
+
+
+def _print_row(name: str, taken: list[int]) -> None:
+    taken.sort()
+    mean, middle, slow = sum(taken) / len(taken), taken[len(taken) // 2], taken[len(taken) * 99 // 100]
+    print(f"{name:34}{mean / 1e3:8.0f}{middle / 1e3:8.0f}{slow / 1e3:8.0f}")
+
+
+def _commit() -> str:
+    """As git describes it, or unknown."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _key(owner: int, block: int) -> int:

@@ -115,13 +115,15 @@ async def test_a_request_of_nothing_passes_a_bucket_below_zero(store: BudgetStor
 
 
 async def test_each_unit_counts_its_own_amount(store: BudgetStore) -> None:
-    units = [bound(100, id=unit, unit=unit) for unit in Unit]
-    asked = reservation("a", *units, requests=1, input_tokens=20, output_tokens=30, nanousd=40)
+    units = [bound(100, id=unit, unit=unit) for unit in Unit if unit is not Unit.CONCURRENT]
+    asked = reservation(
+        "a", *units, requests=1, input_tokens=20, output_tokens=30, nanousd=40, prompt_tokens=50
+    )
     await store.reserve(asked)
 
-    assert [await state(store, limit) for limit in units] == [(0, 1), (0, 20), (0, 30), (0, 40)]
+    assert [await state(store, limit) for limit in units] == [(0, 1), (0, 20), (0, 30), (0, 40), (0, 50)]
     await store.settle(rid("a"), replace(asked.amounts, input_tokens=21, output_tokens=29))
-    assert [await state(store, limit) for limit in units] == [(1, 0), (21, 0), (29, 0), (40, 0)]
+    assert [await state(store, limit) for limit in units] == [(1, 0), (21, 0), (29, 0), (40, 0), (50, 0)]
 
 
 @pytest.mark.parametrize("period", [Period.CALENDAR_DAY, MINUTE])

@@ -20,12 +20,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters import ledger as module
-from gateway.adapters.ledger import SCHEMA, SPILLED, Ledger, read_totals, restore
+from gateway.adapters import ledger_file as module
+from gateway.adapters.ledger import SPILLED, Ledger, restore
+from gateway.adapters.ledger_file import SCHEMA
+from gateway.adapters.ledger_queries import read_totals
+from gateway.core.entry import Entry, entry_of
 from gateway.core.errors import ConfigError
 from gateway.core.exchange import Basis, State
 from gateway.core.ids import KeyId, WorkspaceId
-from gateway.core.ledger import Dimension, Entry, entry_of
+from gateway.core.ledger import Dimension
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from tests.support.records import a_record, a_refused_record

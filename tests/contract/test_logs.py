@@ -11,10 +11,12 @@ import time
 from gateway.adapters.access_log import MAX_TEXT, AccessLog
 from gateway.adapters.batch_writer import BatchWriter
 from gateway.adapters.process_log import JsonLines
-from gateway.core.exchange import ExchangeRecord
+from gateway.core.exchange import ExchangeRecord, Timings
 from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.misses import Miss, MissCause
 from gateway.core.placement import Placement
 from gateway.core.principal import Principal
+from gateway.core.savings import Cohort, Savings
 from gateway.core.usage import Report
 from tests.support.records import a_record
 
@@ -71,6 +73,19 @@ def test_trap_71_the_log_holds_what_is_on_its_list_and_nothing_else() -> None:
     assert fields["cost_nanousd"] == 10_875_001
     assert fields["at"] == "2026-11-18T11:06:40.250Z"
     assert (fields["workspace"], fields["key_id"], fields["endpoint"]) == ("search", "k1", "messages")
+
+
+def test_a_line_says_what_caching_did() -> None:
+    savings = Savings(
+        cohort=Cohort.PLACED, plain_nanousd=2, paid_nanousd=1, miss_cause=MissCause.CHANGED, miss_tokens=7
+    )
+    miss = Miss(3, MissCause.CHANGED, 7, looks_like="a timestamp", where="system[1]")
+    timings = Timings(total_seconds=2.0, held_seconds=0.2506)
+    record = a_record(savings=savings, placement=Placement(miss=miss), timings=timings)
+    fields = json.loads(_log_lines([record])[0])
+
+    assert (fields["cohort"], fields["miss"], fields["held_ms"]) == ("placed", "changed", 251)
+    assert not {"miss", "held_ms"} & json.loads(_log_lines([a_record()])[0]).keys()
 
 
 def test_a_log_that_nobody_reads_drops_lines_counts_them_and_blocks_nobody() -> None:

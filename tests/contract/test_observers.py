@@ -14,15 +14,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.adapters.access_log import AccessLog
-from gateway.adapters.ledger import Ledger, read_totals
+from gateway.adapters.ledger import Ledger
+from gateway.adapters.ledger_queries import read_losses, read_totals
 from gateway.adapters.prometheus import Metrics
 from gateway.core.budget_reading import BudgetReading
 from gateway.core.exchange import Basis, ExchangeRecord, State, Timings
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.ledger import Dimension
+from gateway.core.misses import Miss, MissCause
 from gateway.core.placement import Placement
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
+from gateway.core.savings import Cohort, Savings
 from gateway.core.usage import Report, Usage
 from gateway.ports import Observer
 from tests.support.records import a_record, a_refused_record
@@ -46,6 +49,8 @@ KINDS = [
     a_record(timings=Timings(total_seconds=0.0)),
     a_record(model="\udc80", route=None),
     a_record(usage=Usage(iterations=(Usage(output_tokens=1), Usage(output_tokens=2)))),
+    a_record(savings=None, timings=Timings(total_seconds=2.0, held_seconds=1.5)),
+    a_record(savings=Savings(cohort=Cohort.WARMING, plain_nanousd=5, paid_nanousd=9)),
 ]
 
 
@@ -103,26 +108,13 @@ def test_metrics_and_ledger_agree_on_the_money_to_the_last_digit(tmp_path: Path)
     chance = random.Random(3)
     metrics, ledger = _metrics(), Ledger(tmp_path / "ledger.sqlite3")
     for n in range(400):
-        costs: dict[str, Any] = {f"{kind}_nanousd": chance.randrange(10**13) for kind in COST_KINDS}
-        tokens: dict[str, Any] = {f"{kind}_tokens": chance.randrange(10**7) for kind in TOKEN_KINDS}
-        record = a_record(
-            id=f"e{n}",
-            model="claude-test-1",
-            principal=Principal(
-                workspace=WorkspaceId(chance.choice(["search", "chat"])), key_id=KeyId("k"), key_name="n"
-            ),
-            usage=Usage(**tokens),
-            cost=Cost(
-                **costs,
-                counterfactual_nanousd=chance.randrange(10**13),
-            ),
-            overrun_nanousd=chance.randrange(10**9),
-        )
+        record = _a_random_record(f"e{n}", chance)
         metrics.observe(record)
         ledger.observe(record)
     ledger.close()
 
-    for total in read_totals(tmp_path / "ledger.sqlite3", [Dimension.WORKSPACE], start_ms=0, end_ms=2**62):
+    path, always = tmp_path / "ledger.sqlite3", {"start_ms": 0, "end_ms": 2**62}
+    for total in read_totals(path, [Dimension.WORKSPACE], **always):
         labels = {"workspace": total.group[0], "model": "claude-test-1"}
         for kind in COST_KINDS:
             expected = getattr(total, f"{kind}_nanousd") / 10**9
@@ -130,8 +122,49 @@ def test_metrics_and_ledger_agree_on_the_money_to_the_last_digit(tmp_path: Path)
         for kind in TOKEN_KINDS:
             expected = getattr(total, f"{kind}_tokens")
             assert _value(metrics, "gateway_tokens_total", kind=kind, **labels) == expected, kind
-        counterfactual = _value(metrics, "gateway_counterfactual_cost_usd_total", **labels)
-        assert counterfactual == total.counterfactual_nanousd / 10**9
+        shadow = _value(metrics, "gateway_shadow_input_usd_total", **labels)
+        assert shadow == total.shadow_nanousd / 10**9
+        saved = _value(metrics, "gateway_hold_saved_usd_total", workspace=total.group[0])
+        assert saved == total.held_saved_nanousd / 10**9
+    for total in read_totals(path, [Dimension.WORKSPACE, Dimension.COHORT], **always):
+        labels = {"workspace": total.group[0], "model": "claude-test-1", "cohort": total.group[1]}
+        assert _value(metrics, "gateway_input_plain_usd_total", **labels) == total.plain_nanousd / 10**9
+        assert _value(metrics, "gateway_input_paid_usd_total", **labels) == total.paid_nanousd / 10**9
+    for loss in read_losses(path, [Dimension.WORKSPACE], **always):
+        labels = {"workspace": loss.group[0], "cause": loss.cause}
+        assert _value(metrics, "gateway_cache_missed_tokens_total", **labels) == loss.tokens
+        assert _value(metrics, "gateway_cache_lost_usd_total", **labels) == loss.nanousd / 10**9
+
+
+def _a_random_record(id: str, chance: random.Random) -> ExchangeRecord:
+    costs: dict[str, Any] = {f"{kind}_nanousd": chance.randrange(10**13) for kind in COST_KINDS}
+    tokens: dict[str, Any] = {f"{kind}_tokens": chance.randrange(10**7) for kind in TOKEN_KINDS}
+    cost = Cost(**costs, counterfactual_nanousd=chance.randrange(10**13))
+    fixed = cost.output_nanousd + cost.server_tools_nanousd
+    cohort = chance.choice([Cohort.PLACED, Cohort.HOLDOUT, Cohort.SHADOW])
+    cause = chance.choice(list(MissCause))
+    return a_record(
+        id=id,
+        model="claude-test-1",
+        principal=Principal(
+            workspace=WorkspaceId(chance.choice(["search", "chat"])), key_id=KeyId("k"), key_name="n"
+        ),
+        placement=Placement(miss=Miss(1, cause, 5)),
+        usage=Usage(**tokens),
+        cost=cost,
+        savings=Savings(
+            cohort=cohort,
+            plain_nanousd=cost.counterfactual_nanousd - fixed,
+            paid_nanousd=cost.total_nanousd - fixed,
+            shadow_nanousd=chance.randrange(10**12) if cohort is Cohort.SHADOW else None,
+            miss_cause=cause,
+            miss_tokens=chance.randrange(1, 10**6),
+            miss_nanousd=chance.randrange(10**12),
+            held_tokens=5,
+            held_saved_nanousd=chance.randrange(10**12),
+        ),
+        overrun_nanousd=chance.randrange(10**9),
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from tests.support.bodies import desk_body, dump
 from tests.support.fakes import a_body
 
 
@@ -17,9 +18,12 @@ from tests.support.fakes import a_body
 def explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("GATEWAY_STATE__DIRECTORY", str(tmp_path))
 
-    def run(body: bytes, *options: str) -> Any:
-        file = tmp_path / "request.json"
+    def run(body: bytes, *options: str, previous: bytes | None = None) -> Any:
+        file, other = tmp_path / "request.json", tmp_path / "other.json"
         file.write_bytes(body)
+        if previous is not None:
+            other.write_bytes(previous)
+            options = ("--previous", str(other), *options)
         return CliRunner().invoke(app, ["explain", str(file), *options])
 
     return run
@@ -71,3 +75,37 @@ def test_a_file_that_is_not_there_is_no_traceback() -> None:
 
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+def test_says_why_one_would_not_read_what_the_other_wrote(explain: Any) -> None:
+    before, after = (
+        desk_body(turns=2, slot=f"The time is 2026-11-22T10:0{minute}:31Z.") for minute in (4, 5)
+    )
+    result = explain(dump(after), "--json", previous=dump(before))
+    explained = json.loads(result.stdout)
+    (miss,) = explained["misses"]
+    byte = after["system"][1]["text"].index("5:31Z")
+
+    assert (miss["cause"], miss["where"], miss["looks_like"]) == ("changed", "system[1]", "a timestamp")
+    assert (miss["byte"], miss["exact"]) == (byte, True)
+    printed = " ".join(explain(dump(after), previous=dump(before)).stdout.split())
+    assert f"system[1] changed at byte {byte:,}, where a timestamp stands" in printed
+
+
+def test_says_that_nothing_keeps_it_from_reading(explain: Any) -> None:
+    result = explain(dump(desk_body(turns=3)), previous=dump(desk_body(turns=2)))
+
+    assert "Nothing in it keeps it from reading what the other one wrote" in result.stdout
+
+
+def test_shows_what_a_fresh_planner_would_do_and_read(explain: Any) -> None:
+    turns = [dump(desk_body(turns=turns)) for turns in (2, 3)]
+    read = json.loads(explain(turns[1], "--json", "--policy", "learned", previous=turns[0]).stdout)
+    late = json.loads(
+        explain(turns[1], "--json", "--policy", "learned", "--after", "4000", previous=turns[0]).stdout
+    )
+
+    assert read["placement"]["read_tokens"] > 1_000
+    assert read["misses"] == []
+    assert late["placement"]["read_tokens"] == 0
+    assert [miss["cause"] for miss in late["misses"]] == ["expired"]

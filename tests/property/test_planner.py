@@ -113,7 +113,8 @@ def test_never_marks_what_may_not_be_marked(plan: list[Step], price: Prices, unm
     for now, question in traffic(plan, price):
         guarded = Question(
             question.id,
-            question.workspace,
+            question.scope,
+            question.account,
             question.keys,
             question.ends,
             question.kinds,

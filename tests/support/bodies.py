@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,6 +25,68 @@ def prose(size: int, seed: int = 0) -> str:
     """About `size` characters of text that differs by seed."""
     lead = f"Section {seed}. "
     return (lead + _PROSE * (size // len(_PROSE) + 1))[:size]
+
+
+_VOCABULARY = (
+    "account answer archive balance before branch careful carry change client close column confirm contract "
+    "customer daily deliver detail divide document during employee ending entry every example explain figure "
+    "follow formal gather general handle hourly however invoice issue journal keep ledger letter limit list "
+    "manage measure message middle monthly never number office often order outside payment people period "
+    "please polite prepare price problem product quarter question quickly reason record refuse report "
+    "request return review sample search second section send serve short simple single smaller speak "
+    "standard state summary supply table teach thank their total transfer under useful value vendor verify "
+    "weekly within"
+)
+_WORDS = _VOCABULARY.split()
+
+
+def words(size: int, seed: int) -> str:
+    """About `size` characters of text that has nothing but words in common with that of another seed."""
+    choose = Random(seed)
+    return " ".join(choose.choice(_WORDS) for _ in range(size // 6))[:size]
+
+
+def distinct_tool(index: int, size: int = 900) -> dict[str, Json]:
+    """A tool whose text is all its own."""
+    return {
+        "name": f"tool_{index}",
+        "description": words(size // 2, 1_000 + index),
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "path": {"type": "string", "description": words(size // 4, 2_000 + index)},
+                "limit": {"type": "integer", "description": words(60, 3_000 + index)},
+            },
+            "required": ["path"],
+        },
+    }
+
+
+def desk_body(
+    *, turns: int = 0, app: int = 0, chat: int = 0, slot: str = "", **more: Json
+) -> dict[str, Json]:
+    """A support desk's request: eight tools, two system blocks, of which the second has `slot` in its middle,
+    and a conversation. Different apps have only the tools in common, different chats of one app only what
+    stands before the messages."""
+    texts = Random(1_000 * app + chat + 7)
+    messages: list[dict[str, Json]] = [{"role": "user", "content": words(900, texts.randrange(10**9))}]
+    for _ in range(turns):
+        for role, least, most in (("assistant", 200, 1_200), ("user", 40, 700)):
+            text = words(texts.randint(least, most), texts.randrange(10**9))
+            messages.append({"role": role, "content": [{"type": "text", "text": text}]})
+    half = (words(3_000, 100 + app), words(3_000, 200 + app))
+    system = [
+        {"type": "text", "text": words(80, 300 + app)},
+        {"type": "text", "text": f"{half[0]} {slot} {half[1]}"},
+    ]
+    return {
+        "model": MODEL,
+        "max_tokens": 4_000,
+        "system": system,
+        "tools": [distinct_tool(index) for index in range(8)],
+        "messages": messages,
+        **more,
+    }
 
 
 def dump(body: Json) -> bytes:

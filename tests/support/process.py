@@ -55,7 +55,8 @@ async def a_gateway_process(
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        greeting = await asyncio.wait_for(_greeting(process), 20)
+        last = "drains and stops" if "--demo" in arguments else "/readyz"
+        greeting = await asyncio.wait_for(_greeting(process, last), 20)
         yield Running(
             process=process,
             greeting=greeting,
@@ -70,10 +71,10 @@ async def a_gateway_process(
             await process.wait()
 
 
-async def _greeting(process: asyncio.subprocess.Process) -> str:
+async def _greeting(process: asyncio.subprocess.Process, last: str) -> str:
     assert process.stdout is not None
     lines: list[str] = []
-    while not lines or "drains and stops" not in lines[-1]:
+    while not lines or last not in lines[-1]:
         line = await process.stdout.readline()
         assert line, "the gateway ended: " + "".join(lines)
         lines.append(line.decode())

@@ -12,6 +12,7 @@ from gateway.core.placement import Breakpoint, Placement
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from gateway.core.prompt import TTL
+from gateway.core.savings import Cohort, Savings
 from gateway.core.usage import Report, Usage
 
 _USAGE = Usage(
@@ -48,6 +49,9 @@ _RECORD = ExchangeRecord(
     attempts=1,
     usage=_USAGE,
     cost=_COST,
+    savings=Savings(
+        cohort=Cohort.PLACED, plain_nanousd=30_000_000, paid_nanousd=6_375_001, expected_read_tokens=8_900
+    ),
     placement=Placement(
         breakpoints=(Breakpoint(block=2, ttl=TTL.FIVE_MINUTES, reason="the last stable block"),)
     ),
@@ -97,6 +101,7 @@ def a_refused_record(**changes: Any) -> ExchangeRecord:
         "attempts": 0,
         "usage": None,
         "cost": None,
+        "savings": None,
         "placement": None,
         "estimated_nanousd": 0,
         "reservation": None,

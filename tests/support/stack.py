@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.adapters.ledger import read_totals
+from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ids import WorkspaceId
 from gateway.core.ledger import Dimension, Total
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key

@@ -1,111 +1,26 @@
-"""Entries say what happened, in numbers; totals add up exactly."""
+"""Totals and losses add up exactly, and sentences say what figures mean."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.ledger import (
-    MAX_TAGS,
-    MAX_TEXT,
+    FEW_CALLS,
     SUMMED,
-    Entry,
+    Loss,
     Total,
     add_up,
-    billed,
-    entry_of,
+    add_up_losses,
+    dollars,
+    holdout_sentence,
+    iso_instant,
+    loss_sentence,
     month_bounds,
     usd,
 )
-from gateway.core.placement import Breakpoint, Placement
-from gateway.core.prompt import TTL
-from gateway.core.usage import Usage
-from tests.support.records import a_record, a_refused_record
-
-
-def test_an_entry_keeps_what_the_record_says() -> None:
-    record = a_record()
-    entry = entry_of(record)
-
-    assert entry.id == "exchange-1"
-    assert entry.received_at_ms == 1_795_000_000_250
-    assert (entry.workspace, entry.key_id, entry.organisation) == ("search", "k1", "default")
-    assert (entry.state, entry.basis, entry.status) == ("answered", "reported", 200)
-    assert (entry.cache_read_tokens, entry.output_tokens) == (9_000, 300)
-    assert entry.output_nanousd == 4_500_000
-    assert entry.reservation_id == "exchange-1"
-    assert (entry.breakpoints, entry.placement_reason) == (1, "the last stable block")
-    assert (entry.message_id, entry.stop_reason) == ("msg_test_1", "end_turn")
-    assert (entry.total_seconds, entry.first_token_seconds) == (2.5, 0.8)
-
-
-def test_every_field_is_in_its_own_column() -> None:
-    """Entries are built by position, so a field that slips would be another one's value."""
-    record = a_record()
-    values = entry_of(record)._asdict()
-    for source in (record, record.cost, record.timings, billed(record.usage or Usage())):
-        for name in Entry._fields:
-            if isinstance(value := getattr(source, name, None), int | float):
-                assert values[name] == value, name
-
-
-def test_a_refusal_has_an_entry_without_tokens_or_principal() -> None:
-    entry = entry_of(a_refused_record())
-
-    assert entry.workspace is None
-    assert (entry.state, entry.error_code, entry.attempts) == ("refused", "unauthenticated", 0)
-    assert (entry.uncached_input_tokens, entry.output_nanousd, entry.price_id) == (0, 0, "")
-
-
-def test_tokens_are_those_of_all_iterations() -> None:
-    """Compaction and advisor iterations are billed but not in upstream's totals."""
-    usage = Usage(
-        uncached_input_tokens=5,
-        output_tokens=7,
-        web_search_requests=2,
-        iterations=(
-            Usage(uncached_input_tokens=5, output_tokens=7),
-            Usage(uncached_input_tokens=100, cache_write_1h_tokens=30, output_tokens=50, model="other"),
-        ),
-    )
-    entry = entry_of(a_record(usage=usage))
-
-    assert (entry.uncached_input_tokens, entry.cache_write_1h_tokens, entry.output_tokens) == (105, 30, 57)
-    assert (entry.iterations, entry.web_search_requests) == (2, 2)
-
-
-def test_what_comes_from_outside_is_cut() -> None:
-    entry = entry_of(
-        a_record(
-            model="m" * 5000,
-            upstream_request_id="r" * 5000,
-            method="P" * 5000,
-            tags=tuple((f"t{n}", "v" * 5000) for n in range(100)),
-        )
-    )
-    tags = json.loads(entry.tags)
-
-    assert len(entry.model or "") == len(entry.upstream_request_id or "") == len(entry.method) == MAX_TEXT
-    assert len(tags) == MAX_TAGS
-    assert {len(value) for value in tags.values()} == {MAX_TEXT}
-
-
-def test_an_empty_placement_gives_its_own_reason() -> None:
-    entry = entry_of(a_record(placement=Placement(reason="shorter than the model can cache")))
-
-    assert (entry.breakpoints, entry.placement_reason) == (0, "shorter than the model can cache")
-
-
-def test_reasons_of_several_breakpoints_are_joined_and_cut() -> None:
-    mark = Breakpoint(block=1, ttl=TTL.ONE_HOUR, reason="x" * 150)
-    entry = entry_of(a_record(placement=Placement(breakpoints=(mark, mark))))
-
-    assert entry.breakpoints == 2
-    assert len(entry.placement_reason) == MAX_TEXT
-
+from gateway.core.misses import MissCause
 
 _counts = st.integers(0, 2**60)
 _totals = st.builds(
@@ -150,3 +65,100 @@ def test_dollars_are_exact(nanousd: int) -> None:
     whole, _, fraction = usd(nanousd).lstrip("-").partition(".")
     assert int(whole) * 10**9 + int(fraction) == abs(nanousd)
     assert usd(nanousd).startswith("-") == (nanousd < 0)
+
+
+@pytest.mark.parametrize(
+    ("nanousd", "places", "text"),
+    [
+        (0, 4, "0.0000"),
+        (49_999, 4, "0.0000"),
+        (50_000, 4, "0.0001"),
+        (-50_000, 4, "-0.0001"),
+        (-1, 4, "0.0000"),
+        (4_115_000_000, 2, "4.12"),
+        (1_234_567_890_123, 2, "1,234.57"),
+    ],
+)
+def test_dollars_for_people_are_rounded_by_half_a_unit(nanousd: int, places: int, text: str) -> None:
+    assert dollars(nanousd, places) == text
+
+
+def test_savings_of_a_total_are_those_of_its_input() -> None:
+    total = Total(
+        uncached_input_nanousd=1,
+        cache_read_nanousd=20,
+        cache_write_5m_nanousd=300,
+        cache_write_1h_nanousd=4_000,
+        output_nanousd=50_000,
+        server_tools_nanousd=600_000,
+        counterfactual_nanousd=658_642,
+    )
+
+    assert (total.plain_nanousd, total.paid_nanousd, total.saved_nanousd) == (8_642, 4_321, 4_321)
+    assert total.saved_nanousd == total.counterfactual_nanousd - total.cost_nanousd
+    assert total.saved_ratio == 0.5
+    assert Total(output_nanousd=5, counterfactual_nanousd=5).saved_ratio is None
+
+
+def a_loss(**changes: object) -> Loss:
+    values: dict[str, object] = {
+        "group": ("search",),
+        "cause": MissCause.CHANGED.value,
+        "calls": 31,
+        "tokens": 9_000,
+        "nanousd": 4_120_000_000,
+        "first_ms": 1_795_010_700_000,  # 2026-11-18T14:05:00Z
+        "last_ms": 1_795_018_000_000,
+        "detail": "system[2] changed at byte 812",
+        "detail_nanousd": 200,
+    }
+    return Loss(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_losses_of_replicas_are_added_up_with_the_dearest_call_of_all() -> None:
+    other = a_loss(calls=1, tokens=5, nanousd=7, first_ms=5, last_ms=6, detail="dearer", detail_nanousd=300)
+    apart = a_loss(cause="expired", nanousd=10**12)
+
+    first, second = add_up_losses([a_loss(), other, apart])
+    assert first == apart
+    assert second == a_loss(
+        calls=32,
+        tokens=9_005,
+        nanousd=4_120_000_007,
+        first_ms=5,
+        detail="dearer",
+        detail_nanousd=300,
+    )
+
+
+def test_a_loss_is_said_in_a_sentence() -> None:
+    assert loss_sentence(a_loss()) == (
+        "search: prompts changed: $4.12 since 14:05, 31 calls. Dearest: system[2] changed at byte 812."
+    )
+    long_ago = a_loss(first_ms=1_794_838_200_000, group=(), calls=1, detail="", cause="of_a_later_version")
+    assert loss_sentence(long_ago) == "of_a_later_version: $4.12 since 2026-11-16 14:10, 1 call."
+
+
+def test_every_cause_has_words() -> None:
+    said = {cause: loss_sentence(a_loss(cause=cause.value)) for cause in MissCause}
+
+    assert not [cause for cause, sentence in said.items() if sentence.startswith(f"search: {cause.value}:")]
+    assert len(set(said.values())) == len(MissCause)
+
+
+def test_a_comparison_with_what_was_held_out_says_so_where_it_can_say_nothing() -> None:
+    decided = Total(requests=5_000, uncached_input_nanousd=30 * 10**9, counterfactual_nanousd=100 * 10**9)
+    held_out = Total(requests=FEW_CALLS, uncached_input_nanousd=2 * 10**9, counterfactual_nanousd=2 * 10**9)
+
+    assert holdout_sentence(decided, Total()) is None
+    assert holdout_sentence(decided, held_out) == (
+        "70.0% of the input's cost saved, $0.006000 of input a call, over 5,000 calls decided on; "
+        "0.0% of the input's cost saved, $0.020000 of input a call, over 100 calls held out."
+    )
+    few = holdout_sentence(decided, Total(requests=FEW_CALLS - 1))
+    assert few is not None
+    assert "99 calls held out against 5,000 decided on: too few" in few
+
+
+def test_instants_for_machines_are_in_utc() -> None:
+    assert iso_instant(1_795_010_700_999) == "2026-11-18T14:05:00Z"

@@ -74,11 +74,9 @@ class Entries:
         slot = slots[block] if block < len(slots) else -1
         return slot >= 0 and self.table.expires[slot] > now and question.keys[block] not in self.pending
 
-    def send(
-        self, question: Question, slots: Sequence[int], read_at: int, decision: Decision, now: float
-    ) -> list[int]:
+    def send(self, question: Question, slots: Sequence[int], decision: Decision, now: float) -> list[int]:
         """The request goes out with these breakpoints: keys of the prefixes that it writes."""
-        table, keys, written = self.table, question.keys, []
+        table, keys, written, read_at = self.table, question.keys, [], decision.read_at
         layered = read_at >= 0 and table.flags[slots[read_at]] & (HOUR | LAYERED) != HOUR
         if read_at >= 0:
             self._prolong(slots[read_at], now)

@@ -3,6 +3,9 @@
 Two kinds of boundary are watched: the end of the prompt, which the next turn of the same session reads, and
 those that other prompts are expected at: the ends of tools and system, and where prompts were seen to go on
 differently.
+
+In the order of calling: `boundaries`, `access`, `expect`, and `watch` once the prompt is sent. The first and
+the third change nothing.
 """
 
 from __future__ import annotations
@@ -28,62 +31,91 @@ MAX_BRANCHES = 3
 
 
 @dataclass(slots=True)
-class Expected:
-    """By boundary: what to expect, and the contexts that it came from and will teach."""
+class Boundaries:
+    """Where something is expected, and the contexts that it is learned in."""
 
-    tail: Chances
-    tail_contexts: Contexts
-    shared: dict[int, Chances]
-    shared_contexts: dict[int, Contexts]
+    tail: Contexts
+    shared: dict[int, Contexts]
+    """By block; the end of the prompt may be among them."""
+    accesses: dict[int, int]
+    """By block, of those that are known: accesses, this one included."""
+    later: bool
+    """Whether the prompt has an answer in it."""
     system_end: int
     """Block that ends the system prompt, or -1."""
+
+    def contexts_at(self, block: int) -> Contexts:
+        return self.shared.get(block, self.tail)
+
+
+@dataclass(slots=True)
+class Expected:
+    """By boundary: the chances of its next access."""
+
+    tail: Chances
+    shared: dict[int, Chances]
 
     def at(self, block: int) -> Chances:
         """What to expect of the prefix up to this block."""
         return self.shared.get(block, self.tail)
 
-    def contexts_at(self, block: int) -> Contexts:
-        return self.shared_contexts.get(block, self.tail_contexts)
 
-
-def expect(
-    table: PrefixTable, reuse: Reuse, question: Question, slots: Sequence[int], shape: Shape, now: float
-) -> Expected:
-    """Learn that these prefixes were accessed now, and look up what to expect of them."""
-    keys = question.keys
-    known, last = len(slots) - 1, len(keys) - 1
-    reuse.accessed(keys[: known + 1], now)
+def boundaries(
+    table: PrefixTable, question: Question, slots: Sequence[int], shape: Shape, now: float
+) -> Boundaries:
+    """Where this prompt may be read from later. `slots` end with the deepest known prefix."""
+    known = len(slots) - 1
     pause = now - table.last[slots[known]] if known >= 0 else 0.0
-    if known >= 0 and (known == last or table.flags[slots[known]] & HAS_CHILD):
-        table.flags[slots[known]] |= BRANCH
-    contexts = tail_contexts(question, shape, known, pause)
-    tail = reuse.chances(contexts, LATER_TURN_PRIOR if shape.answers else FIRST_TURN_PRIOR)
-    shared: dict[int, Chances] = {}
-    shared_in: dict[int, Contexts] = {}
-    for block, kind in _places(table, slots, shape).items():
+    shared: dict[int, Contexts] = {}
+    accesses: dict[int, int] = {}
+    for block, kind in _places(table, question, slots, shape).items():
         slot = slots[block] if block <= known else -1
-        accesses = 0
         if slot >= 0:
-            accesses = table.accesses[slot] = min(255, table.accesses[slot] + 1)
-            table.last[slot] = now
-        shared_in[block] = shared_contexts(question, kind, block, accesses)
-        shared[block] = reuse.chances(shared_in[block], SHARED_PRIOR)
-    return Expected(tail, contexts, shared, shared_in, shape.system_end)
+            accesses[block] = min(255, table.accesses[slot] + 1)
+        shared[block] = shared_contexts(question, kind, block, accesses.get(block, 0))
+    tail = tail_contexts(question, shape, known, pause)
+    return Boundaries(tail, shared, accesses, shape.answers > 0, shape.system_end)
 
 
-def watch(reuse: Reuse, keys: Sequence[int], expected: Expected, now: float) -> None:
+def access(
+    table: PrefixTable, reuse: Reuse, question: Question, slots: Sequence[int], found: Boundaries, now: float
+) -> None:
+    """Learn that these prefixes are accessed now, and where prompts part."""
+    reuse.accessed(question.keys[: len(slots)], now)
+    if slots and _parts(table, question, slots):
+        table.flags[slots[-1]] |= BRANCH
+    for block, accesses in found.accesses.items():
+        table.accesses[slots[block]] = accesses
+        table.last[slots[block]] = now
+
+
+def expect(reuse: Reuse, found: Boundaries) -> Expected:
+    """Look up the chances."""
+    tail = reuse.chances(found.tail, LATER_TURN_PRIOR if found.later else FIRST_TURN_PRIOR)
+    shared = {block: reuse.chances(contexts, SHARED_PRIOR) for block, contexts in found.shared.items()}
+    return Expected(tail, shared)
+
+
+def watch(reuse: Reuse, keys: Sequence[int], found: Boundaries, now: float) -> None:
     """Begin to observe what becomes of these boundaries."""
-    for block, contexts in expected.shared_contexts.items():
+    for block, contexts in found.shared.items():
         reuse.watch(keys[block], contexts, now)
-    if len(keys) - 1 not in expected.shared_contexts:
-        reuse.watch(keys[-1], expected.tail_contexts, now, sampled=True)
+    if len(keys) - 1 not in found.shared:
+        reuse.watch(keys[-1], found.tail, now, sampled=True)
 
 
-def _places(table: PrefixTable, slots: Sequence[int], shape: Shape) -> dict[int, Place]:
-    flags = table.flags
+def _parts(table: PrefixTable, question: Question, slots: Sequence[int]) -> bool:
+    """Whether this prompt parts from another one where the known prefix ends."""
+    return len(slots) == len(question.keys) or bool(table.flags[slots[-1]] & HAS_CHILD)
+
+
+def _places(table: PrefixTable, question: Question, slots: Sequence[int], shape: Shape) -> dict[int, Place]:
+    flags, known = table.flags, len(slots) - 1
     places: dict[int, Place] = {}
-    for block in range(len(slots) - 1, -1, -1):
-        if slots[block] >= 0 and flags[slots[block]] & BRANCH:
+    for block in range(known, -1, -1):
+        if slots[block] < 0:
+            continue
+        if flags[slots[block]] & BRANCH or (block == known and _parts(table, question, slots)):
             places[block] = Place.BRANCH
             if len(places) == MAX_BRANCHES:
                 break

@@ -57,27 +57,27 @@ def tail_contexts(question: Question, shape: Shape, known: int, pause: float) ->
     turn = min(shape.answers, 3) + (shape.answers >= 4) + (shape.answers >= 9)
     rhythm = (1 + (pause > 15) + (pause > 60) + (pause > 300) + (pause > 3600)) if later and known >= 0 else 0
     size = (question.ends[-1] >> 10).bit_length()
-    workspace = question.workspace
+    scope = question.scope
     general = (
         context(_TAIL, later),
-        context(_TAIL, workspace, later, known >= 0),
-        context(_TAIL, workspace, turn, rhythm),
+        context(_TAIL, scope, later, known >= 0),
+        context(_TAIL, scope, turn, rhythm),
     )
     if known < 0:
         return general
     app = question.keys[0]
-    special = (context(_TAIL, workspace, app, later), context(_TAIL, workspace, app, turn, size))
+    special = (context(_TAIL, scope, app, later), context(_TAIL, scope, app, turn, size))
     if shape.system_end < 0:
         return general + special
     system = question.keys[shape.system_end]
-    return (*general, *special, context(_TAIL, workspace, system, later, rhythm))
+    return (*general, *special, context(_TAIL, scope, system, later, rhythm))
 
 
 def shared_contexts(question: Question, place: Place, block: int, accesses: int) -> Contexts:
     """Contexts of a boundary that several prompts share, accessed `accesses` times before."""
     often = min(accesses, 2) + (accesses >= 3) + (accesses >= 8)
-    workspace = question.workspace
-    general = (context(_SHARED, place, often), context(_SHARED, workspace, place, often))
+    scope = question.scope
+    general = (context(_SHARED, place, often), context(_SHARED, scope, place, often))
     if not accesses:
         return general
-    return (*general, context(_SHARED, workspace, question.keys[block]))
+    return (*general, context(_SHARED, scope, question.keys[block]))

@@ -9,6 +9,8 @@ UNCACHED_TOKENS_PER_SECOND = 15_000.0
 CACHED_TOKENS_PER_SECOND = 150_000.0
 """A first guess of upstream's pace; what is seen of it corrects the whole by one factor."""
 LEARNING = 0.05
+LEAST_SECONDS = 0.05
+"""No wait is reckoned shorter."""
 MAX_LEADERS = 1024
 
 
@@ -37,19 +39,31 @@ class Holds:
             right = self._pace * min(4.0, max(0.25, taken / expected))
             self._pace += LEARNING * (right - self._pace)
 
+    def pays(self, saving: float, wait: float) -> bool:
+        """Whether one more leader could be waited for so many seconds, to save so many token equivalents."""
+        options, wait = self._options, max(LEAST_SECONDS, wait)
+        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
+        return self._saves_enough(saving, wait) and self._spent_seconds + wait <= budget
+
     def worth(self, leader: int, saving: float, wait: float) -> bool:
         """Whether to wait so many seconds for `leader`, to save so many token equivalents; if so, they count
         as spent. A herd behind one leader is let wait as one, and may overdraw what others could spend."""
-        options = self._options
-        wait = max(0.05, wait)
-        if wait > options.hold_seconds or saving < wait * options.hold_tokens_per_second:
-            return False
-        budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
+        wait = max(LEAST_SECONDS, wait)
         if leader not in self._leaders:
-            if self._spent_seconds + wait > budget:
+            if not self.pays(saving, wait):
                 return False
             if len(self._leaders) >= MAX_LEADERS:
                 del self._leaders[next(iter(self._leaders))]
             self._leaders[leader] = None
+        elif not self._saves_enough(saving, wait):
+            return False
         self._spent_seconds += wait
         return True
+
+    def spent(self, seconds: float) -> None:
+        """A request was held for so long by another replica's claim."""
+        self._spent_seconds += seconds
+
+    def _saves_enough(self, saving: float, wait: float) -> bool:
+        options = self._options
+        return wait <= options.hold_seconds and saving >= wait * options.hold_tokens_per_second

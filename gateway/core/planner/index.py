@@ -51,22 +51,19 @@ class PrefixTable:
 
     def find(self, key: int) -> int:
         """The slot of `key`, or -1."""
-        keys = self.keys
         at = key & self._mask
-        for slot in range(at, at + WINDOW):
-            found = keys[slot]
-            if found == key:
-                return slot
-            if not found:
-                return -1
-        return -1
+        window = self.keys[at : at + WINDOW]
+        return at + window.index(key) if key in window else -1
 
     def find_path(self, prefixes: Sequence[int], head: int) -> list[int]:
         """The slots of a prompt's prefixes up to the deepest known one: of the first `head`, and of the last
         `NEAR` of them. All others have -1, as those have that were forgotten."""
         keys, mask, find = self.keys, self._mask, self.find
         known = len(prefixes) - 1
-        while known >= 0 and find(prefixes[known]) < 0:
+        while known >= 0:
+            at = prefixes[known] & mask
+            if prefixes[known] in keys[at : at + WINDOW]:
+                break
             known -= 1
         near = max(head, known - NEAR)
         looked_at = (
@@ -77,28 +74,41 @@ class PrefixTable:
             slots[head:head] = [-1] * (near - head)
         return slots
 
+    def add_all(self, prefixes: Sequence[int], now: float) -> list[int]:
+        """As `add` for each of them."""
+        keys, last, mask = self.keys, self.last, self._mask
+        slots = []
+        for key in prefixes:
+            slot = key & mask
+            if keys[slot]:
+                slot = self.add(key, now)
+            else:  # the usual case, without a call: an empty slot is all zeros
+                keys[slot] = key
+                last[slot] = now
+                self.used += 1
+            slots.append(slot)
+        return slots
+
     def add(self, key: int, now: float) -> int:
         """The slot of `key`, taken for it where it was not known; accessed `now`."""
-        keys, last = self.keys, self.last
         at = key & self._mask
-        oldest, oldest_at = at, last[at]
-        for slot in range(at, at + WINDOW):
-            found = keys[slot]
-            if found == key:
-                last[slot] = now
-                return slot
-            if not found:
-                self.used += 1
-                oldest = slot
-                break
-            if last[slot] < oldest_at:
-                oldest, oldest_at = slot, last[slot]
-        keys[oldest] = key
-        last[oldest] = now
-        self.expires[oldest] = 0.0
-        self.flags[oldest] = 0
-        self.accesses[oldest] = 0
-        return oldest
+        window = self.keys[at : at + WINDOW]
+        if key in window:
+            slot = at + window.index(key)
+            self.last[slot] = now
+            return slot
+        if 0 in window:
+            slot = at + window.index(0)
+            self.used += 1
+        else:
+            ages = self.last[at : at + WINDOW]
+            slot = at + ages.index(min(ages))
+        self.keys[slot] = key
+        self.last[slot] = now
+        self.expires[slot] = 0.0
+        self.flags[slot] = 0
+        self.accesses[slot] = 0
+        return slot
 
 
 def table_bytes(capacity: int) -> int:

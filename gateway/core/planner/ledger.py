@@ -40,14 +40,14 @@ class Account:
 
     def may_stake(self, premium: float, promise: float, bounds: Bounds, now: float) -> bool:
         """Whether the bound would still hold if `premium` were lost, but for `promise`."""
-        while self._promises and self._promises[0][0] <= now:
-            self.promised -= self._promises.popleft()[1]
+        self._expire(now)
         promised = min(self.promised + min(promise, premium), bounds.open_share * self.plain)
         loss = premium + self.at_stake - self.saved - promised
         return loss <= max(bounds.opening, bounds.share * self.plain)
 
-    def stake(self, premium: float, promise: float, until: float) -> None:
+    def stake(self, premium: float, promise: float, now: float, until: float) -> None:
         """A request is sent that costs `premium`; reads until `until` are expected to earn `promise`."""
+        self._expire(now)
         self.at_stake += premium
         promise = min(promise, premium)
         if promise > 0.0 and len(self._promises) < MAX_PROMISES:
@@ -60,3 +60,7 @@ class Account:
         self.at_stake = max(0.0, self.at_stake - premium)
         self.plain += plain
         self.saved += plain - cost
+
+    def _expire(self, now: float) -> None:
+        while self._promises and self._promises[0][0] <= now:
+            self.promised -= self._promises.popleft()[1]

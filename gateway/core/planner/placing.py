@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.core.misses import Miss
 from gateway.core.planner.choose import Candidate, Choice, choose_writes, premium_of
 from gateway.core.planner.reuse import Chances
 from gateway.core.planner.values import (
@@ -45,11 +46,31 @@ class Outlook:
     """Belief that a 1h entry behind a 5m one lives for an hour."""
 
 
-def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence[Choice]], bool]) -> Decision:
+@dataclass(slots=True)
+class Known:
+    """What was known of a prompt before it was asked about; only passed on."""
+
+    upto: int
+    """Deepest known block, cached or not; or -1."""
+    goes_on: bool
+    """Whether that prefix was seen to go on in another prompt."""
+    miss: Miss | None
+    """Why not all of it is read."""
+
+
+NOTHING_KNOWN = Known(-1, goes_on=False, miss=None)
+
+
+def place(
+    question: Question,
+    outlook: Outlook,
+    allow: Callable[[float, Sequence[Choice]], bool],
+    known: Known = NOTHING_KNOWN,
+) -> Decision:
     """The breakpoints. `allow` is asked whether a premium may be risked; where not, less is written."""
     prices, ends, read_at = question.prices, question.ends, outlook.read_at
     if ends[-1] < prices.minimum_tokens:
-        return Decision((), Why.TOO_SHORT)
+        return Decision((), Why.TOO_SHORT, miss=known.miss, known_to=known.upto, known_goes_on=known.goes_on)
     read_end = ends[read_at] if read_at >= 0 else 0
     prolong = 0 <= outlook.hour_at < read_at
     tail = _next_markable(question, len(ends) - 1, -1, read_at)
@@ -82,10 +103,16 @@ def place(question: Question, outlook: Outlook, allow: Callable[[float, Sequence
         read_tokens=read_end,
         write_5m_tokens=last_end - hour_end,
         write_1h_tokens=hour_end - read_end,
+        miss=known.miss,
+        read_at=read_at,
+        known_to=known.upto,
+        known_goes_on=known.goes_on,
     )
 
 
-def as_fixed(question: Question, marks: Sequence[tuple[int, bool]], read_at: int) -> Decision:
+def as_fixed(
+    question: Question, marks: Sequence[tuple[int, bool]], read_at: int, known: Known = NOTHING_KNOWN
+) -> Decision:
     """The client's own breakpoints, as (block, whether 1h), and what they can be expected to do."""
     ends, minimum = question.ends, question.prices.minimum_tokens
     read_end = ends[read_at] if read_at >= 0 else 0
@@ -99,6 +126,10 @@ def as_fixed(question: Question, marks: Sequence[tuple[int, bool]], read_at: int
         read_tokens=read_end,
         write_5m_tokens=max(last_end - hour_end, 0),
         write_1h_tokens=hour_end - read_end,
+        miss=known.miss,
+        read_at=read_at,
+        known_to=known.upto,
+        known_goes_on=known.goes_on,
     )
 
 

@@ -8,50 +8,34 @@ never correctness.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from gateway.core.planner.choose import Choice
 from gateway.core.planner.entries import Entries, Found
-from gateway.core.planner.expecting import Expected, expect, watch
+from gateway.core.planner.expecting import Boundaries, Expected, access, boundaries, expect, watch
 from gateway.core.planner.features import NOTHING_SEEN, shape_of
+from gateway.core.planner.flights import MAX_FLIGHTS, Flight, flight_of
 from gateway.core.planner.holds import Holds
-from gateway.core.planner.index import HAS_CHILD, HOUR, LAYERED, NEAR, PrefixTable, table_bytes
+from gateway.core.planner.index import HAS_CHILD, LAYERED, NEAR, PrefixTable, table_bytes
 from gateway.core.planner.ledger import Account, Bounds
-from gateway.core.planner.placing import Outlook, as_fixed, place
+from gateway.core.planner.placing import NOTHING_KNOWN, Known, Outlook, as_fixed, place
 from gateway.core.planner.reuse import BYTES, Reuse
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
     ONE_HOUR_SECONDS,
     Decision,
-    Mark,
     PlannerOptions,
     Question,
     Reported,
     Warm,
     Why,
 )
-from gateway.core.planner.warming import Keeping, Kept
+from gateway.core.planner.warming import Keeping, Kept, may_be_kept, warm_up_of
 
-MAX_FLIGHTS = 1 << 16
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
 SHORT_READ = 0.85
 """Of what was expected; a billed read below it says that an entry is gone. Counts may be estimates."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A request that was sent and has not been billed."""
-
-    question: Question
-    decision: Decision
-    sent_at: float
-    first_byte_after: float
-    premium: float
-    written: list[int]
-    read_key: int
-    layered: bool
-    """Whether it reads a layered entry at an age at which no other can be alive."""
 
 
 class Planner:
@@ -65,37 +49,59 @@ class Planner:
         self._entries = Entries(self.table)
         self._holds = Holds(self.options)
         self._keeping = Keeping()
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._bounds = Bounds(
             opening=self.options.opening_tokens,
             share=self.options.regret_share,
             open_share=self.options.open_share,
         )
 
-    def plan(self, question: Question, now: float, *, may_wait: bool = True) -> Decision:
+    def plan(
+        self, question: Question, now: float, *, may_wait: bool = True, may_claim: bool = False
+    ) -> Decision:
         """Decide on one request that is about to be sent.
 
         With `wait_for` in the answer the request must not be sent yet: ask again when that request's first
-        byte came, or it failed, or `hold_seconds` are over. Any other answer counts as sent.
+        byte came, or it failed, or `hold_seconds` are over. With `claims`, which come only where `may_claim`,
+        neither: claim them over all replicas, wait for whoever has them, and ask again without `may_claim`.
+        Any other answer counts as sent; before it nothing is learned.
         """
         if not question.keys:
             return Decision((), Why.EMPTY)
         if question.id in self._flights:
             self.failed(question.id)
         self.reuse.advance(now)
+        if question.fixed is not None:
+            return self._follow(question, question.fixed, now)
         shape = shape_of(question.kinds)
         slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
-        if question.fixed is not None:
-            found = Found(self._entries.reach(question, slots, now), -1, -1)
-        else:
-            found = self._entries.find(question, slots, now)
-            leader = self._leader(question, found, now) if may_wait else None
-            if leader is not None:
-                return Decision((), Why.WAITS, wait_for=leader)
-        expected = expect(self.table, self.reuse, question, slots, shape, now)
-        decision = self._decide(question, slots, found, expected, now)
-        self._send(question, slots, found, decision, expected, now)
-        return decision
+        found = self._entries.find(question, slots, now)
+        leader = self._leader(question, found, now) if may_wait else None
+        if leader is not None:
+            read_end = _read_end(question, found)
+            saved = question.ends[found.pending_at] - read_end
+            return Decision((), Why.WAITS, wait_for=leader, wait_tokens=saved, read_tokens=read_end)
+        where = boundaries(self.table, question, slots, shape, now)
+        if may_claim and self._worth_claiming(question, found, len(question.ends) - 1):
+            decision = self._decide(question, slots, found, where, expect(self.reuse, where), now)
+            claimed = [
+                mark.block
+                for mark in decision.marks
+                if mark.block > found.read_at and self._worth_claiming(question, found, mark.block)
+            ]
+            if claimed:
+                saved = question.ends[claimed[0]] - decision.read_tokens
+                keys = tuple(question.keys[block] for block in claimed)
+                return replace(decision, claims=keys, wait_tokens=saved)
+        access(self.table, self.reuse, question, slots, where, now)
+        expected = expect(self.reuse, where)
+        decision = self._decide(question, slots, found, where, expected, now)
+        self._send(question, slots, decision, where, now)
+        return self._keep(question, slots, decision, where, expected, now)
+
+    def held(self, seconds: float) -> None:
+        """A request waited so long for one of another replica that had claimed what it would have written."""
+        self._holds.spent(seconds)
 
     def answered(self, request: int, now: float) -> None:
         """The first byte of its answer came: what it wrote can be read. Unknown ids: nothing happens."""
@@ -103,7 +109,8 @@ class Planner:
         if flight is not None and flight.written:
             self._entries.answered(request, flight.written)
             flight.written = []
-            self._holds.seen(flight.first_byte_after, now - flight.sent_at)
+            if not flight.warm_up:
+                self._holds.seen(flight.first_byte_after, now - flight.sent_at)
 
     def billed(self, request: int, usage: Reported | None, now: float) -> None:
         """Its usage is known; None: take it as expected (shadow mode). Unknown ids: nothing happens."""
@@ -111,16 +118,11 @@ class Planner:
         flight = self._flights.pop(request, None)
         if flight is None:
             return
-        decision, prices = flight.decision, flight.question.prices
-        if usage is None:
-            written = decision.write_5m_tokens + decision.write_1h_tokens
-            uncached = flight.question.ends[-1] - decision.read_tokens - written
-            usage = Reported(
-                uncached, decision.read_tokens, decision.write_5m_tokens, decision.write_1h_tokens
+        usage = usage or flight.as_expected()
+        if flight.decided:
+            self.accounts[flight.account].settle(
+                flight.premium, plain=float(usage.total), cost=usage.cost(flight.prices)
             )
-        self.accounts[flight.question.workspace].settle(
-            flight.premium, plain=float(usage.total), cost=usage.cost(prices)
-        )
         self._compare(flight, usage)
 
     def failed(self, request: int) -> None:
@@ -130,23 +132,26 @@ class Planner:
             return
         self._entries.answered(request, flight.written)
         self._entries.lost(flight.written)
-        self.accounts[flight.question.workspace].settle(flight.premium, plain=0.0, cost=0.0)
+        if flight.decided:
+            self.accounts[flight.account].settle(flight.premium, plain=0.0, cost=0.0)
 
     def woken(self, now: float) -> list[Warm]:
         """The warm-ups to send now. Each counts as sent and billed as expected."""
         return [warm for kept in self._keeping.due(now) if (warm := self._renew(kept, now)) is not None]
 
     def warmed(self, warm: Warm, usage: Reported) -> None:
-        """A warm-up's usage is known. Need not be told where it is as expected."""
+        """A warm-up's usage is known. Need not be told where it is as expected. What it did not read it may
+        have written instead, which costs more and is as good for whoever comes."""
         cost = usage.cost(warm.prices)
-        self.accounts[warm.workspace].settle(0.0, plain=0.0, cost=cost - warm.cost)
+        self.accounts[warm.account].settle(0.0, plain=0.0, cost=cost - warm.cost)
         if usage.read < SHORT_READ * warm.tokens:
-            self._entries.lost([warm.key])
             self._keeping.disproved(warm.key)
+            if usage.write_5m + usage.write_1h == 0:
+                self._entries.lost([warm.key])
 
     def not_warmed(self, warm: Warm, now: float) -> None:
         """A warm-up was not sent, or failed: it cost nothing and kept nothing alive."""
-        self.accounts[warm.workspace].settle(0.0, plain=0.0, cost=-warm.cost)
+        self.accounts[warm.account].settle(0.0, plain=0.0, cost=-warm.cost)
         slot = self.table.find(warm.key)
         if slot >= 0:
             self.table.expires[slot] = min(self.table.expires[slot], now)
@@ -174,56 +179,76 @@ class Planner:
         flight = self._flights.get(leader)
         if flight is None:
             return None
-        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
-        saving = (question.ends[found.pending_at] - read_end) * (1.0 - question.prices.read)
+        saving = question.ends[found.pending_at] - _read_end(question, found)
         wait = flight.sent_at + flight.first_byte_after - now
-        return leader if self._holds.worth(leader, saving, wait) else None
+        return leader if self._holds.worth(leader, saving * (1.0 - question.prices.read), wait) else None
+
+    def _worth_claiming(self, question: Question, found: Found, block: int) -> bool:
+        """Whether a request with the same prefix up to this block, arriving now, had better wait for this
+        one's first byte."""
+        read_end = _read_end(question, found)
+        saving = (question.ends[block] - read_end) * (1.0 - question.prices.read)
+        return self._holds.pays(saving, self._holds.first_byte_after(question.ends[-1] - read_end, read_end))
+
+    def _follow(self, question: Question, fixed: Sequence[tuple[int, bool]], now: float) -> Decision:
+        """Learn from a request that goes out with these breakpoints, whoever decided them."""
+        shape = shape_of(question.kinds)
+        slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
+        read_at = self._entries.reach(question, slots, now)
+        decision = as_fixed(question, fixed, read_at, self._known(question, slots, read_at, now))
+        if question.warm_up:
+            self._send_warm_up(question, slots, decision, now)
+            return decision
+        where = boundaries(self.table, question, slots, shape, now)
+        access(self.table, self.reuse, question, slots, where, now)
+        self._send(question, slots, decision, where, now)
+        if not self.options.warming or not question.warmable:
+            return decision
+        return self._keep(question, slots, decision, where, expect(self.reuse, where), now)
 
     def _decide(
-        self, question: Question, slots: Sequence[int], found: Found, expected: Expected, now: float
+        self,
+        question: Question,
+        slots: Sequence[int],
+        found: Found,
+        where: Boundaries,
+        expected: Expected,
+        now: float,
     ) -> Decision:
-        account = self.accounts.setdefault(question.workspace, Account())
-        read_end = question.ends[found.read_at] if found.read_at >= 0 else 0
+        account = self._account(question.account)
+        read_end = _read_end(question, found)
 
         def allow(premium: float, choices: Sequence[Choice]) -> bool:
             last = choices[-1][0]
-            promise = self._promise(question, expected, last.block, last.end - read_end)
+            promise = self._promise(question, where, last.block, last.end - read_end)
             return account.may_stake(premium, promise, self._bounds, now)
 
-        if question.fixed is not None:
-            decision = as_fixed(question, question.fixed, found.read_at)
-        else:
-            alive = [
-                block
-                for block in expected.shared
-                if block < found.read_at and self._entries.alive(question, slots, block, now)
-            ]
-            alive.sort(key=lambda block: self.table.expires[slots[block]])
-            outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
-            decision = place(question, outlook, allow)
-        if found.read_at < len(slots) - 1:
-            return decision.with_miss(self._entries.miss(question, slots, found.read_at, now))
-        return decision
+        alive = [
+            block
+            for block in expected.shared
+            if block < found.read_at and self._entries.alive(question, slots, block, now)
+        ]
+        alive.sort(key=lambda block: self.table.expires[slots[block]])
+        outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
+        return place(question, outlook, allow, self._known(question, slots, found.read_at, now))
 
-    def _promise(self, question: Question, expected: Expected, block: int, written: int) -> float:
+    def _known(self, question: Question, slots: Sequence[int], read_at: int, now: float) -> Known:
+        """What was known of the prompt, and why not all of that is read."""
+        if not slots:
+            return NOTHING_KNOWN
+        goes_on = bool(self.table.flags[slots[-1]] & HAS_CHILD)
+        return Known(len(slots) - 1, goes_on, self._entries.miss(question, slots, read_at, now))
+
+    def _promise(self, question: Question, where: Boundaries, block: int, written: int) -> float:
         """What reads of so many written tokens up to `block` will earn within 5 min, by what was seen of
         their kind alone."""
-        proven = self.reuse.proven(expected.contexts_at(block)[-2:])
+        proven = self.reuse.proven(where.contexts_at(block)[-2:])
         return proven * written * (1.0 - question.prices.read)
 
     def _send(
-        self,
-        question: Question,
-        slots: list[int],
-        found: Found,
-        decision: Decision,
-        expected: Expected,
-        now: float,
+        self, question: Question, slots: list[int], decision: Decision, where: Boundaries, now: float
     ) -> None:
-        table, keys, prices = self.table, question.keys, question.prices
-        read_at = found.read_at
-        if len(self._flights) >= MAX_FLIGHTS:
-            self.failed(next(iter(self._flights)))
+        table, keys, read_at = self.table, question.keys, decision.read_at
         layered = read_at >= 0 and bool(table.flags[slots[read_at]] & LAYERED)
         if layered:
             refreshed_at = table.expires[slots[read_at]] - ONE_HOUR_SECONDS
@@ -231,25 +256,42 @@ class Planner:
         self._remember(keys, slots, now)
         if read_at >= 0:
             table.last[slots[read_at]] = now
-        written = self._entries.send(question, slots, read_at, decision, now)
-        premium = decision.write_5m_tokens * (prices.write_5m - 1.0)
-        premium += decision.write_1h_tokens * (prices.write_1h - 1.0)
-        self._stake(question, decision, expected, premium, now)
+        flight = self._take_off(question, slots, decision, now, layered=layered)
+        if question.decided:
+            promise = 0.0
+            if flight.premium > 0.0:
+                written = decision.write_5m_tokens + decision.write_1h_tokens
+                promise = self._promise(question, where, decision.marks[-1].block, written)
+            account = self._account(question.account)
+            account.stake(flight.premium, promise, now, now + FIVE_MINUTES_SECONDS)
+        self._holds.sent()
+        watch(self.reuse, keys, where, now)
+
+    def _send_warm_up(self, question: Question, slots: list[int], decision: Decision, now: float) -> None:
+        """Nobody asked for this prompt: only its entries are learned, and no prefix was accessed."""
+        keys, known = question.keys, len(slots)
+        slots.extend([-1] * (len(keys) - known))
+        for mark in decision.marks:
+            if slots[mark.block] < 0:
+                found = self.table.find(keys[mark.block])
+                slots[mark.block] = found if found >= 0 else self.table.add(keys[mark.block], now)
+        self._take_off(question, slots, decision, now, layered=False)
+
+    def _take_off(
+        self, question: Question, slots: Sequence[int], decision: Decision, now: float, *, layered: bool
+    ) -> Flight:
+        if len(self._flights) >= MAX_FLIGHTS:
+            self.failed(next(iter(self._flights)))
         uncached = question.ends[-1] - decision.read_tokens
-        self._flights[question.id] = _Flight(
-            question=question,
-            decision=decision,
-            sent_at=now,
+        flight = self._flights[question.id] = flight_of(
+            question,
+            decision,
+            now,
             first_byte_after=self._holds.first_byte_after(uncached, decision.read_tokens),
-            premium=premium,
-            written=written,
-            read_key=keys[read_at] if read_at >= 0 else 0,
+            written=self._entries.send(question, slots, decision, now),
             layered=layered,
         )
-        self._holds.sent()
-        watch(self.reuse, keys, expected, now)
-        if self.options.warming and question.warmable and decision.marks:
-            self._keep(question, slots, decision, expected, now)
+        return flight
 
     def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
         """The deepest prefixes of this prompt were accessed; those that are new become known. What is looked
@@ -259,52 +301,29 @@ class Planner:
         for block in range(max(0, known - NEAR), known + 1):
             if slots[block] < 0 or block == known:
                 slots[block] = table.add(keys[block], now)
-        slots.extend([table.add(key, now) for key in keys[known + 1 :]])
+        slots.extend(table.add_all(keys[known + 1 :], now))
         for slot in slots[max(known, 0) : -1]:
             flags[slot] |= HAS_CHILD
 
-    def _stake(
-        self, question: Question, decision: Decision, expected: Expected, premium: float, now: float
-    ) -> None:
-        promise = 0.0
-        if premium > 0.0:
-            written = decision.write_5m_tokens + decision.write_1h_tokens
-            promise = self._promise(question, expected, decision.marks[-1].block, written)
-        account = self.accounts[question.workspace]
-        account.stake(premium, promise, now + FIVE_MINUTES_SECONDS)
-
     def _keep(
-        self, question: Question, slots: Sequence[int], decision: Decision, expected: Expected, now: float
-    ) -> None:
-        """Consider for keeping alive: the deepest entry of this prompt, and its deepest shared one."""
-        keys, ends, table = question.keys, question.ends, self.table
-        hour_end = max(
-            (ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0
-        )
-        system_end = expected.system_end
-        by_others = ends[system_end] * expected.shared[system_end].five if system_end >= 0 else 0.0
-        shared = [mark.block for mark in decision.marks if mark.block in expected.shared]
-        for block in {decision.marks[-1].block, *shared[-1:]}:
-            slot = slots[block]
-            if table.expires[slot] <= now:
-                continue
-            hour = bool(table.flags[slot] & HOUR)
-            kept = Kept(
-                request=question.id,
-                block=block,
-                key=keys[block],
-                tokens=ends[block],
-                tokens_saved=ends[block]
-                - max(0 if hour else hour_end, by_others if block > system_end else 0),
-                hour=hour,
-                since=now,
-                workspace=question.workspace,
-                prices=question.prices,
-                outlook=expected.at(block),
-            )
+        self,
+        question: Question,
+        slots: Sequence[int],
+        decision: Decision,
+        where: Boundaries,
+        expected: Expected,
+        now: float,
+    ) -> Decision:
+        """Take up what is worth being kept alive of what was just sent."""
+        if not (self.options.warming and question.warmable and decision.marks):
+            return decision
+        upto = None
+        for kept in may_be_kept(question, slots, self.table, decision, where, expected, now):
             if self._keeping.pays(kept):
-                kept.outlook = self.reuse.chances(expected.contexts_at(block), NOTHING_SEEN)
-                self._keeping.consider(kept)
+                kept.outlook = self.reuse.chances(where.contexts_at(kept.block), NOTHING_SEEN)
+                if self._keeping.consider(kept):
+                    upto = kept.block if upto is None else max(upto, kept.block)
+        return decision if upto is None else replace(decision, keep_upto=upto)
 
     def _renew(self, kept: Kept, now: float) -> Warm | None:
         """The warm-up for an entry whose lifetime nears its end, if it is still there and nobody came."""
@@ -316,41 +335,38 @@ class Planner:
         self._keeping.judge(kept, came)
         if came or table.expires[slot] <= now or not self._keeping.pays(kept):
             return None
-        account = self.accounts.setdefault(kept.workspace, Account())
+        account = self._account(kept.account)
         if not account.may_stake(kept.cost, 0.0, self._bounds, now):
             return None
         account.settle(0.0, plain=0.0, cost=kept.cost)
         table.expires[slot] = now + kept.lifetime_seconds
-        mark = Mark(kept.block, kept.hour, Why.REFRESH, tokens=kept.tokens)
-        warm = Warm(
-            request=kept.request,
-            upto=kept.block,
-            marks=(mark,),
-            tokens=kept.tokens,
-            chance=kept.chance(),
-            workspace=kept.workspace,
-            key=kept.key,
-            cost=kept.cost,
-            prices=kept.prices,
-        )
+        warm = warm_up_of(kept)
         self._keeping.renewed(kept, now)
         return warm
 
-    def _compare(self, flight: _Flight, usage: Reported) -> None:
+    def _account(self, account: int) -> Account:
+        return self.accounts.setdefault(account, Account())
+
+    def _compare(self, flight: Flight, usage: Reported) -> None:
         """Set right what was believed of the entry that this request was to read."""
-        expected = flight.decision.read_tokens
+        expected = flight.read_tokens
         if not expected or not usage.total:
             return
-        read = usage.read * flight.question.ends[-1] / usage.total
+        read = usage.read * flight.tokens / usage.total
         came = read >= SHORT_READ * expected
         if flight.layered:
             self.layered_tried += 1.0
             self.layered_read += came
         if not came:
-            self._entries.lost([flight.read_key])
             self._keeping.disproved(flight.read_key)
+            if not (flight.marks_read and usage.write_5m + usage.write_1h):
+                self._entries.lost([flight.read_key])
 
 
 def total_bytes(options: PlannerOptions) -> int:
     """Memory of the planner's tables: taken at once, never more."""
     return table_bytes(options.capacity) + BYTES
+
+
+def _read_end(question: Question, found: Found) -> int:
+    return question.ends[found.read_at] if found.read_at >= 0 else 0

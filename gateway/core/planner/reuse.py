@@ -21,6 +21,9 @@ from dataclasses import dataclass
 AGES_SECONDS = (15.0, 45.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
 """Upper ends of the ages at which hazards are counted."""
 AGES = len(AGES_SECONDS)
+_PARTS = (1, 2, 3, 6, 4, 2, 2, 2, 1)
+"""In how many parts an age is come to, which keeps those that are in the middle of a long one from counting
+as if they had survived it: that would understate what is read, for the first minutes of all traffic."""
 WITHIN_5M = 4
 """Ages that end within 5 min."""
 WITHIN_1H = 8
@@ -35,6 +38,20 @@ MAX_WEIGHT = 400.0
 """A context that has counted this many observations forgets half of them."""
 DRAW = 6.0
 """How many observations the more general context weighs."""
+
+
+def _steps() -> list[tuple[float, int, float, float]]:
+    """Of each part of an age: its upper end, the age, its share of it, and the share of those after it."""
+    steps, began = [], 0.0
+    for age, (ends, parts) in enumerate(zip(AGES_SECONDS, _PARTS, strict=True)):
+        for part in range(1, parts + 1):
+            upper = began + (ends - began) * part / parts
+            steps.append((upper, age, 1.0 / parts, (parts - part) / parts))
+        began = ends
+    return steps
+
+
+_STEPS = _steps()
 
 Contexts = tuple[int, ...]
 
@@ -75,7 +92,7 @@ class Reuse:
         self._ended = array("f", bytes(4 * CONTEXTS * AGES))
         self._reached = array("f", bytes(4 * CONTEXTS * AGES))
         self._open: dict[int, tuple[float, Contexts]] = {}
-        self._queues: tuple[deque[tuple[float, int, Contexts]], ...] = tuple(deque() for _ in range(AGES))
+        self._queues: tuple[deque[tuple[float, int, Contexts]], ...] = tuple(deque() for _ in _STEPS)
 
     def watch(self, key: int, contexts: Contexts, now: float, *, sampled: bool = False) -> None:
         """Begin an observation of `key`, whose last one must have been ended. `sampled`: one of many such."""
@@ -84,7 +101,7 @@ class Reuse:
             return
         self._open[key] = (now, contexts)
         self._queues[0].append((now, key, contexts))
-        self._reach(contexts, 0)
+        self._reach(contexts, 0, _STEPS[0][2])
 
     def accessed(self, keys: Iterable[int], now: float) -> None:
         """These prefixes were accessed: their observations, where there are any, end."""
@@ -93,24 +110,27 @@ class Reuse:
             if key in opened:
                 began, contexts = opened.pop(key)
                 age = now - began
-                for index, upper in enumerate(AGES_SECONDS):
+                for upper, index, _, left in _STEPS:
                     if age <= upper:
                         for context in contexts:
                             self._ended[context * AGES + index] += 1.0
+                        if left:
+                            self._reach(contexts, index, left)
                         break
 
     def advance(self, now: float) -> None:
         """Let open observations grow older. To be called before anything else happens at `now`."""
         opened = self._open
         for index, queue in enumerate(self._queues):
-            before = now - AGES_SECONDS[index]
+            before = now - _STEPS[index][0]
             while queue and queue[0][0] < before:
                 began, key, contexts = queue.popleft()
                 found = opened.get(key)
                 if found is None or found[0] != began or found[1] is not contexts:
                     continue
-                if index + 1 < AGES:
-                    self._reach(contexts, index + 1)
+                if index + 1 < len(_STEPS):
+                    _, age, share, _ = _STEPS[index + 1]
+                    self._reach(contexts, age, share)
                     self._queues[index + 1].append((began, key, contexts))
                 else:
                     del opened[key]
@@ -153,11 +173,11 @@ class Reuse:
             best = max(best, 1.0 - alive)
         return best
 
-    def _reach(self, contexts: Contexts, index: int) -> None:
+    def _reach(self, contexts: Contexts, age: int, share: float) -> None:
         reached = self._reached
         for context in contexts:
-            at = context * AGES + index
-            reached[at] += 1.0
+            at = context * AGES + age
+            reached[at] += share
             if reached[at] > MAX_WEIGHT:
                 reached[at] *= 0.5
                 self._ended[at] *= 0.5
@@ -184,7 +204,7 @@ class Reuse:
         for key, began, index, *padded in _OBSERVATION.iter_unpack(rows):
             contexts = tuple(context for context in padded if context < CONTEXTS)
             self._open[key] = (began, contexts)
-            self._queues[min(index, AGES - 1)].append((began, key, contexts))
+            self._queues[min(index, len(_STEPS) - 1)].append((began, key, contexts))
 
 
 def context(*parts: int) -> int:

@@ -8,15 +8,18 @@ must be the same one.
 
 from __future__ import annotations
 
+import math
 import struct
 from array import array
 from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.planner.ledger import Account
 from gateway.core.planner.planner import Planner
 from gateway.core.planner.reuse import context
 
-MADE_BY = struct.pack("<3q", context(1, 2, 3), context(5, 1 << 63), 1)
+MADE_BY = struct.pack("<3q", context(1, 2, 3), context(5, 1 << 63), 2)
 """Changes where contexts are hashed differently, or the layout changes: then nothing is taken up."""
 
 _ACCOUNT = struct.Struct("<Qdd")
@@ -39,13 +42,29 @@ class Snapshot:
     trust: tuple[float, float]
 
 
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Snapshot)
+
+
+def dump(planner: Planner) -> bytes:
+    """What the planner knows, as one string."""
+    return _ENCODER.encode(take(planner))
+
+
+def load(planner: Planner, data: bytes) -> bool:
+    """As `restore`, from `dump`'s string; False for any other."""
+    try:
+        return restore(planner, _DECODER.decode(data))
+    except msgspec.DecodeError:
+        return False
+
+
 def take(planner: Planner) -> Snapshot:
     """What the planner knows. Costs a copy of its tables."""
     table = planner.table
     reached, ended, observing = planner.reuse.export()
     accounts = b"".join(
-        _ACCOUNT.pack(workspace, account.plain, account.saved)
-        for workspace, account in planner.accounts.items()
+        _ACCOUNT.pack(name, account.plain, account.saved) for name, account in planner.accounts.items()
     )
     return Snapshot(
         made_by=MADE_BY,
@@ -71,13 +90,18 @@ def restore(planner: Planner, snapshot: Snapshot) -> bool:
     rooms = len(snapshot.flags)
     if any(len(column) != 8 * rooms for column in (snapshot.keys, snapshot.last, snapshot.expires)):
         return False
+    read, tried = snapshot.trust
+    if len(snapshot.accesses) != rooms or len(snapshot.accounts) % _ACCOUNT.size:
+        return False
+    if not (math.isfinite(tried) and 0.0 <= read <= tried and tried > 0.0):
+        return False
     try:
         planner.reuse.restore((snapshot.reached, snapshot.ended, snapshot.observing))
     except ValueError:
         return False
     _restore_table(planner, snapshot)
-    for workspace, plain, saved in _ACCOUNT.iter_unpack(snapshot.accounts):
-        planner.accounts[workspace] = Account(plain=plain, saved=saved)
+    for name, plain, saved in _ACCOUNT.iter_unpack(snapshot.accounts):
+        planner.accounts[name] = Account(plain=plain, saved=saved)
     planner.layered_read, planner.layered_tried = snapshot.trust
     return True
 

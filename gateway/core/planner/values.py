@@ -8,7 +8,7 @@ its keyed digest (`compact_key`); indexes of boundaries count the blocks of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from gateway.core.misses import Miss
@@ -75,8 +75,10 @@ class Question:
     """One request as the planner sees it."""
 
     id: int
-    workspace: int
-    """64-bit identity of the cache scope's workspace; learned facts and the regret ledger hang on it."""
+    scope: int
+    """Compact key of the cache scope; what is learned hangs on it."""
+    account: int
+    """Compact key of the gateway workspace whose losses these are."""
     keys: Sequence[int]
     """For each block the compact key of the prefix up to and including it; never 0."""
     ends: Sequence[int]
@@ -87,10 +89,15 @@ class Question:
     unmarkable: frozenset[int] = frozenset()
     """Blocks on which the API refuses a breakpoint."""
     fixed: tuple[tuple[int, bool], ...] | None = None
-    """The client's own breakpoints, as (block, whether 1h), where they are all that is sent: then nothing is
-    decided and everything is learned."""
+    """All breakpoints that are sent, as (block, whether 1h), where they are decided already, by the client or
+    by another replica. Then nothing is decided and everything is learned."""
+    decided: bool = True
+    """False where the `fixed` ones are not a planner's decision: what they cost and save is not ours."""
     warmable: bool = True
     """Whether the API takes this request with `max_tokens: 0`, and the caller can send it again."""
+    warm_up: bool = False
+    """It has `max_tokens: 0` itself: it writes and prolongs entries at its `fixed` breakpoints, and says
+    nothing of what will be asked next."""
 
 
 class Why(StrEnum):
@@ -159,19 +166,30 @@ class Decision:
     """Why there are no more, or none."""
     wait_for: int | None = None
     """Hold the request until this one's first byte, then ask again."""
+    wait_tokens: int = 0
+    """With `wait_for` or `claims`: what need not be written again by waiting, at least."""
+    claims: tuple[int, ...] = ()
+    """Keys of cold prefixes that it would write, and for whose first byte others had better wait. Not final:
+    nothing was learned or counted yet."""
     read_tokens: int = 0
+    """Expected, as the two below."""
     write_5m_tokens: int = 0
     write_1h_tokens: int = 0
     miss: Miss | None = None
+    """Why something known is not read."""
+    read_at: int = -1
+    """Deepest block that will be read, or -1."""
+    known_to: int = -1
+    """Deepest block whose prefix is known, cached or not; or -1."""
+    known_goes_on: bool = False
+    """Whether that prefix was seen to go on differently in another prompt."""
+    keep_upto: int | None = None
+    """The prompt up to this block may be asked for as a warm-up later."""
 
     @property
     def reason(self) -> str:
         """A sentence a person understands."""
         return _REASONS[self.why]
-
-    def with_miss(self, miss: Miss | None) -> Decision:
-        """The same, with why something known is not read."""
-        return replace(self, miss=miss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +203,7 @@ class Warm:
     """Tokens that it is expected to read."""
     chance: float
     """Estimated chance that this lifetime is what a later request needs."""
-    workspace: int
+    account: int
     key: int
     """Of the prefix that is kept alive."""
     cost: float

@@ -8,10 +8,22 @@ otherwise, so only what lies behind it counts as saved.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gateway.core.planner.expecting import Boundaries, Expected
+from gateway.core.planner.index import HOUR, PrefixTable
 from gateway.core.planner.reuse import Chances
-from gateway.core.planner.values import FIVE_MINUTES_SECONDS, ONE_HOUR_SECONDS, Prices
+from gateway.core.planner.values import (
+    FIVE_MINUTES_SECONDS,
+    ONE_HOUR_SECONDS,
+    Decision,
+    Mark,
+    Prices,
+    Question,
+    Warm,
+    Why,
+)
 
 MAX_KEPT = 4096
 MAX_LIFETIMES = 12
@@ -40,7 +52,7 @@ class Kept:
     hour: bool
     since: float
     """Instant of the access that began its idleness."""
-    workspace: int
+    account: int
     prices: Prices
     outlook: Chances
     lifetimes: int = 0
@@ -83,13 +95,15 @@ class Keeping:
             kept.lifetimes < MAX_LIFETIMES and saved * self._read / self._expected > RETURN * kept.cost > 0.0
         )
 
-    def consider(self, kept: Kept) -> None:
-        """Ask again shortly before the entry's lifetime ends."""
-        if len(self._queue) < MAX_KEPT:
-            begins = kept.renewed_at or kept.since
-            self._number += 1
-            due = begins + kept.lifetime_seconds - MARGIN_SECONDS
-            heapq.heappush(self._queue, (due, self._number, kept))
+    def consider(self, kept: Kept) -> bool:
+        """Ask again shortly before the entry's lifetime ends; False where there is no room for more."""
+        if len(self._queue) >= MAX_KEPT:
+            return False
+        begins = kept.renewed_at or kept.since
+        self._number += 1
+        due = begins + kept.lifetime_seconds - MARGIN_SECONDS
+        heapq.heappush(self._queue, (due, self._number, kept))
+        return True
 
     def renewed(self, kept: Kept, now: float) -> None:
         """It was given another lifetime; what becomes of that will be asked."""
@@ -129,3 +143,53 @@ class Keeping:
 
     def next_due(self) -> float | None:
         return self._queue[0][0] if self._queue else None
+
+
+def may_be_kept(
+    question: Question,
+    slots: Sequence[int],
+    table: PrefixTable,
+    decision: Decision,
+    where: Boundaries,
+    expected: Expected,
+    now: float,
+) -> Iterator[Kept]:
+    """The entries of a request that was just sent that could be kept alive: its deepest, and its deepest
+    shared one."""
+    ends, system_end = question.ends, where.system_end
+    hour_end = max((ends[m.block] for m in decision.marks if table.flags[slots[m.block]] & HOUR), default=0)
+    by_others = ends[system_end] * expected.shared[system_end].five if system_end >= 0 else 0.0
+    shared = [mark.block for mark in decision.marks if mark.block in expected.shared]
+    for block in {decision.marks[-1].block, *shared[-1:]}:
+        slot = slots[block]
+        if table.expires[slot] <= now:
+            continue
+        hour = bool(table.flags[slot] & HOUR)
+        held = max(0 if hour else hour_end, by_others if block > system_end else 0)
+        yield Kept(
+            request=question.id,
+            block=block,
+            key=question.keys[block],
+            tokens=ends[block],
+            tokens_saved=ends[block] - held,
+            hour=hour,
+            since=now,
+            account=question.account,
+            prices=question.prices,
+            outlook=expected.at(block),
+        )
+
+
+def warm_up_of(kept: Kept) -> Warm:
+    """The request that gives it another lifetime."""
+    return Warm(
+        request=kept.request,
+        upto=kept.block,
+        marks=(Mark(kept.block, kept.hour, Why.REFRESH, tokens=kept.tokens),),
+        tokens=kept.tokens,
+        chance=kept.chance(),
+        account=kept.account,
+        key=kept.key,
+        cost=kept.cost,
+        prices=kept.prices,
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from anthropic import AsyncAnthropic
 
-from gateway.adapters.ledger import read_totals
+from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ledger import Dimension
 from tests.support.process import ROOT, Running, a_gateway_process
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.core.planner import Decision, Kind, Planner, Prices, Question, Reported, compact_key
 from gateway.sim.cache import CacheScope, Outcome, Position, PromptCache, Ttl
 
-WORKSPACE = 11
+SCOPE_KEY, ACCOUNT = 7, 11
 SCOPE = CacheScope(workspace="w", model="m", speed="standard")
 KINDS = {"t": Kind.TOOLS, "s": Kind.SYSTEM, "u": Kind.USER, "a": Kind.ASSISTANT}
 
@@ -31,7 +31,8 @@ def ask(number: int, blocks: Blocks, prices: Prices | None = None, **more: objec
         ends.append(end)
     return Question(
         number,
-        WORKSPACE,
+        SCOPE_KEY,
+        ACCOUNT,
         [key_of(names[: at + 1]) for at in range(len(names))],
         ends,
         bytes(KINDS[name[0]] for name in names),

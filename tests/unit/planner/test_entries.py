@@ -19,8 +19,8 @@ class Sent:
     def send(self, question: Question, marks: list[tuple[int, bool]], now: float) -> list[int]:
         slots = [self.table.add(key, now) for key in question.keys]
         read_at = self.entries.find(question, slots, now).read_at
-        decision = Decision(tuple(Mark(at, hour, Why.WRITE_TAIL) for at, hour in marks), Why.WRITE_TAIL)
-        return self.entries.send(question, slots, read_at, decision, now)
+        points = tuple(Mark(at, hour, Why.WRITE_TAIL) for at, hour in marks)
+        return self.entries.send(question, slots, Decision(points, Why.WRITE_TAIL, read_at=read_at), now)
 
     def found(self, question: Question, now: float) -> tuple[int, int, int]:
         found = self.entries.find(question, self.slots(question), now)

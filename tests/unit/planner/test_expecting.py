@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.core.planner.expecting import expect, watch
+from gateway.core.planner.expecting import access, boundaries, watch
 from gateway.core.planner.features import shape_of
 from gateway.core.planner.index import BRANCH, HAS_CHILD, PrefixTable
 from gateway.core.planner.reuse import Reuse
@@ -18,13 +18,14 @@ class Learning:
         self.reuse.advance(now)
         slots = self.table.find_path(question.keys, 8)
         known = len(slots)
-        expected = expect(self.table, self.reuse, question, slots, shape_of(question.kinds), now)
+        where = boundaries(self.table, question, slots, shape_of(question.kinds), now)
+        access(self.table, self.reuse, question, slots, where, now)
         for at, key in enumerate(question.keys):
             slot = self.table.add(key, now)
             if at >= known - 1 and at < len(question.keys) - 1:
                 self.table.flags[slot] |= HAS_CHILD
-        watch(self.reuse, question.keys, expected, now)
-        return set(expected.shared)
+        watch(self.reuse, question.keys, where, now)
+        return set(where.shared)
 
 
 def test_end_of_system_is_expected_to_be_shared_from_the_first_request() -> None:

@@ -52,3 +52,18 @@ def test_learns_upstreams_pace() -> None:
         holds.seen(expected, 2 * guess)
 
     assert holds.first_byte_after(30_000, 0) == pytest.approx(2 * guess, rel=0.02)
+
+
+def test_asks_whether_waiting_would_pay_without_spending_anything() -> None:
+    holds = Holds(OPTIONS)
+
+    assert all(holds.pays(1e6, 2.0) for _ in range(100))
+    assert not holds.pays(1_000.0, 1.0)
+    assert not holds.pays(1e9, 8.1)
+
+
+def test_time_that_another_replicas_claim_took_is_spent_too() -> None:
+    holds = Holds(OPTIONS)
+    holds.spent(2.5)
+
+    assert not holds.pays(1e6, 1.0)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.planner import Planner, PlannerOptions, snapshot
 from tests.unit.planner.conversations import Blocks, Upstream, ask
@@ -52,3 +56,32 @@ def test_damaged_memory_is_not_taken_up() -> None:
 
     assert not snapshot.restore(Planner(), replace(taken, keys=taken.keys[:-8]))
     assert not snapshot.restore(Planner(), replace(taken, reached=b""))
+
+
+def test_goes_through_one_string_of_bytes() -> None:
+    planner = Planner(PlannerOptions(capacity=4096, warming=False))
+    taught(planner)
+    other = Planner(PlannerOptions(capacity=4096, warming=False))
+    data = snapshot.dump(planner)
+
+    assert snapshot.load(other, data)
+    assert snapshot.dump(other) == data
+    assert len(zlib.compress(data, 1)) < len(data) / 5
+
+
+@given(st.binary(max_size=64), st.integers(0, 400))
+def test_no_damage_is_taken_up_or_raises(rubbish: bytes, at: int) -> None:
+    planner = Planner(PlannerOptions(capacity=16))
+    data = snapshot.dump(planner)
+    at = at * len(data) // 400
+    snapshot.load(Planner(PlannerOptions(capacity=16)), data[:at] + rubbish + data[at + len(rubbish) :])
+
+    assert not snapshot.load(Planner(), rubbish)
+    assert not snapshot.load(Planner(), data[:-1])
+
+
+def test_belief_that_cannot_be_is_not_taken_up() -> None:
+    taken = snapshot.take(Planner(PlannerOptions(capacity=64)))
+
+    assert not snapshot.restore(Planner(), replace(taken, trust=(2.0, 1.0)))
+    assert not snapshot.restore(Planner(), replace(taken, accounts=b"x"))

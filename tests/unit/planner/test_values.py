@@ -29,7 +29,7 @@ def test_every_miss_is_explained(cause: MissCause) -> None:
 
 def test_reasons_carry_the_numbers() -> None:
     warm = Warm(
-        request=1, upto=2, marks=(), tokens=5000, chance=0.12, workspace=1, key=1, cost=125.0, prices=Prices()
+        request=1, upto=2, marks=(), tokens=5000, chance=0.12, account=1, key=1, cost=125.0, prices=Prices()
     )
 
     assert "1,200" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason

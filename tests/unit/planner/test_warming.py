@@ -17,7 +17,7 @@ def kept(chance: float, *, tokens: int = 10_000, saved: int = 10_000, read: floa
         tokens_saved=saved,
         hour=False,
         since=1000.0,
-        workspace=1,
+        account=1,
         prices=Prices(read=read),
         outlook=Chances(0.5, 0.2, tuple(hazards)),
     )

@@ -1,0 +1,156 @@
+"""The tables of `gateway report`, for people: figures rounded, a sentence below on what needs one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.core.ledger import (
+    Dimension,
+    Loss,
+    Total,
+    add_up,
+    dollars,
+    holdout_sentence,
+    loss_sentence,
+)
+from gateway.core.savings import Cohort
+
+MOST_SENTENCES = 10
+"""Below a table of losses."""
+
+
+def print_totals(
+    dimensions: Sequence[Dimension], totals: Sequence[Total], by_cohort: Sequence[Total]
+) -> None:
+    """`by_cohort`: the same entries by workspace and cohort, for the comparison with what was held out."""
+    overall = add_up(replace(total, group=()) for total in totals)
+    if not overall:
+        typer.echo("No entries.")
+        return
+    table = _table(dimensions, [total.group for total in totals])
+    for heading, figure in zip(_HEADINGS, _figures(overall[0]), strict=True):
+        table.add_column(heading, figure, justify="right", no_wrap=True)
+    for total in totals:
+        table.add_row(*_cells(total.group), *_figures(total))
+    _print(table, [*_notes(overall[0]), *_comparisons(by_cohort)])
+
+
+_HEADINGS = ("calls", "prompt", "read", "output", "cost $", "input plain $", "paid $", "saved $", "saved")
+
+
+def _figures(total: Total) -> tuple[str, ...]:
+    return (
+        f"{total.requests:,}",
+        _tokens(total.prompt_tokens),
+        _percent(total.cache_read_ratio),
+        _tokens(total.output_tokens),
+        dollars(total.cost_nanousd),
+        dollars(total.plain_nanousd),
+        dollars(total.paid_nanousd),
+        dollars(total.saved_nanousd),
+        _percent(total.saved_ratio),
+    )
+
+
+def _notes(overall: Total) -> Iterator[str]:
+    yield "prompt, output: tokens. read: share of the prompt tokens read from a cache."
+    yield (
+        "input plain: what the input would have cost without caching; paid: what it did cost. "
+        "Days and months in UTC."
+    )
+    if overall.miss_nanousd:
+        yield f"${dollars(overall.miss_nanousd)} of it was lost by misses: --by cause says by which."
+    if overall.shadow_paid_nanousd:
+        yield (
+            f"In shadow mode, input that cost ${dollars(overall.shadow_paid_nanousd)} would have cost "
+            f"${dollars(overall.shadow_nanousd)} as decided."
+        )
+    if overall.held_saved_nanousd:
+        yield f"Holding calls saved ${dollars(overall.held_saved_nanousd)}."
+    if overall.guessed_nanousd:
+        yield f"${dollars(overall.guessed_nanousd)} of the cost rests on usage not reported in full."
+    if overall.fallback_nanousd:
+        yield f"${dollars(overall.fallback_nanousd)} is at the fallback price: no price was known."
+
+
+def _comparisons(by_cohort: Sequence[Total]) -> Iterator[str]:
+    """Each workspace by itself: two that differ in their prompts say nothing of each other."""
+    by_group = {total.group: total for total in by_cohort}
+    for workspace in sorted({total.group[0] for total in by_cohort}):
+        held_out = by_group.get((workspace, Cohort.HOLDOUT.value), Total())
+        decided = [
+            by_group.get((workspace, cohort.value), Total()) for cohort in (Cohort.PLACED, Cohort.NONE)
+        ]
+        (both,) = add_up(replace(total, group=()) for total in decided)
+        if (sentence := holdout_sentence(both, held_out)) is not None:
+            yield f"{_plain(workspace)}: {sentence}"
+
+
+def print_losses(dimensions: Sequence[Dimension], losses: Sequence[Loss]) -> None:
+    """What misses cost, dearest first, and in a sentence each."""
+    if not losses:
+        typer.echo("No misses.")
+        return
+    table = _table(dimensions, [loss.group for loss in losses])
+    table.add_column("cause", "")
+    sums = [sum(column) for column in zip(*((x.calls, x.tokens, x.nanousd) for x in losses), strict=True)]
+    for heading, figure in zip(("calls", "tokens", "lost $"), _loss_figures(*sums), strict=True):
+        table.add_column(heading, figure, justify="right", no_wrap=True)
+    for loss in losses:
+        figures = _loss_figures(loss.calls, loss.tokens, loss.nanousd)
+        table.add_row(*_cells(loss.group), escape(_plain(loss.cause)), *figures)
+    notes = [
+        "lost: what tokens that were known, and could not be read, cost above a read. Times in UTC.",
+        *(_plain(loss_sentence(loss)) for loss in losses[:MOST_SENTENCES] if loss.nanousd),
+    ]
+    _print(table, notes)
+
+
+def _loss_figures(calls: int, tokens: int, nanousd: int) -> tuple[str, str, str]:
+    return f"{calls:,}", _tokens(tokens), dollars(nanousd)
+
+
+def _table(dimensions: Sequence[Dimension], groups: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_footer=len(groups) > 1, footer_style="bold")
+    for index, dimension in enumerate(dimensions):
+        longest = max(len(_plain(group[index])) for group in groups)
+        table.add_column(
+            dimension.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8)
+        )
+    return table
+
+
+def _print(table: Table, notes: Sequence[str]) -> None:
+    # A pipe has no width, and a terminal that is too narrow had better break lines than lose figures.
+    console = Console(width=250)
+    if sys.stdout.isatty():
+        console = Console(width=max(Console().width, console.measure(table).minimum))
+    console.print(table)
+    console.print("\n".join(notes), markup=False, highlight=False)
+
+
+def _cells(group: Sequence[str]) -> Iterator[str]:
+    return (escape(_plain(value)) for value in group)
+
+
+def _tokens(count: int) -> str:
+    """Three or four digits and a unit."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1_000:,.0f} k" if count < 10_000_000 else f"{count / 1_000_000:,.0f} M"
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1%}"
+
+
+def _plain(text: str) -> str:
+    """A model's name may come from outside: nothing in it may act on a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

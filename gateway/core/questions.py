@@ -1,0 +1,144 @@
+"""What the planner is asked about a call, from its prompt or from another replica's news; and the news of it.
+
+Only digests, lengths and counts pass here. Nothing is decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from gateway.core.ids import PrefixKey, WorkspaceId
+from gateway.core.models import ModelFacts
+from gateway.core.news import Sent, pack_keys, unpack_keys
+from gateway.core.placement import MINIMUM_MARGIN, Breakpoint, Occasion, block_tokens
+from gateway.core.planner import Kind, Prices, Question, Reported, compact_key
+from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.usage import Usage
+
+Marks = tuple[tuple[int, bool], ...]
+"""Breakpoints: block, and whether 1h."""
+
+
+def question_of(
+    number: int,
+    prompt: Prompt,
+    keys: Sequence[PrefixKey],
+    facts: ModelFacts,
+    workspace: WorkspaceId,
+    occasion: Occasion,
+    *,
+    fixed: Marks | None,
+    decided: bool,
+    warmable: bool,
+    warm_up: bool,
+) -> Question:
+    """One of this replica's own calls."""
+    return Question(
+        number,
+        compact_key(occasion.scope),
+        account_of(workspace),
+        [compact_key(key) for key in keys],
+        block_tokens(prompt, facts),
+        bytes(map(_kind, prompt.blocks)),
+        Prices(
+            read=occasion.prices.read,
+            write_5m=occasion.prices.write_5m,
+            write_1h=occasion.prices.write_1h,
+            minimum_tokens=int(facts.minimum_cacheable_tokens * MINIMUM_MARGIN),
+        ),
+        unmarkable=frozenset(
+            at for at, block in enumerate(prompt.blocks) if not (block.may_be_marked and block.in_prefix)
+        ),
+        fixed=fixed,
+        decided=decided,
+        warmable=warmable,
+        warm_up=warm_up,
+    )
+
+
+def question_heard(number: int, sent: Sent) -> Question | None:
+    """What another replica asked itself; None where it makes no sense."""
+    blocks = len(sent.ends)
+    if len(sent.keys) != 8 * blocks or len(sent.kinds) != blocks or not blocks:
+        return None
+    if any(not 0 <= at < blocks for at, _ in (*sent.marks, *(sent.planned or ()))):
+        return None
+    read, write_5m, write_1h, minimum = sent.prices
+    return Question(
+        number,
+        sent.scope,
+        account_of(WorkspaceId(sent.workspace)),
+        unpack_keys(sent.keys),
+        sent.ends,
+        sent.kinds,
+        Prices(read=read, write_5m=write_5m, write_1h=write_1h, minimum_tokens=minimum),
+        fixed=sent.marks,
+        decided=sent.decided,
+        warmable=False,
+        warm_up=sent.warm_up,
+    )
+
+
+def sent_of(
+    question: Question,
+    marks: tuple[tuple[int, bool], ...],
+    model: str,
+    workspace: WorkspaceId,
+    occasion: Occasion,
+    *,
+    planned: Marks | None = None,
+    holdout: bool = False,
+) -> Sent:
+    prices = question.prices
+    return Sent(
+        call=occasion.call_id,
+        at=occasion.at,
+        workspace=workspace,
+        model=model,
+        scope=question.scope,
+        keys=pack_keys(question.keys),
+        ends=tuple(question.ends),
+        kinds=question.kinds,
+        marks=marks,
+        prices=(prices.read, prices.write_5m, prices.write_1h, prices.minimum_tokens),
+        unmarkable=tuple(sorted(question.unmarkable)),
+        decided=question.decided,
+        warm_up=question.warm_up,
+        warmable=question.warmable,
+        planned=planned,
+        holdout=holdout,
+    )
+
+
+def on_the_wire(prompt: Prompt, added: Sequence[Breakpoint]) -> tuple[tuple[int, bool], ...]:
+    """The client's own breakpoints and those that are added."""
+    marks = {at: block.ttl is TTL.ONE_HOUR for at, block in enumerate(prompt.blocks) if block.marks}
+    marks |= {point.block: point.ttl is TTL.ONE_HOUR for point in added}
+    if prompt.automatic_ttl is not None:
+        last = max((at for at, block in enumerate(prompt.blocks) if block.may_be_marked), default=None)
+        if last is not None:
+            marks[last] = prompt.automatic_ttl is TTL.ONE_HOUR
+    return tuple(sorted(marks.items()))
+
+
+def reported_of(usage: Usage) -> Reported:
+    return Reported(
+        usage.uncached_input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_5m_tokens,
+        usage.cache_write_1h_tokens,
+    )
+
+
+def account_of(workspace: WorkspaceId) -> int:
+    """The key of a workspace's account: the same in every replica, and never 0."""
+    return compact_key(hashlib.sha256(workspace.encode()).digest())
+
+
+def _kind(block: Block) -> Kind:
+    if block.level is Level.TOOLS:
+        return Kind.TOOLS
+    if block.level is Level.SYSTEM:
+        return Kind.SYSTEM
+    return Kind.ASSISTANT if block.role == "assistant" else Kind.USER

@@ -1,0 +1,153 @@
+"""The policy that learns, and what is around it: the other replicas, the recording, and the memory that
+outlives a restart. What is learned, and what is decided by it, is in `core/learned.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from gateway.adapters.recording import Recording
+from gateway.core.changes import Changes
+from gateway.core.errors import StoreUnavailable
+from gateway.core.learned import LearnedPolicy
+from gateway.core.news import Answered, Billed, Failed, News, Sent, decode, encode
+from gateway.core.planner import PlannerOptions
+from gateway.placing import Flights
+from gateway.ports import Clock, Peers, Shelf
+from gateway.tasks import TaskSet
+from gateway.workers.periodic import every
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 60.0
+"""How much of what was learned a crash may forget."""
+CLAIMED_SECONDS = 55.0
+"""For so long no other replica saves: all know the same."""
+
+
+class Learning:
+    """One replica's share in what all of them learn."""
+
+    def __init__(
+        self,
+        options: PlannerOptions,
+        *,
+        secret: bytes,
+        holdout_share: float,
+        shared: bool,
+        peers: Peers,
+        shelf: Shelf | None,
+        recording: Path | None,
+        flights: Flights,
+        clock: Clock,
+        replica: str,
+    ) -> None:
+        """`secret` keys the digests by which changes are found. `shared`: whether there may be other
+        replicas. `shelf` and `recording` are None where nothing is to be kept, or recorded."""
+        self.policy = LearnedPolicy(
+            options,
+            tell=self._tell,
+            claims=shared,
+            holdout_share=holdout_share,
+            changes=Changes(secret),
+        )
+        self._options = options
+        self._shared = shared
+        self._peers = peers
+        self._shelf = shelf
+        self._record_to = recording
+        self._recording: Recording | None = None
+        self._flights = flights
+        self._clock = clock
+        self._replica = replica
+        self._saved_at = clock.now()
+
+    async def start(self) -> None:
+        """Take up what was saved. Starting from nothing costs money, not correctness, so only a recording
+        that cannot be written raises: `ConfigError`."""
+        restored = await self._restore()
+        if self._record_to is not None:
+            self._recording = Recording(
+                self._record_to, now=self._clock.now, options=self._options, began_empty=not restored
+            )
+
+    def run(self, loops: TaskSet) -> None:
+        """Save now and then."""
+        saving = every(SAVE_SECONDS, self.save, name="saving what was learned", clock=self._clock)
+        loops.spawn(saving, "saving what was learned")
+
+    async def save(self) -> None:
+        """Keep what was learned, by one replica for all. Raises nothing."""
+        if self._shelf is None:
+            return
+        self._saved_at = self._clock.now()
+        if await self._peers.claim([b"learned"], f"save:{self._replica}", CLAIMED_SECONDS) is not None:
+            return
+        data = self.policy.snapshot()
+        try:
+            await self._shelf.save(await asyncio.to_thread(zlib.compress, data, 1))
+        except StoreUnavailable as error:
+            log.warning("what was learned could not be saved: %s", error.message)
+
+    async def close(self) -> None:
+        """Save, and let go of everything. A second time nothing happens."""
+        await self.save()
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            await asyncio.to_thread(recording.close)
+        shelf, self._shelf = self._shelf, None
+        if shelf is not None:
+            await shelf.close()
+
+    def known_prefixes(self) -> float:
+        """How many prefixes are remembered."""
+        return self.policy.planner.table.used
+
+    def trust(self) -> float:
+        """Belief that a 1h entry behind a 5m one lives for an hour."""
+        return self.policy.planner.trust
+
+    def saved_seconds_ago(self) -> float:
+        """Since what was learned was last saved, here or by another replica."""
+        return self._clock.now() - self._saved_at
+
+    def heard(self, replica: str, data: bytes) -> None:
+        """Another replica's news: `Peers.listen` is given this."""
+        try:
+            news = decode(data)
+        except msgspec.DecodeError:
+            return  # of a version that says more than this one understands
+        self.policy.hear(replica, news, self._clock.now())
+        match news:  # after the policy, since who was waiting asks it at once
+            case Sent():
+                self._flights.began(news.call)
+            case Answered() | Billed():
+                self._flights.ended(news.call, good=True)
+            case Failed():
+                self._flights.ended(news.call, good=False)
+
+    def gone(self, replica: str) -> None:
+        """A replica has died: whoever waits for a call of its goes on."""
+        for call_id in self.policy.gone(replica, self._clock.now()):
+            self._flights.ended(call_id, good=False)
+
+    async def _restore(self) -> bool:
+        if self._shelf is None or (data := await self._shelf.load()) is None:
+            return False
+        try:
+            restored = self.policy.restore(await asyncio.to_thread(zlib.decompress, data))
+        except zlib.error:
+            restored = False
+        if not restored:
+            log.warning("what was learned before cannot be read by this version; learning starts anew")
+        return restored
+
+    def _tell(self, news: News) -> None:
+        if self._shared:
+            self._peers.tell(encode(news))
+        if self._recording is not None:
+            self._recording.tell(news)

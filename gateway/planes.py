@@ -1,0 +1,86 @@
+"""The two planes as they listen: the data plane, which apps call, and the admin plane. What each of them
+serves is in `web/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+import gateway
+from gateway.core.endpoints import Endpoint
+from gateway.pipeline import Pipeline
+from gateway.ports import Clock
+from gateway.settings.gateway import GatewayFile
+from gateway.web.admin import Render, admin_app
+from gateway.web.admin_api import Operation, is_loopback
+from gateway.web.dataplane import BodyLimits, DataPlane
+from gateway.web.health import Conditions
+from gateway.web.listener import Listener, ListenerLimits
+
+ADMIN_CLOSING_SECONDS = 1.0
+"""For answers of the admin plane that are under way when the replica stops."""
+
+
+async def listen_data(
+    file: GatewayFile, pipeline: Pipeline, clock: Clock, new_id: Callable[[], str]
+) -> tuple[Listener, str]:
+    """The data plane, and its URL. Raises OSError where the address is taken."""
+    plane = DataPlane(
+        pipeline=pipeline,
+        limits=BodyLimits(
+            by_endpoint={Endpoint.BATCHES: file.sizes.batches, Endpoint.FILES: file.sizes.files},
+            otherwise=file.sizes.messages,
+            timeout_seconds=file.timeouts.client_body,
+        ),
+        clock=clock,
+        new_id=new_id,
+        public_url=file.listen.public_url,
+    )
+    listener = Listener(
+        plane.handle,
+        new_id=new_id,
+        limits=ListenerLimits(
+            connections=file.capacity.connections,
+            head_seconds=file.timeouts.client_head,
+            idle_seconds=file.timeouts.client_keep_alive,
+            slow_client_seconds=file.timeouts.client_write,
+        ),
+    )
+    host, port = split_address(file.listen.data)
+    bound = await listener.start(host, port)
+    return listener, f"http://{_in_url(host)}:{bound}"
+
+
+async def listen_admin(
+    file: GatewayFile,
+    *,
+    conditions: Conditions,
+    render: Render,
+    token: str | None,
+    operations: Sequence[Operation],
+) -> tuple[web.AppRunner, str]:
+    """The admin plane, and its URL. Raises OSError where the address is taken."""
+    host, port = split_address(file.listen.admin)
+    app = admin_app(
+        conditions=conditions,
+        render=render,
+        token=token,
+        operations=operations,
+        loopback=is_loopback(host),
+        version=gateway.__version__,
+    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_CLOSING_SECONDS)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner, f"http://{_in_url(host)}:{runner.addresses[0][1]}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8080` or `[::1]:8080`."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
