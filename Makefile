@@ -11,7 +11,7 @@ COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint fmt bench redis lock clean
+.PHONY: help run demo test check lint fmt bench redis postgres lock clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ run: .venv/ready ## Start the gateway on this machine; without ANTHROPIC_API_KEY
 demo: .venv/ready-dev ## Play a workload of three workspaces through a gateway and print what caching saved
 	@$(PY) -m gateway demo
 
-test: redis .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
+test: redis postgres .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
 	@$(PYTEST)
 
 check: lint test ## All that CI does: lint, types, import contracts, tests
@@ -42,6 +42,9 @@ bench: .venv/ready-dev ## CPU and memory per request beside nginx, in one run (n
 
 redis:
 	@command -v redis-server valkey-server >/dev/null || .ci/apt-install redis-server
+
+postgres: # Debian keeps its programs off PATH
+	@compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || .ci/apt-install postgresql
 
 lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) pyproject.toml -o requirements.txt

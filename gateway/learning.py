@@ -81,17 +81,17 @@ class Learning:
         loops.spawn(saving, "saving what was learned")
 
     async def save(self) -> None:
-        """Keep what was learned, by one replica for all. Raises nothing."""
+        """Keep what was learned, where replicas share it by one of them for all. Raises nothing."""
         if self._shelf is None:
             return
+        if not (self._shared and await self._is_saved_elsewhere()):
+            data = self.policy.snapshot()
+            try:
+                await self._shelf.save(await asyncio.to_thread(zlib.compress, data, 1))
+            except StoreUnavailable as error:
+                log.warning("what was learned could not be saved: %s", error.message)
+                return
         self._saved_at = self._clock.now()
-        if await self._peers.claim([b"learned"], f"save:{self._replica}", CLAIMED_SECONDS) is not None:
-            return
-        data = self.policy.snapshot()
-        try:
-            await self._shelf.save(await asyncio.to_thread(zlib.compress, data, 1))
-        except StoreUnavailable as error:
-            log.warning("what was learned could not be saved: %s", error.message)
 
     async def close(self) -> None:
         """Save, and let go of everything. A second time nothing happens."""
@@ -110,6 +110,14 @@ class Learning:
     def trust(self) -> float:
         """Belief that a 1h entry behind a 5m one lives for an hour."""
         return self.policy.planner.trust
+
+    def recorded(self) -> float:
+        """News that the recording has taken in."""
+        return self._recording.written if self._recording is not None else 0
+
+    def not_recorded(self) -> float:
+        """News that it could not."""
+        return self._recording.dropped if self._recording is not None else 0
 
     def saved_seconds_ago(self) -> float:
         """Since what was learned was last saved, here or by another replica."""
@@ -134,6 +142,10 @@ class Learning:
         """A replica has died: whoever waits for a call of its goes on."""
         for call_id in self.policy.gone(replica, self._clock.now()):
             self._flights.ended(call_id, good=False)
+
+    async def _is_saved_elsewhere(self) -> bool:
+        holder = f"save:{self._replica}"
+        return await self._peers.claim([b"learned"], holder, CLAIMED_SECONDS) not in (None, holder)
 
     async def _restore(self) -> bool:
         if self._shelf is None or (data := await self._shelf.load()) is None:

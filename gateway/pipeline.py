@@ -8,38 +8,40 @@ to be shown to the client, `ClientGone`, or a cancellation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from gateway.batching import Batching, Creation
+from gateway.core.batch import settle_batch_call
 from gateway.core.bucket import Amounts, Reservation
-from gateway.core.endpoints import Endpoint
-from gateway.core.errors import BadRequest, StoreUnavailable, UpstreamFailure
+from gateway.core.endpoints import Endpoint, creates_batch, deleted_batch
+from gateway.core.errors import BadRequest, UpstreamFailure
 from gateway.core.estimate import Estimate
-from gateway.core.exchange import Closing, Event, Exchange, ExchangeRecord
+from gateway.core.exchange import Basis, Event, Exchange, ExchangeRecord
 from gateway.core.headers import (
     repeated,
     request_headers,
-    response_headers,
     tags_of,
     value_of,
     with_credential,
 )
-from gateway.core.ids import ReservationId
-from gateway.core.limits import Mode, OnStoreFailure, Unit
+from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.models import ModelFacts
-from gateway.core.own_headers import own_headers
+from gateway.core.own_headers import answer_headers
 from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.plan import Plan, estimate_plan
-from gateway.core.principal import Principal, find_credential
-from gateway.core.refusal import exhausted
+from gateway.core.principal import find_credential
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
 from gateway.core.rewrite import filter_models, point_results_home
 from gateway.core.rules import Route, Rules, Workspace
 from gateway.core.savings import reckon_savings
-from gateway.core.settlement import afterwards, settle_exchange
+from gateway.core.settlement import settle_exchange
+from gateway.counting import Counting
 from gateway.placing import Placing
 from gateway.ports import (
     Answer,
+    BodyStream,
     BudgetStore,
     Call,
     Clock,
@@ -49,6 +51,7 @@ from gateway.ports import (
     UpstreamRequest,
 )
 from gateway.relay import relay_rewritten, relay_untouched
+from gateway.reserving import FREE, Reserving
 from gateway.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -57,11 +60,6 @@ PLANNED = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
 """Endpoints whose bodies are read. All others stream through unread."""
 REWRITTEN = frozenset({Endpoint.MODELS, Endpoint.BATCHES})
 """Endpoints whose answers are changed so that clients stay inside the gateway."""
-FREE = frozenset({Endpoint.COUNT_TOKENS, Endpoint.MODELS})
-"""Never charged and never blocked by a budget: clients plan with them. Limits of requests hold all the same,
-since upstream counts them too."""
-CLOSE_DELAYS_SECONDS = (0.0, 0.2, 0.8, 3.2, 12.8)
-"""Before each attempt at closing a reservation."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +72,7 @@ class _Admitted:
     facts: ModelFacts | None
     estimate: Estimate | None
     continues_thread: bool
+    creation: Creation | None
     request: UpstreamRequest | None
     """Let go of once an answer began: a stream lasts for minutes, and its request may be megabytes."""
 
@@ -97,7 +96,12 @@ class Pipeline:
         tasks: TaskSet,
         random: Callable[[], float],
         observer_failed: Callable[[str], None],
+        batching: Batching | None = None,
+        estimates: LearnedEstimates | None = None,
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`written` returns once the books have all that observers were told; a reservation is not closed
+        before, so that no replica can die between the two and leave counters that no entry explains."""
         self._rules = rules
         self._may_admit = admit
         self.open: dict[str, Exchange] = {}
@@ -106,13 +110,17 @@ class Pipeline:
         """Those that have ended and are not settled yet: a store that is away may keep them for a while."""
         self._placing = placing
         self._upstream = upstream
-        self._budgets = budgets
+        self._reserving = Reserving(budgets, clock)
         self._observers = observers
         self._clock = clock
         self._tasks = tasks
         self._random = random
         self._observer_failed = observer_failed
+        self._batching = batching
+        self._estimates = LearnedEstimates() if estimates is None else estimates
+        self._counting = Counting(upstream, self._estimates)
         self._retries = RetryBudget()
+        self._written = written
 
     async def handle(self, call: Call, reply: Reply) -> None:
         rules = self._rules()  # one snapshot for the whole call
@@ -146,20 +154,28 @@ class Pipeline:
 
     # Admit: nothing has been sent yet; every refusal is free.
 
-    async def _admit(self, call: Call, rules: Rules, exchange: Exchange) -> _Admitted:
+    def _permit(self, call: Call, rules: Rules, exchange: Exchange) -> Workspace:
+        """The workspace of who calls, where it may have the endpoint."""
         self._may_admit()
         if (twice := repeated(call.headers)) is not None:
             raise BadRequest(f"The request has two {twice.decode()} headers; send one.")
         principal = call.principal or rules.keyring.identify(find_credential(call.headers), call.received_at)
         exchange.principal = principal
+        rules.freezes.permit(principal)
         exchange.tags = tags_of(call.headers, rules.tag_headers)
         workspace = rules.workspaces[principal.workspace]
-        route = rules.routes[workspace.upstream]
-        exchange.route = route.name
-        permit_endpoint(call.endpoint, call.method, call.target, workspace)
+        exchange.route = workspace.upstream
+        reads_batches = self._batching is not None
+        permit_endpoint(call.endpoint, call.method, call.target, workspace, reads_batches=reads_batches)
+        return workspace
 
-        plan, estimate = None, None
+    async def _admit(self, call: Call, rules: Rules, exchange: Exchange) -> _Admitted:
+        workspace = self._permit(call, rules, exchange)
+        route = rules.routes[workspace.upstream]
+        batching, asked = self._batching, (call.endpoint, call.method, call.target)
+        plan, estimate, creation = None, None, None
         pieces: tuple[bytes | memoryview, ...] = ()
+        stream: BodyStream | None = None
         decoded = False
         if call.endpoint in PLANNED:
             body = await call.read_body()
@@ -171,9 +187,19 @@ class Pipeline:
             self._note(exchange, plan)
             pieces = plan.pieces
             if call.endpoint not in FREE:
-                estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=call.received_at)
+                estimate = estimate_plan(
+                    plan, rules=rules, workspace=workspace, at=call.received_at, learned=self._estimates
+                )
                 exchange.estimated_nanousd = estimate.amounts.nanousd
-        await self._reserve(call, rules, principal, plan, estimate, exchange)
+        elif batching is not None and creates_batch(*asked):
+            creation = await batching.read(call, rules, workspace, exchange)
+            estimate, stream, decoded = creation.plan.estimate, creation.body, creation.decoded
+        else:
+            stream = call.stream_body()
+        recount = self._counting.closer(call, plan, rules, workspace, route) if plan else None
+        estimate = await self._reserving.reserve(call, rules, workspace, estimate, exchange, recount)
+        if batching is not None and (batch_id := deleted_batch(*asked)) is not None:
+            await batching.before_deletion(batch_id)
         metered = call.endpoint in PLANNED or call.endpoint in REWRITTEN
         headers = request_headers(call.headers, decoded=decoded, identity=metered, drop=rules.tag_headers)
         request = UpstreamRequest(
@@ -182,7 +208,7 @@ class Pipeline:
             headers=with_credential(headers, route.credential()),
             route=route,
             body=pieces,
-            body_stream=None if call.endpoint in PLANNED else call.stream_body(),
+            body_stream=stream,
             on_sent=lambda: self._sent(exchange),
         )
         return _Admitted(
@@ -192,6 +218,7 @@ class Pipeline:
             facts=plan.facts if plan else None,
             estimate=estimate,
             continues_thread=plan is not None and plan.continues_thread,
+            creation=creation,
             request=request,
         )
 
@@ -204,44 +231,6 @@ class Pipeline:
         exchange.plan_failed = plan.failure is not None
         if plan.failure is not None:
             log.error("planning failed, the client's own bytes go through: %s", plan.failure)
-
-    async def _reserve(
-        self,
-        call: Call,
-        rules: Rules,
-        principal: Principal,
-        plan: Plan | None,
-        estimate: Estimate | None,
-        exchange: Exchange,
-    ) -> None:
-        model = plan.prompt.model if plan else ""
-        limits = rules.limits.binding(principal, rules.models.canonical(model) or model)
-        if call.endpoint in FREE:
-            limits = tuple(bound for bound in limits if bound.limit.unit is Unit.REQUESTS)
-        if not limits:
-            return
-        amounts = estimate.amounts if estimate else Amounts(requests=1)
-        reservation = Reservation(
-            id=ReservationId(call.id), limits=limits, amounts=amounts, lease_seconds=rules.lease_seconds
-        )
-        exchange.reservation = reservation  # known before the store is asked: closing it is always safe
-        try:
-            decision = await self._budgets.reserve(reservation)
-        except StoreUnavailable:
-            exchange.store_degraded = True
-            if any(
-                bound.limit.on_store_failure is OnStoreFailure.REFUSE and bound.limit.mode is Mode.ENFORCE
-                for bound in limits
-            ):
-                raise
-            return
-        exchange.shadow_refusals = decision.shadow_refusals
-        if not decision.allowed:
-            exchange.reservation = None  # nothing is held
-            refusal = exhausted(decision, reservation, principal)
-            exchange.binding_limit = refusal.limit_id
-            raise refusal
-        exchange.reserved = True
 
     # Forward: bounded attempts, none after the first byte has been relayed.
 
@@ -297,13 +286,21 @@ class Pipeline:
         self._placing.answered(call.id, good=not _rejected(answer.status))
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
-        headers = [*response_headers(answer.headers), *own_headers(exchange, admitted.rules)]
+        headers = answer_headers(exchange, admitted.rules, answer.headers)
         if call.endpoint in REWRITTEN and answer.status < 300:
-            await relay_rewritten(answer, reply, exchange, headers, _rewriting(call, admitted))
+            rewrite = partial(self._rewritten, call, admitted, exchange)
+            await relay_rewritten(answer, reply, exchange, headers, rewrite)
         else:
             metered = call.endpoint is Endpoint.MESSAGES
             await relay_untouched(answer, reply, exchange, headers, self._clock, metered=metered)
         exchange.apply(Event.UPSTREAM_REJECTED if _rejected(answer.status) else Event.RESPONSE_ENDED)
+
+    async def _rewritten(self, call: Call, admitted: _Admitted, exchange: Exchange, body: bytes) -> bytes:
+        if call.endpoint is Endpoint.MODELS:
+            return filter_models(body, lambda model: allows(admitted.workspace, model))
+        if self._batching is not None and admitted.creation is not None:
+            await self._batching.created(admitted.creation, exchange, call.headers, body)
+        return point_results_home(body, admitted.route.base_url, call.public_base)
 
     # Settle: close the reservation, tell every observer. Runs to its end whatever became of the client.
 
@@ -312,16 +309,20 @@ class Pipeline:
     ) -> None:
         try:
             exchange.status = exchange.status or reply.status  # of what was refused, others made the answer
-            amounts = self._price(exchange, rules, admitted)
+            amounts = await self._price(exchange, rules, admitted)
+            self._learn(exchange, admitted)
             self._placing.ended(exchange)
+            self._reserving.note_crossings(exchange, amounts)
             self._tell(exchange.record(self._clock.monotonic()))
-            if exchange.reservation is not None:
-                await self._close(exchange, exchange.reservation, amounts)
+            if exchange.reservation is not None and self._written is not None:
+                await self._written()
+            await self._reserving.close(exchange, amounts)
         finally:
             del self._closing[exchange.id]
+            if self._batching is not None:
+                await self._batching.over(exchange.id, admitted.creation if admitted else None)
 
-    @staticmethod
-    def _price(exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> Amounts:
+    async def _price(self, exchange: Exchange, rules: Rules, admitted: _Admitted | None) -> Amounts:
         settlement = settle_exchange(
             closing=exchange.closing,
             basis=exchange.basis,
@@ -332,9 +333,17 @@ class Pipeline:
             prices=rules.prices,
             at=exchange.received_at,
         )
+        if self._batching is not None and exchange.endpoint == Endpoint.BATCHES:
+            kept = await self._batching.is_kept(admitted.creation if admitted else None)
+            settlement = settle_batch_call(exchange.closing, exchange.batch, kept=kept)
         exchange.usage, exchange.cost, exchange.basis = settlement.usage, settlement.cost, settlement.basis
         exchange.savings = reckon_savings(exchange, rules.prices)
         return settlement.amounts
+
+    def _learn(self, exchange: Exchange, admitted: _Admitted | None) -> None:
+        guess = admitted.estimate.guess if admitted and admitted.estimate else None
+        if guess is not None and exchange.usage is not None and exchange.basis is Basis.REPORTED:
+            self._estimates.billed(guess, exchange.usage)
 
     def _tell(self, record: ExchangeRecord) -> None:
         for observer in self._observers:
@@ -343,31 +352,6 @@ class Pipeline:
             except Exception:
                 self._observer_failed(type(observer).__name__)
                 log.exception("observer %s failed", type(observer).__name__)
-
-    async def _close(self, exchange: Exchange, reservation: Reservation, amounts: Amounts) -> None:
-        """Idempotent by id, so it is simply tried again; if the store stays away, the sweeper closes it at
-        what was set aside."""
-        for delay in CLOSE_DELAYS_SECONDS:
-            await self._clock.sleep(delay)
-            try:
-                if exchange.closing is Closing.SETTLE and not exchange.store_degraded:
-                    await self._budgets.settle(reservation.id, amounts)
-                    return
-                await self._budgets.release(reservation.id)
-                if exchange.closing is Closing.SETTLE:
-                    late = afterwards(reservation, amounts)
-                    await self._budgets.reserve(late)
-                    await self._budgets.settle(late.id, amounts)
-                return
-            except StoreUnavailable:
-                continue
-        log.error("reservation %s could not be closed; it will expire", reservation.id)
-
-
-def _rewriting(call: Call, admitted: _Admitted) -> Callable[[bytes], bytes]:
-    if call.endpoint is Endpoint.MODELS:
-        return lambda body: filter_models(body, lambda model: allows(admitted.workspace, model))
-    return lambda body: point_results_home(body, admitted.route.base_url, call.public_base)
 
 
 def _rejected(status: int) -> bool:

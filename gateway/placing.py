@@ -29,6 +29,8 @@ CLAIM_SECONDS = 15.0
 UNHEARD_SECONDS = 2.0
 """How long a call of which no news came is waited for at a time: its replica may have died before it could
 tell of it, and then its claims are void by now."""
+MAX_FAILED_LEADERS = 2
+"""After so many a call goes without waiting for anybody."""
 MAX_FLIGHTS = 1 << 16
 MAX_ENDED = 4096
 """Calls of which it is remembered that they ended: the news may come before the answer to a claim does."""
@@ -189,6 +191,9 @@ class Placing:
                 break
             if good is not None:
                 failed.add(leader)
+            if len(failed) == MAX_FAILED_LEADERS:  # it is upstream that fails, and nobody need wait for that
+                plan = place(may_wait=False, may_claim=False)
+                break
         if claimed and not plan.placement.breakpoints:  # it writes nothing: nobody is to wait for it
             self._end(call_id, good=False)
         return plan
@@ -204,8 +209,9 @@ class Placing:
 
     def ended(self, exchange: Exchange) -> None:
         """Tell the policy how its decision turned out; what was guessed teaches nothing. For each call
-        once, whatever became of it."""
-        usage = exchange.usage if exchange.basis is Basis.REPORTED else None
+        once, whatever became of it. Of a call that was cut, what its prompt read and wrote was reported when
+        its answer began; the policy looks at nothing else."""
+        usage = exchange.usage if exchange.basis in (Basis.REPORTED, Basis.PARTIAL) else None
         if usage is not None:
             self._tell(lambda at: self._policy.billed(exchange.id, usage, at))
         elif exchange.id not in self._failed:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.core.headers import Header, Headers
 
 if TYPE_CHECKING:
-    from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+    from gateway.core.adjustments import Adjustment, LogEntry, TakenBack
+    from gateway.core.batch import KeptBatch
+    from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
     from gateway.core.endpoints import Endpoint
     from gateway.core.exchange import ExchangeRecord
     from gateway.core.ids import KeyId, ReservationId
@@ -65,8 +67,14 @@ class BudgetStore(Protocol):
         """Prolong the lease of an open reservation (long streams). Unknown ids: nothing happens."""
         ...
 
-    async def sweep(self) -> int:
-        """Close reservations whose lease is over, at what they had set aside; how many were closed."""
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        """Close reservations whose lease is over, at what they had set aside. Returns what `ledger` (a name
+        that lasts) is to book: those, and what late settlements took back; some hundreds at most, and each
+        again until it is `booked`. Nothing is ever returned to two ledgers."""
+        ...
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        """The ledger has these (`Presumed.id`) for good. Unknown ones: nothing happens."""
         ...
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
@@ -230,6 +238,78 @@ class KeyStore(Protocol):
     async def revoke(self, key_id: KeyId, at: float) -> bool:
         """Revoke from now on, whatever instant is written down; False where no such key is known. The
         first revocation's instant is kept."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class BatchStore(Protocol):
+    """Message batches that upstream accepted and that are not booked yet. Every method may raise
+    `StoreUnavailable`, within two seconds; all are atomic over every replica."""
+
+    async def keep(self, batch: KeptBatch) -> None:
+        """Remember it. One of this id that is there already stays as it is."""
+        ...
+
+    async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
+        """Those to be looked at by now, the longest overdue first."""
+        ...
+
+    async def find(self, batch_id: str) -> KeptBatch | None: ...
+
+    async def change(self, batch: KeptBatch) -> KeptBatch | None:
+        """Put it in the place of the one of its id and revision, and return it with its new revision. None
+        where there is none any more: another replica was first."""
+        ...
+
+    async def forget(self, batch_id: str) -> None:
+        """It is booked. Unknown ids: nothing happens."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class BatchBooks(Protocol):
+    """The ledger, for entries that may be booked again after a crash."""
+
+    @property
+    def name(self) -> str:
+        """Which ledger this is, over restarts; each replica has its own."""
+        ...
+
+    async def add(self, records: Sequence[ExchangeRecord]) -> int:
+        """Book all or none, on disk when it returns; how many were new. Ids that are there already stay as
+        they are. Raises `StoreUnavailable`."""
+        ...
+
+
+class AdjustmentStore(Protocol):
+    """The log of adjustments: what people change while the gateway runs. Nothing in it is ever changed or
+    removed. Every method may raise `StoreUnavailable`, within two seconds; all are atomic over every replica,
+    and idempotent by the adjustment's id."""
+
+    async def load(self, at: float) -> tuple[Adjustment, ...]:
+        """Those that were not taken back and do not end before `at`, in the order of the log; those that
+        begin later are among them. At most `MAX_IN_FORCE`."""
+        ...
+
+    async def find(self, adjustment_id: str) -> LogEntry | None:
+        """How this adjustment stands: the entry by which it was taken back, else that by which it was
+        made."""
+        ...
+
+    async def add(self, adjustment: Adjustment) -> LogEntry:
+        """Append it. Where the id is there already, nothing happens, and the entry that there is comes back.
+        Raises `TooManyAdjustments`."""
+        ...
+
+    async def take_back(self, adjustment_id: str, taken_back: TakenBack) -> LogEntry | None:
+        """Append that it was taken back; None where no such adjustment is known. The first time counts, and
+        its entry comes back ever after."""
+        ...
+
+    async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
+        """Entries with a smaller number than `before`, newest first."""
         ...
 
     async def close(self) -> None: ...

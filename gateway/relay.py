@@ -8,7 +8,7 @@ raise, and `UpstreamCut` for a stream that ends before its end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.core.answer import AnswerReader, answer_reader
 from gateway.core.errors import UpstreamCut
@@ -83,7 +83,7 @@ async def relay_rewritten(
     reply: Reply,
     exchange: Exchange,
     headers: Sequence[Header],
-    rewrite: Callable[[bytes], bytes],
+    rewrite: Callable[[bytes], Awaitable[bytes]],
 ) -> None:
     """Take the whole body, send what `rewrite` makes of it."""
     body = bytearray()
@@ -96,7 +96,7 @@ async def relay_rewritten(
 
     while not await answer.pump(feed):
         pass
-    changed = rewrite(_inflated(bytes(body), answer))
+    changed = await rewrite(_inflated(bytes(body), answer))
     exchange.response_bytes = len(changed)
     kept = [line for line in headers if line[0] not in (b"content-length", b"content-encoding")]
     reply.start(answer.status, [*kept, (b"content-length", b"%d" % len(changed))])

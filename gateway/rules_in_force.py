@@ -1,5 +1,5 @@
-"""The rules that a replica works by, and how they change while it runs: keys from the store, files that are
-edited. What cannot be read or used changes nothing."""
+"""The rules that a replica works by, and how they change while it runs: keys and adjustments from the stores,
+files that are edited. What cannot be read or used changes nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gateway.core.adjustments import Adjustment, Freezes, in_force
 from gateway.core.errors import ConfigError, StoreUnavailable
+from gateway.core.limits import Limit, Limits
 from gateway.core.principal import KeyRecord, Keyring
 from gateway.core.rules import Rules
-from gateway.ports import KeyStore
-from gateway.settings.build import build_keyring, build_rules
+from gateway.ports import AdjustmentStore, KeyStore
+from gateway.settings.build import build_keyring, build_limits, build_rules, read_adjusted
 from gateway.settings.load import Settings
 from gateway.settings.watch import ConfigWatcher
 
@@ -29,16 +31,29 @@ class RulesInForce:
         self._watcher = ConfigWatcher(settings)
         self._stored_keys: tuple[KeyRecord, ...] | None = None
         """None until they could be read once."""
+        self.adjustments: tuple[Adjustment, ...] = ()
+        """Those in force, as of the last refresh."""
+        self._standing: tuple[Adjustment, ...] | None = None
+        """All that were not taken back, as last read; None until they could be read once."""
+        self._adjusted_at = 0.0
+        self._refreshing = asyncio.Lock()
         self._asked = False
         self.wake = asyncio.Event()
         """Set when a reload was asked for."""
         self.generation = 0
+        self.configured: Limits
+        """The limits without adjustments."""
         self.rules = self._build()
 
     @property
     def complete(self) -> bool:
         """Whether the keys of the store could be read."""
         return self._stored_keys is not None
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether the adjustments could be read: before that, a caller who is frozen may pass."""
+        return self._standing is not None
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not."""
@@ -55,6 +70,28 @@ class RulesInForce:
         if stored != self._stored_keys:
             self._stored_keys = stored
             self.rules = replace(self.rules, keyring=self._keyring())
+
+    async def refresh_adjustments(self, store: AdjustmentStore, at: float) -> bool:
+        """Take over what the store has and what begins or ends by `at`: also where the store does not answer,
+        for those that are known. Whether it answered. Raises nothing."""
+        async with self._refreshing:  # what was read first must not come after what was read last
+            answered = True
+            try:
+                self._standing = await store.load(at)
+            except StoreUnavailable as error:
+                answered = False
+                log.warning("adjustments could not be read, those known stay in force: %s", error.message)
+            self._adjusted_at = at
+            now = in_force(self._standing or (), at)
+            if now != self.adjustments:
+                self.rules = self._adjusted(self.rules, now)
+                self.adjustments = now
+                log.info("%d adjustments are in force", len(now))
+            return answered
+
+    def read_amount(self, limit: Limit, amount: str | int) -> int:
+        """An amount of this limit as people write it in limits.yaml. Raises ValueError."""
+        return read_adjusted(limit, amount)
 
     async def reload_if_changed(self, reloaded: Callable[[], None], refused: Callable[[], None]) -> None:
         """Take over what the files say, and tell which of the two it was, if any. Raises nothing that is the
@@ -77,7 +114,13 @@ class RulesInForce:
 
     def _build(self) -> Rules:
         self.generation += 1
-        return build_rules(self._settings, self._keyring(), self.generation)
+        rules = build_rules(self._settings, self._keyring(), self.generation)
+        self.configured = rules.limits
+        return self._adjusted(rules, self.adjustments)
+
+    def _adjusted(self, rules: Rules, adjustments: Sequence[Adjustment]) -> Rules:
+        limits = build_limits(self._settings, adjustments, self._adjusted_at)
+        return replace(rules, limits=limits, freezes=Freezes(adjustments))
 
     def _keyring(self) -> Keyring:
         stored = self._stored_keys or ()

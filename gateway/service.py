@@ -7,7 +7,6 @@ order they start, drain and stop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -17,11 +16,10 @@ import gateway
 from gateway.adapters.access_log import AccessLog
 from gateway.adapters.claude import ClaudeUpstream
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger import Ledger
-from gateway.adapters.measured_budgets import MeasuredBudgets
+from gateway.adapters.ledger_shipping import ShippedLedger
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
-from gateway.core.errors import Draining, Overloaded, StoreUnavailable
+from gateway.core.errors import Draining, Overloaded
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.principal import KeyRecord
 from gateway.core.rule_policy import RulePolicy
@@ -34,29 +32,29 @@ from gateway.ports import Call, Clock, Reply
 from gateway.rules_in_force import RulesInForce
 from gateway.settings.build import build_schedules, planner_options
 from gateway.settings.gateway import (
-    LEDGER_FILE,
     GatewayFile,
     LogFormat,
     Policy,
 )
 from gateway.settings.load import Settings
 from gateway.settings.secrets import admin_token
-from gateway.stores import made, open_budgets, open_keys, open_peers, open_shelf, shares
+from gateway.spending import Spending
+from gateway.stores import made, open_adjustments, open_keys, open_ledger, open_peers, open_shelf, shares
 from gateway.tasks import TaskSet
 from gateway.warming import Warming
+from gateway.web.admin_budgets import budget_operations
 from gateway.web.dataplane import GOING_AWAY
 from gateway.web.health import Conditions
 from gateway.web.malloc import give_back_idle_memory
-from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
 
 log = logging.getLogger(__name__)
 
 KEYS_SECONDS = 3.0
 """How long a revoked key may go on working on a replica."""
+ADJUSTMENTS_SECONDS = 2.0
+"""With what reading takes, a change is in force everywhere within three seconds."""
 CONFIG_SECONDS = 5.0
-SWEEP_SECONDS = 10.0
-GAUGES_SECONDS = 10.0
 LAG_SECONDS = 1.0
 TRIM_SECONDS = 5.0
 
@@ -88,65 +86,18 @@ class Service:
     async def start(self) -> None:
         """Listen on both planes. Raises `ConfigError`, or OSError where an address is taken."""
         file = self._settings.gateway
-        self.metrics = self._make_metrics(file)
-        self.budgets = MeasuredBudgets(
-            await open_budgets(file, self._settings, self._clock),
-            took=self.metrics.store_operation,
-            failed=self.metrics.store_error,
-        )
-        self._keys = open_keys(file, self._settings)
-        self._ledger = Ledger(made(file.state_path(LEDGER_FILE)))
-        self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
-        self._upstream = ClaudeUpstream(
-            connect_timeout_seconds=file.timeouts.upstream_connect,
-            head_timeout_seconds=file.timeouts.upstream_head,
-            idle_timeout_seconds=file.timeouts.upstream_idle,
-            send_timeout_seconds=file.timeouts.upstream_write,
-            keepalive_seconds=file.timeouts.upstream_keep_alive,
-        )
-        self._peers = MeasuredPeers(
-            open_peers(
-                file,
-                self._settings,
-                self._clock,
-                replica=self._replica,
-                failed=self.metrics.peer_failed,
-            ),
-            news=self.metrics.peer_news,
-            claimed=self.metrics.peer_claim,
-        )
+        await self._open_adapters(file)
         flights = Flights()
         self._learning = self._make_learning(file, flights)
         self.warming = self._make_warming(file)
         if self._learning is not None:
             await self._learning.start()
-        self.pipeline = Pipeline(
-            rules=lambda: self.rules,
-            admit=self._admit,
-            placing=Placing(
-                self.warming.policy,
-                self._clock,
-                peers=self._peers,
-                flights=flights,
-                hold_seconds=file.placement.hold,
-                keep=self.warming.prewarmer.keep,
-            ),
-            upstream=self._upstream,
-            budgets=self.budgets,
-            observers=[
-                self.metrics,
-                self._ledger,
-                self.warming.prewarmer,
-                *([] if self._quiet else [self._access_log]),
-            ],
-            clock=self._clock,
-            tasks=self._tasks,
-            random=random.random,
-            observer_failed=self.metrics.observer_failed,
-        )
+        self.pipeline = self._make_pipeline(file, flights)
         for warning in self._settings.warnings:
             log.warning("%s", warning)
+        await self.spending.begin()
         await self._refresh_keys()
+        await self._refresh_adjustments()
         await self._listen(file)
         self._connect_gauges()
         self._run_loops()
@@ -164,7 +115,8 @@ class Service:
         self._refusing = True
         self._listener.stop_accepting()
         deadline = self._clock.monotonic() + drain.timeout
-        while self._listener.unfinished() and self._clock.monotonic() < deadline:
+        self.warming.close()
+        while self._unfinished() and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
 
     async def stop(self) -> None:
@@ -172,17 +124,18 @@ class Service:
         self._announcing = self._refusing = True
         self.warming.close()
         await self._listener.close()
-        await self._tasks.drain(10.0)
+        await self._admin.cleanup()
         await self._loops.drain(0.0)
+        await self._tasks.drain(10.0)
         if self._learning is not None:
             await self._learning.close()
         await self._peers.close()
         await self._upstream.close()
-        await self._admin.cleanup()
         await asyncio.to_thread(self._ledger.close)
         await asyncio.to_thread(self._access_log.close)
-        await self.budgets.close()
+        await self.spending.close()
         await self._keys.close()
+        await self._adjustments.close()
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
@@ -193,7 +146,73 @@ class Service:
         """Those in force now."""
         return self._in_force.rules
 
+    def _unfinished(self) -> int:
+        return self._listener.unfinished() + self.warming.under_way
+
     # Wiring
+
+    async def _open_adapters(self, file: GatewayFile) -> None:
+        self.metrics = self._make_metrics(file)
+        self._keys = open_keys(file, self._settings)
+        self._adjustments = open_adjustments(file, self._settings)
+        self._ledger = open_ledger(file, self._settings, self._clock)
+        self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
+        self._upstream = ClaudeUpstream(
+            connect_timeout_seconds=file.timeouts.upstream_connect,
+            head_timeout_seconds=file.timeouts.upstream_head,
+            idle_timeout_seconds=file.timeouts.upstream_idle,
+            send_timeout_seconds=file.timeouts.upstream_write,
+            keepalive_seconds=file.timeouts.upstream_keep_alive,
+        )
+        self.spending = await Spending.open(
+            file,
+            self._settings,
+            clock=self._clock,
+            metrics=self.metrics,
+            rules=lambda: self.rules,
+            upstream=self._upstream,
+            tasks=self._tasks,
+            observers=[self.metrics, *([] if self._quiet else [self._access_log])],
+        )
+        self._peers = MeasuredPeers(
+            open_peers(
+                file,
+                self._settings,
+                self._clock,
+                replica=self._replica,
+                failed=self.metrics.peer_failed,
+            ),
+            news=self.metrics.peer_news,
+            claimed=self.metrics.peer_claim,
+        )
+
+    def _make_pipeline(self, file: GatewayFile, flights: Flights) -> Pipeline:
+        return Pipeline(
+            rules=lambda: self.rules,
+            admit=self._admit,
+            placing=Placing(
+                self.warming.policy,
+                self._clock,
+                peers=self._peers,
+                flights=flights,
+                hold_seconds=file.placement.hold,
+                keep=self.warming.prewarmer.keep,
+            ),
+            upstream=self._upstream,
+            budgets=self.spending.budgets,
+            observers=[
+                self.metrics,
+                self._ledger,
+                self.warming.prewarmer,
+                *([] if self._quiet else [self._access_log]),
+            ],
+            clock=self._clock,
+            tasks=self._tasks,
+            random=random.random,
+            observer_failed=self.metrics.observer_failed,
+            written=self._ledger.written,
+            batching=self.spending.batching,
+        )
 
     def _make_metrics(self, file: GatewayFile) -> Metrics:
         labels = (("workspace", file.metrics.workspace_label), ("model", file.metrics.model_label))
@@ -230,7 +249,7 @@ class Service:
             policy=self._learning.policy if self._learning is not None else RulePolicy(),
             handle=handle,
             rules=lambda: self.rules,
-            budgets=self.budgets,
+            budgets=self.spending.budgets,
             peers=self._peers,
             clock=self._clock,
             metrics=self.metrics,
@@ -251,14 +270,17 @@ class Service:
                 limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
                 for limit in self.rules.limits.all
             ),
-            ping_store=self.budgets.ping,
+            ping_store=self.spending.budgets.ping,
         )
         self._admin, self.admin_url = await listen_admin(
             file,
             conditions=conditions,
             render=self.metrics.render,
             token=admin_token(file, self._settings.environ),
-            operations=self.warming.operations(),
+            operations=[
+                *self.warming.operations(),
+                *budget_operations(self._in_force, self._adjustments, self.spending.budgets, self._clock),
+            ],
         )
 
     def _connect_gauges(self) -> None:
@@ -270,11 +292,23 @@ class Service:
         self.metrics.pull("gateway_ledger_entries_total", lambda: status().stored)
         self.metrics.pull("gateway_ledger_spilled_total", lambda: status().spilled)
         self.metrics.pull("gateway_ledger_write_failures_total", lambda: status().write_failures)
+        if isinstance(self._ledger, ShippedLedger):
+            self._connect_shipping(self._ledger)
         self.metrics.pull("gateway_access_log_dropped_total", lambda: self._access_log.dropped)
         if self._learning is not None:
             self.metrics.pull("gateway_planner_prefixes", self._learning.known_prefixes)
             self.metrics.pull("gateway_planner_trust", self._learning.trust)
             self.metrics.pull("gateway_snapshot_age_seconds", self._learning.saved_seconds_ago)
+            self.metrics.pull("gateway_recording_news_total", self._learning.recorded)
+            self.metrics.pull("gateway_recording_dropped_total", self._learning.not_recorded)
+
+    def _connect_shipping(self, ledger: ShippedLedger) -> None:
+        pull, shipping = self.metrics.pull, ledger.shipping
+        pull("gateway_ledger_shipping_backlog_entries", lambda: shipping().backlog)
+        pull("gateway_ledger_shipping_lag_seconds", lambda: shipping().lag_seconds(self._clock.now()))
+        pull("gateway_ledger_shipped_total", lambda: shipping().shipped)
+        pull("gateway_ledger_shipping_refused_total", lambda: shipping().refused)
+        pull("gateway_ledger_shipping_failures_total", lambda: shipping().failures)
 
     def _admit(self) -> None:
         """The pipeline's first question. Raises `Draining` or `Overloaded`."""
@@ -288,15 +322,14 @@ class Service:
     def _run_loops(self) -> None:
         loops = [
             (KEYS_SECONDS, self._refresh_keys, "reading keys", None),
+            (ADJUSTMENTS_SECONDS, self._refresh_adjustments, "reading adjustments", None),
             (CONFIG_SECONDS, self._reload_if_changed, "reading the configuration", self._in_force.wake),
-            (SWEEP_SECONDS, self._sweep, "sweeping reservations", None),
-            (self.rules.lease_seconds / 3, self._renew_leases, "renewing leases", None),
-            (GAUGES_SECONDS, self._read_gauges, "reading budgets", None),
             (TRIM_SECONDS, self._give_back, "giving back memory", None),
         ]
         for seconds, work, name, wake in loops:
             self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
         self._loops.spawn(self._watch_lag(), "event loop lag")
+        self.spending.run(self._loops, self.pipeline.open_reservations)
         self.warming.run(self._loops, self._tasks)
         learning = self._learning
         if learning is not None:
@@ -309,30 +342,14 @@ class Service:
         await self._in_force.refresh_keys(self._keys)
         self.metrics.keyring(len(self.rules.keyring))
 
+    async def _refresh_adjustments(self) -> None:
+        await self._in_force.refresh_adjustments(self._adjustments, self._clock.now())
+
     async def _reload_if_changed(self) -> None:
         await self._in_force.reload_if_changed(self._reloaded, self.metrics.config_refused)
 
     def _reloaded(self) -> None:
         self.metrics.config_reloaded(generation=self._in_force.generation, at=self._clock.now())
-
-    async def _sweep(self) -> None:
-        with contextlib.suppress(StoreUnavailable):  # counted already
-            while closed := await self.budgets.sweep():  # each one is bounded; a dead replica may leave many
-                self.metrics.reservations_expired(closed)
-
-    async def _renew_leases(self) -> None:
-        for reservation in self.pipeline.open_reservations():
-            try:
-                await self.budgets.renew(reservation.id, reservation.lease_seconds)
-            except StoreUnavailable:
-                continue  # counted already; there are two more turns before the lease ends
-
-    async def _read_gauges(self) -> None:
-        try:
-            self.metrics.budgets(await read_budgets(self.rules, self.budgets))
-            self.metrics.store_degraded(False)
-        except StoreUnavailable:
-            self.metrics.store_degraded(True)
 
     async def _give_back(self) -> None:
         await asyncio.to_thread(give_back_idle_memory)

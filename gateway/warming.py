@@ -81,6 +81,7 @@ class Warming:
             replica=replica,
             random=random,
             reads=book.reads_of,
+            fired=lambda firing: metrics.schedule_fired(firing.schedule, firing.state.value),
         )
 
     def run(self, loops: TaskSet, tasks: TaskSet) -> None:
@@ -105,8 +106,13 @@ class Warming:
             *warming_operations(self._status),
         ]
 
+    @property
+    def under_way(self) -> int:
+        """Warm-ups that were sent and are not booked."""
+        return self.prewarmer.under_way
+
     def close(self) -> None:
-        """Send nothing more."""
+        """Send nothing more; what is under way is left to end."""
         self.prewarmer.close()
 
     def _warm(

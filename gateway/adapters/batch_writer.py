@@ -19,6 +19,10 @@ FIRST_RETRY_SECONDS = 0.05
 MAX_RETRY_SECONDS = 5.0
 
 
+def _nothing() -> None:
+    return
+
+
 class BatchWriter(Generic[T]):
     """Calls `write` with lists of items, in order, in a thread of its own.
 
@@ -35,14 +39,18 @@ class BatchWriter(Generic[T]):
         limit: int,
         batch: int = 1000,
         linger_seconds: float = 0.02,
+        wrote: Callable[[], None] = _nothing,
     ) -> None:
+        """`wrote` is called on the thread after each write that worked."""
         self.failures = 0
         self._write = write
+        self._wrote = wrote
         self._limit = limit
         self._batch = batch
         self._linger_seconds = linger_seconds
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._in_hand: list[T] = []
+        self._taken = self._done = 0
         self._oldest_at: float | None = None
         self._closing = threading.Event()
         self._deadline = float("inf")
@@ -53,13 +61,24 @@ class BatchWriter(Generic[T]):
         """Take an item without waiting; False where the queue is full or closed, and it was not taken."""
         if self._queue.qsize() >= self._limit or self._closing.is_set():
             return False
+        self._taken += 1
         self._queue.put(item)
         return True
 
     @property
+    def taken(self) -> int:
+        """Items taken since the start."""
+        return self._taken
+
+    @property
+    def done(self) -> int:
+        """Items written since the start, in the order in which they were taken."""
+        return self._done
+
+    @property
     def backlog(self) -> int:
-        """Items not yet written."""
-        return self._queue.qsize() + len(self._in_hand)
+        """Items not yet written, also those that the thread has just taken up."""
+        return self._taken - self._done
 
     @property
     def lag_seconds(self) -> float:
@@ -98,7 +117,9 @@ class BatchWriter(Generic[T]):
             if not self._attempt(batch):
                 return
             self._in_hand = []
+            self._done += len(batch)
             self._oldest_at = None
+            self._wrote()
 
     def _attempt(self, batch: list[T]) -> bool:
         """Write until it works; False where the deadline of `close` passed before."""

@@ -1,20 +1,18 @@
 """What the ledger has booked, as a reconciliation needs it: sums by day, route, model and what sets entries
-apart. One read-only query over the ledger's file; the sums are SQLite's, so that memory does not grow with
-the entries. What is made of them is `core/reconcile.py`.
+apart. Read-only; the sums are the database's, so that memory does not grow with the entries. What is made of
+them is `core/reconcile.py`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fractions import Fraction
-from pathlib import Path
+from typing import Any
 
+from gateway.adapters.ledger_source import LedgerSource, reading
 from gateway.core.endpoints import Endpoint
-from gateway.core.errors import ConfigError
 from gateway.core.reconcile_cells import Amount, Booked, Kind, Relayed
 
 _DAY_MS = 86_400_000
@@ -37,28 +35,35 @@ _COLUMNS = {
     Kind.OUTPUT: ("output_tokens", "output_nanousd"),
     Kind.WEB_SEARCH: ("web_search_requests", "server_tools_nanousd"),
 }
-_SUMS = ", ".join(f"SUM({column})" for pair in _COLUMNS.values() for column in pair)
+_SUMS = ", ".join(f"CAST(SUM({column}) AS BIGINT)" for pair in _COLUMNS.values() for column in pair)
+
+_NO_COST = "('none', 'unmetered', 'pending')"
 
 _BOOKED = f"""
 SELECT received_at_ms / {_DAY_MS} AS day, COALESCE(route, '-'), COALESCE(model, '-'),
     COALESCE(service_tier, 'standard'),
-    basis IN ('partial', 'estimated') AS guessed,
+    basis IN ('partial', 'estimated', 'presumed') AS guessed,
     {_COST} = 0 AND {_TOKENS} > 0 AS not_charged,
     iterations > 0 AS iterated,
-    received_at_ms + total_seconds * 1000 >= :recent_ms AS recent,
+    received_at_ms + total_seconds * 1000 >= ? AS recent,
     received_at_ms % {_DAY_MS} + total_seconds * 1000 >= {_DAY_MS - MARGIN_MS} AS late,
     received_at_ms % {_DAY_MS} < {MARGIN_MS} AS early,
-    COUNT(*), SUM(MAX({_COST}, estimated_nanousd)),
+    COUNT(*),
+    CAST(SUM(CASE WHEN {_COST} > estimated_nanousd THEN {_COST} ELSE estimated_nanousd END) AS BIGINT),
     MIN(price_id), MAX(price_id), MIN(COALESCE(inference_geo, '')), MAX(COALESCE(inference_geo, '')), {_SUMS}
 FROM entries
-WHERE received_at_ms >= :start_ms AND received_at_ms < :end_ms AND basis NOT IN ('none', 'unmetered')
+WHERE received_at_ms >= ? AND received_at_ms < ? AND basis NOT IN {_NO_COST}
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 """  # noqa: S608 - from the names above
+_OF_BATCH = "SELECT 1 FROM entries AS booked WHERE booked.id = entries.id || '-0'"
+"""The first entry of the batch that an entry is the creation of (`core/batch_records.py`)."""
 _RELAYED = f"""
 SELECT received_at_ms / {_DAY_MS} AS day, COALESCE(route, '-'),
-    SUM(endpoint = '{Endpoint.BATCHES}' AND method = 'POST'), SUM(endpoint = '{Endpoint.OTHER}')
+    COUNT(*) FILTER (WHERE endpoint = '{Endpoint.BATCHES}' AND method = 'POST'),
+    COUNT(*) FILTER (WHERE endpoint = '{Endpoint.OTHER}')
 FROM entries
-WHERE received_at_ms >= :start_ms AND received_at_ms < :end_ms AND basis = 'unmetered'
+WHERE received_at_ms >= ? AND received_at_ms < ?
+    AND (basis = 'unmetered' OR basis = 'pending' AND NOT EXISTS ({_OF_BATCH}))
     AND endpoint IN ('{Endpoint.BATCHES}', '{Endpoint.OTHER}')
 GROUP BY 1, 2
 """  # noqa: S608 - from the names above
@@ -71,32 +76,26 @@ class BookedDays:
 
 
 def read_booked(
-    path: Path, *, start_ms: int, end_ms: int, recent_ms: int, model_of: Callable[[str], str]
+    source: LedgerSource, *, start_ms: int, end_ms: int, recent_ms: int, model_of: Callable[[str], str]
 ) -> BookedDays:
     """Sums over the entries received from `start_ms` up to but not including `end_ms`. `recent_ms`: entries
     that ended then or later may be missing from the provider's reports. `model_of` gives one name to all
     spellings of a model.
 
-    May run beside the ledger's writer. Raises `ConfigError` where the file is missing or is no ledger.
+    May run beside the ledger's writers. Raises `ConfigError` where the ledger is missing, is none, or cannot
+    be reached.
     """
-    values = {"start_ms": start_ms, "end_ms": end_ms, "recent_ms": recent_ms}
-    try:
-        with closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        ) as connection:
-            connection.execute("BEGIN")  # both questions of one state: a writer may be adding to it
-            return BookedDays(
-                booked=tuple(_booked(connection.execute(_BOOKED, values), model_of)),
-                relayed=tuple(
-                    Relayed(day=_day(day), route=route, batches=batches, other=other)
-                    for day, route, batches, other in connection.execute(_RELAYED, values)
-                ),
-            )
-    except sqlite3.Error as error:
-        raise ConfigError(f"The ledger {path} cannot be read: {error}.") from error
+    with reading(source) as ledger:
+        return BookedDays(
+            booked=tuple(_booked(ledger.rows(_BOOKED, (recent_ms, start_ms, end_ms)), model_of)),
+            relayed=tuple(
+                Relayed(day=_day(day), route=route, batches=batches, other=other)
+                for day, route, batches, other in ledger.rows(_RELAYED, (start_ms, end_ms))
+            ),
+        )
 
 
-def _booked(rows: sqlite3.Cursor, model_of: Callable[[str], str]) -> Iterator[Booked]:
+def _booked(rows: Iterator[tuple[Any, ...]], model_of: Callable[[str], str]) -> Iterator[Booked]:
     for row in rows:
         day, route, model, tier, guessed, not_charged, iterated, recent, late, early, entries, most = row[:12]
         sums = row[16:]

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable
 from typing import TypeVar, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 
+from gateway.adapters.redis_topology import client
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
@@ -30,8 +30,9 @@ class RedisKeyStore:
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
         # One retry only: the client's own default of ten would hold a caller for seconds.
-        self._redis = Redis.from_url(
+        self._redis = client(
             url,
+            prefix,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(ConstantBackoff(0.05), 1),

@@ -12,19 +12,23 @@ can be put back with `restore`.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
 import re
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.adapters.batch_writer import BatchWriter
-from gateway.adapters.ledger_file import insert, open_for_writing
+from gateway.adapters.ledger_file import open_for_writing
+from gateway.adapters.ledger_rows import insert
+from gateway.core.chain import ChainKey
 from gateway.core.entry import Entry, entry_of
 
 if TYPE_CHECKING:
@@ -32,10 +36,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WRITTEN_SECONDS = 2.0
+
 SPILLED = "ledger entry not stored, `gateway ledger restore` puts it back: "
 """Begins the log line of an entry that found no room. The entry follows as JSON in base64, which stays whole
 whatever a log's format or its collector does to quotes."""
 _SPILLED_ENTRY = re.compile(re.escape(SPILLED) + r"([A-Za-z0-9+/=]+)")
+
+
+def _nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippingStatus:
+    """How shipping to a shared ledger stands; counts are since the start of the process."""
+
+    backlog: int
+    """Entries that are committed here and not there; 0 as long as that was not found out."""
+    oldest_at: float | None
+    """When the oldest of them was received, seconds since the epoch; None where there is none. Until the
+    shared ledger was reached for the first time, the start of the process."""
+    shipped: int
+    refused: int
+    """Entries that the shared ledger cannot hold; they stay in this replica's own."""
+    failures: int
+    """Times that the shared ledger did not answer, or not well."""
+
+    def lag_seconds(self, now: float) -> float:
+        return 0.0 if self.oldest_at is None else max(0.0, now - self.oldest_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +79,34 @@ class LedgerStatus:
     """Entries that are in the log instead of the table."""
     write_failures: int
     """Attempts at a commit that failed; the entries were tried again."""
+    shipping: ShippingStatus | None = None
+    """None where the ledger is not shared."""
 
 
 class Ledger:
     """`ports.Observer` that writes one row per exchange. Raises `ConfigError` where the file is unusable."""
 
-    def __init__(self, path: Path, *, limit: int = 50_000, linger_seconds: float = 0.02) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: bytes = b"",
+        limit: int = 50_000,
+        linger_seconds: float = 0.02,
+        committed: Callable[[], None] = _nothing,
+    ) -> None:
+        """`key` is that of the chain (`core/chain.py` says what it shows, and what without one). `committed`
+        is called after each commit, on the writer's thread."""
+        self._key = ChainKey(key)
+        self._committed = committed
         self._connection = open_for_writing(path)
         self._stored = 0
         self._spilled = 0
         self._writer: BatchWriter[Entry] = BatchWriter(
-            self._store, name="ledger", limit=limit, linger_seconds=linger_seconds
+            self._store, name="ledger", limit=limit, linger_seconds=linger_seconds, wrote=self._wrote
         )
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def observe(self, record: ExchangeRecord) -> None:
         """Queue the entry. Where the queue is full the entry goes to the log instead, whole.
@@ -74,6 +119,20 @@ class Ledger:
         entry = entry_of(record)
         if not self._writer.put(entry):
             self._spill(entry)
+
+    async def written(self) -> None:
+        """Return once all that was observed until now is committed, or in the log: no later than
+        `WRITTEN_SECONDS`, for a disk that is full must not keep reservations open."""
+        wanted = self._writer.taken
+        if self._writer.done >= wanted:
+            return
+        self._loop = asyncio.get_running_loop()
+        committed = self._loop.create_future()
+        self._waiting.append((wanted, committed))
+        self._wake()  # it may have been committed while this was written down
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WRITTEN_SECONDS):
+                await committed
 
     def status(self) -> LedgerStatus:
         return LedgerStatus(
@@ -94,20 +153,33 @@ class Ledger:
             self._connection.close()
         return len(left)
 
+    def _wrote(self) -> None:
+        """On the writer's thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits on it any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._writer.done:
+            _, committed = self._waiting.popleft()
+            if not committed.done():
+                committed.set_result(None)
+
     def _store(self, entries: list[Entry]) -> None:
         """One synced commit for all, on the writer's thread. Safe to repeat: ids are unique."""
         try:
-            self._stored += insert(self._connection, entries)
+            self._stored += insert(self._connection, entries, self._key)
         except sqlite3.OperationalError:
             raise  # full, locked, read-only: a later attempt may do
         except (sqlite3.Error, ValueError, OverflowError):
             # One entry is not storable whatever happens; it must not keep the others waiting for ever.
             for entry in entries:
                 self._store_alone(entry)
+        self._committed()
 
     def _store_alone(self, entry: Entry) -> None:
         try:
-            self._stored += insert(self._connection, [entry])
+            self._stored += insert(self._connection, [entry], self._key)
         except sqlite3.OperationalError:
             raise
         except (sqlite3.Error, ValueError, OverflowError):
@@ -119,7 +191,7 @@ class Ledger:
         log.critical("%s%s", SPILLED, text)
 
 
-def restore(path: Path, lines: Iterable[str]) -> int:
+def restore(path: Path, lines: Iterable[str], key: bytes = b"") -> int:
     """Put entries back that the log holds (lines that contain `SPILLED`); how many were new. Safe to repeat.
     Entries of an older schema are taken as they are.
 
@@ -132,4 +204,4 @@ def restore(path: Path, lines: Iterable[str]) -> int:
         for found in _SPILLED_ENTRY.findall(line)
     ]
     with closing(open_for_writing(path)) as connection:
-        return insert(connection, entries)
+        return insert(connection, entries, ChainKey(key))

@@ -1,16 +1,15 @@
 """The ledger's file: its schema, how it is opened, and how one of an older schema is taken over in place.
 
-Entries are only ever added: triggers refuse everything else, and a new schema only adds columns. Writing them
-is `ledger.py`'s, reading `ledger_queries.py`'s.
+Entries are only ever added: triggers refuse everything else, and a new schema only adds columns. Adding them
+is `ledger_rows.py`'s, questions to them are `ledger_queries.py`'s, and old ones `ledger_prune.py`'s.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.core.entry import SCHEMA_VERSION, Entry
+from gateway.core.entry import SCHEMA_VERSION
 from gateway.core.errors import ConfigError
 
 APPLICATION_ID = 0x6C656467
@@ -29,12 +28,13 @@ _ADDED = {
         "held_ms INTEGER NOT NULL DEFAULT 0",
         "held_saved_nanousd INTEGER NOT NULL DEFAULT 0",
     ),
+    3: ("chain TEXT", "position INTEGER", "digest BLOB"),
 }
 """Columns by the schema that brought them. A default for each: the rows that are there already, and a replica
 of the older version that still writes beside this one, do not name them."""
 _COLUMNS_ADDED = ",\n    ".join(column for columns in _ADDED.values() for column in columns)
 
-SCHEMA = f"""
+ENTRIES = f"""
 CREATE TABLE IF NOT EXISTS entries (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -98,32 +98,34 @@ CREATE TABLE IF NOT EXISTS entries (
     tags TEXT NOT NULL,
     {_COLUMNS_ADDED}
 ) STRICT;
+"""
+GUARDS = """
 CREATE INDEX IF NOT EXISTS entries_by_time ON entries (received_at_ms);
+CREATE UNIQUE INDEX IF NOT EXISTS entries_by_chain ON entries (chain, position) WHERE chain IS NOT NULL;
 CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
-
-_INSERT = (
-    f"INSERT INTO entries ({', '.join(Entry._fields)}) "  # noqa: S608 - names of our own fields
-    f"VALUES ({', '.join('?' * len(Entry._fields))}) ON CONFLICT (id) DO NOTHING"
-)
-
-
-def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
-    """Add entries in one synced commit, all or none; how many were new. Raises `sqlite3.Error`, and
-    `OverflowError` or `ValueError` for what no column can hold."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        # sqlite3 binds plain tuples by a shorter way than what is derived from them: 9.5 µs a row, not 13.4.
-        stored = connection.executemany(_INSERT, map(tuple, entries)).rowcount
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return stored
+_ANCHORS = """
+CREATE TABLE IF NOT EXISTS anchors (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    chain TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    key_id TEXT NOT NULL,
+    uncovered INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    seal BLOB NOT NULL,
+    UNIQUE (chain, last)
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS anchors_stay BEFORE UPDATE ON anchors
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS anchors_remain BEFORE DELETE ON anchors
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+SCHEMA = f"{ENTRIES}{GUARDS}{_ANCHORS}"
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -178,9 +180,23 @@ def _take_over(connection: sqlite3.Connection) -> None:
             if added_in > version:
                 for column in columns:
                     connection.execute(f"ALTER TABLE entries ADD COLUMN {column}")
+        for statement in statements(f"{GUARDS}{_ANCHORS}"):
+            connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {max(version, SCHEMA_VERSION)}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def statements(script: str) -> list[str]:
+    """The statements of a script, to be run in a transaction: `executescript` would commit first."""
+    statements: list[str] = []
+    part = ""
+    for line in script.splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            statements.append(part)
+            part = ""
+    return statements

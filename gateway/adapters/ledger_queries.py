@@ -1,17 +1,14 @@
 """Questions to the ledger, read-only: totals by any dimension, what misses cost by cause.
 
-A file may be read beside its writer, and one of an older schema as it is: what it does not have counts as
-nothing. Sums are exact integers.
+The SQL is what SQLite and PostgreSQL both understand. A ledger may be read beside its writers, and a file of
+an older schema as it is: what it does not have counts as nothing. Sums are exact integers.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-from gateway.core.errors import ConfigError
+from gateway.adapters.ledger_source import LedgerSource, Reading, reading
 from gateway.core.ledger import SUMMED, Dimension, Loss, Total
 
 _GROUPS = {
@@ -20,22 +17,28 @@ _GROUPS = {
     Dimension.KEY: "COALESCE(key_id, '-')",
     Dimension.MODEL: "COALESCE(model, '-')",
     Dimension.ENDPOINT: "endpoint",
-    Dimension.DAY: "strftime('%Y-%m-%d', received_at_ms / 1000, 'unixepoch')",
+    Dimension.DAY: "date(received_at_ms / 1000, 'unixepoch')",
     Dimension.COHORT: "COALESCE(cohort, '-')",
-    Dimension.MONTH: "strftime('%Y-%m', received_at_ms / 1000, 'unixepoch')",
+    Dimension.MONTH: "substr(date(received_at_ms / 1000, 'unixepoch'), 1, 7)",
 }
+_UTC = "to_timestamp(received_at_ms / 1000) AT TIME ZONE 'UTC'"
+_POSTGRES_GROUPS = {
+    Dimension.DAY: f"to_char({_UTC}, 'YYYY-MM-DD')",
+    Dimension.MONTH: f"to_char({_UTC}, 'YYYY-MM')",
+}
+"""Where PostgreSQL says it otherwise."""
 
 _INPUT = "(uncached_input_nanousd + cache_read_nanousd + cache_write_5m_nanousd + cache_write_1h_nanousd)"
 _COST = f"({_INPUT} + output_nanousd + server_tools_nanousd)"
 
 _SUMS = {
     "requests": "COUNT(*)",
-    "refused": "SUM(state = 'refused')",
-    "failed": "SUM(state IN ('failed', 'cut_by_client', 'cut_by_upstream', 'cut_by_gateway'))",
-    "guessed_nanousd": f"SUM({_COST} * (basis IN ('partial', 'estimated')))",
+    "refused": "COUNT(*) FILTER (WHERE state = 'refused')",
+    "failed": "COUNT(*) FILTER "
+    "(WHERE state IN ('failed', 'cut_by_client', 'cut_by_upstream', 'cut_by_gateway'))",
+    "guessed_nanousd": f"SUM({_COST}) FILTER (WHERE basis IN ('partial', 'estimated', 'presumed'))",
     "fallback_nanousd": f"SUM({_COST} * price_fallback)",
-    "shadow_nanousd": "COALESCE(SUM(shadow_nanousd), 0)",
-    "shadow_paid_nanousd": f"SUM({_INPUT} * (shadow_nanousd IS NOT NULL))",
+    "shadow_paid_nanousd": f"SUM({_INPUT}) FILTER (WHERE shadow_nanousd IS NOT NULL)",
 }
 
 CAUSES_SINCE = 2
@@ -48,18 +51,23 @@ _SINCE: dict[str, int] = dict.fromkeys(
 _BETWEEN = "WHERE received_at_ms >= ? AND received_at_ms < ?"
 
 
-def read_totals(path: Path, by: Sequence[Dimension], *, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+def read_totals(
+    source: LedgerSource, by: Sequence[Dimension], *, start_ms: int, end_ms: int
+) -> tuple[Total, ...]:
     """Totals of the entries received from `start_ms` up to but not including `end_ms`, by group.
 
-    Raises `ConfigError` where the file is missing or is no ledger.
+    Raises `ConfigError` where the ledger is missing, is none, or cannot be reached.
     """
-    with _reading(path) as (connection, version):
-        groups = _groups(by, version)
-        sums = [f"CAST({_sum(name, version)} AS INTEGER)" for name in SUMMED]
-        rows = connection.execute(
-            f"SELECT {', '.join([*groups, *sums])} FROM entries {_BETWEEN} {_grouped(groups)}",  # noqa: S608
-            (start_ms, end_ms),
-        ).fetchall()
+    with reading(source) as ledger:
+        groups = _groups(by, ledger)
+        # As BIGINT, which is an integer to SQLite too: PostgreSQL's sums are of a type of their own.
+        sums = [f"CAST(COALESCE({_sum(name, ledger)}, 0) AS BIGINT)" for name in SUMMED]
+        rows = list(
+            ledger.rows(
+                f"SELECT {', '.join([*groups, *sums])} FROM entries {_BETWEEN} {_grouped(groups)}",  # noqa: S608
+                (start_ms, end_ms),
+            )
+        )
     return tuple(
         Total(group=tuple(row[: len(by)]), **dict(zip(SUMMED, row[len(by) :], strict=True)))
         for row in rows
@@ -67,23 +75,31 @@ def read_totals(path: Path, by: Sequence[Dimension], *, start_ms: int, end_ms: i
     )
 
 
-def read_losses(path: Path, by: Sequence[Dimension], *, start_ms: int, end_ms: int) -> tuple[Loss, ...]:
+def read_losses(
+    source: LedgerSource, by: Sequence[Dimension], *, start_ms: int, end_ms: int
+) -> tuple[Loss, ...]:
     """What misses cost in the same span of time, by group and cause. Raises as `read_totals`."""
-    with _reading(path) as (connection, version):
-        if version < CAUSES_SINCE:
+    with reading(source) as ledger:
+        if ledger.version < CAUSES_SINCE:
             return ()
-        groups = [*_groups(by, version), "miss_cause"]
-        among = f"FROM entries {_BETWEEN} AND miss_cause IS NOT NULL {_grouped(groups)}"
-        sums = "COUNT(*), SUM(miss_tokens), SUM(miss_nanousd), MIN(received_at_ms), MAX(received_at_ms)"
-        rows = connection.execute(
-            f"SELECT {', '.join(groups)}, {sums} {among}",
-            (start_ms, end_ms),
-        ).fetchall()
-        # With one MAX and nothing else, SQLite takes the bare column from the row that has the maximum.
+        groups = [*_groups(by, ledger), "miss_cause"]
+        among = f"FROM entries {_BETWEEN} AND miss_cause IS NOT NULL"
+        sums = (
+            "COUNT(*), CAST(SUM(miss_tokens) AS BIGINT), CAST(SUM(miss_nanousd) AS BIGINT), "
+            "MIN(received_at_ms), MAX(received_at_ms)"
+        )
+        rows = list(
+            ledger.rows(f"SELECT {', '.join(groups)}, {sums} {among} {_grouped(groups)}", (start_ms, end_ms))
+        )
+        ranked = (
+            f"SELECT {', '.join(f'{group} AS g{n}' for n, group in enumerate(groups))}, miss_nanousd, "
+            f"miss_detail, ROW_NUMBER() OVER (PARTITION BY {', '.join(groups)} "
+            f"ORDER BY miss_nanousd DESC, received_at_ms, id) AS place {among}"
+        )
         dearest = {
-            tuple(row[: len(groups)]): (row[-1] or "", row[-2])
-            for row in connection.execute(
-                f"SELECT {', '.join(groups)}, MAX(miss_nanousd), miss_detail {among}",
+            tuple(row[: len(groups)]): (row[-2] or "", row[-3])
+            for row in ledger.rows(
+                f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1",  # noqa: S608
                 (start_ms, end_ms),
             )
         }
@@ -103,26 +119,13 @@ def read_losses(path: Path, by: Sequence[Dimension], *, start_ms: int, end_ms: i
     )
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[tuple[sqlite3.Connection, int]]:
-    """The file and its schema, in one state throughout: a writer may be adding to it."""
-    try:
-        with closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        ) as connection:
-            connection.execute("BEGIN")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            yield connection, version
-    except sqlite3.Error as error:
-        raise ConfigError(f"The ledger {path} cannot be read: {error}.") from error
+def _groups(by: Sequence[Dimension], ledger: Reading) -> list[str]:
+    words = _GROUPS | _POSTGRES_GROUPS if ledger.postgres else _GROUPS
+    return ["'-'" if ledger.version < _SINCE.get(dimension, 0) else words[dimension] for dimension in by]
 
 
-def _groups(by: Sequence[Dimension], version: int) -> list[str]:
-    return ["'-'" if version < _SINCE.get(dimension, 0) else _GROUPS[dimension] for dimension in by]
-
-
-def _sum(name: str, version: int) -> str:
-    return "0" if version < _SINCE.get(name, 0) else _SUMS.get(name, f"SUM({name})")
+def _sum(name: str, ledger: Reading) -> str:
+    return "0" if ledger.version < _SINCE.get(name, 0) else _SUMS.get(name, f"SUM({name})")
 
 
 def _grouped(groups: Sequence[str]) -> str:

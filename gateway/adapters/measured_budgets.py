@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit
@@ -42,8 +42,11 @@ class MeasuredBudgets:
     async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
         await self._measure("renew", self._store.renew(reservation_id, lease_seconds))
 
-    async def sweep(self) -> int:
-        return await self._measure("sweep", self._store.sweep())
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        return await self._measure("sweep", self._store.sweep(ledger))
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        await self._measure("booked", self._store.booked(ledger, entry_ids))
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         return await self._measure("peek", self._store.peek(limits))

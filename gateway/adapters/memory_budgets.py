@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from itertools import islice
 
 from gateway.core import reservations
-from gateway.core.bucket import Amounts, Decision, Level, Reservation, Verdict
+from gateway.core.bucket import Amounts, Decision, Level, Presumed, Reservation, Verdict
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit
 from gateway.core.reservations import Record, State
@@ -36,8 +37,11 @@ class MemoryBudgets:
     async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
         reservations.renew(self._tables, reservation_id, lease_seconds, self._now_ms())
 
-    async def sweep(self) -> int:
-        return reservations.sweep(self._tables, self._now_ms())
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        return reservations.sweep(self._tables, ledger, self._now_ms())
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        reservations.booked(self._tables, ledger, entry_ids)
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         return reservations.peek(self._tables, limits, self._now_ms())
@@ -57,19 +61,28 @@ class _DictTables:
 
     def __init__(self) -> None:
         self._levels: dict[str, tuple[Level, int]] = {}
+        self._kept: dict[str, Level] = {}
+        """Those that no instant ends."""
         self._records: dict[ReservationId, Record] = {}
         self._leases: list[tuple[int, ReservationId]] = []
         self._closed: list[tuple[int, ReservationId]] = []
         self._drained: list[tuple[int, str]] = []
+        self._owed: dict[str, dict[str, Presumed]] = {}
 
     def level(self, bucket_key: str) -> Level | None:
         held = self._levels.get(bucket_key)
-        return held[0] if held else None
+        return held[0] if held else self._kept.get(bucket_key)
 
     def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
         if bucket_key not in self._levels:
             heappush(self._drained, (keep_until_ms, bucket_key))
         self._levels[bucket_key] = (level, keep_until_ms)
+
+    def keep_level(self, bucket_key: str, level: Level) -> None:
+        self._kept[bucket_key] = level
+
+    def drop_level(self, bucket_key: str) -> None:
+        self._kept.pop(bucket_key, None)
 
     def record(self, reservation_id: ReservationId) -> Record | None:
         return self._records.get(reservation_id)
@@ -78,6 +91,16 @@ class _DictTables:
         self._records[reservation_id] = record
         heap = self._leases if record.state is State.OPEN else self._closed
         heappush(heap, (record.until_ms, reservation_id))
+
+    def owe(self, ledger: str, presumed: Presumed) -> None:
+        self._owed.setdefault(ledger, {})[presumed.id] = presumed
+
+    def owed(self, ledger: str, at_most: int) -> Sequence[Presumed]:
+        return list(islice(self._owed.get(ledger, {}).values(), at_most))
+
+    def paid(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        for entry_id in entry_ids:
+            self._owed.get(ledger, {}).pop(entry_id, None)
 
     def due(self, now_ms: int, at_most: int) -> Sequence[ReservationId]:
         due: dict[ReservationId, None] = {}  # one renewed within its millisecond lies there twice

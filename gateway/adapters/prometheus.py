@@ -177,6 +177,8 @@ class Metrics:
     def _observe_oddities(self, record: ExchangeRecord) -> None:
         for limit in record.shadow_refusals:
             self._shadow_refusals(limit).inc()
+        for crossing in record.crossed:
+            self._thresholds_crossed(crossing.limit, f"{crossing.threshold:g}").inc()
         if record.store_degraded:
             self._degraded_exchanges.inc()
         if record.plan_failed:
@@ -241,6 +243,10 @@ class Metrics:
         """A call read what a warm-up had kept or written. Never negative: a counter does not go down."""
         self._caching.warming_saved("" if self._drop_workspace else workspace, nanousd)
 
+    def schedule_fired(self, schedule: str, state: str) -> None:
+        """A schedule was due. `state` is from a closed set of the schedules'."""
+        self._firings(schedule, state).inc()
+
     def peer_news(self, direction: str, count: int = 1) -> None:
         """`direction` is from a closed set of the peers' adapter, as the labels of the two below."""
         self._peer_news(direction).inc(count)
@@ -276,6 +282,7 @@ class Metrics:
         self._plan_failures = self._counter(catalogue.PLAN_FAILURES)()
         self._budget_refusals = self._counter(catalogue.BUDGET_REFUSALS)
         self._shadow_refusals = self._counter(catalogue.SHADOW_REFUSALS)
+        self._thresholds_crossed = self._counter(catalogue.THRESHOLDS_CROSSED)
         self._fallback_prices = self._counter(catalogue.FALLBACK_PRICES)()
         self._parse_errors = self._counter(catalogue.PARSE_ERRORS)()
         self._degraded_exchanges = self._counter(catalogue.DEGRADED_EXCHANGES)()
@@ -296,6 +303,7 @@ class Metrics:
     def _make_caching_instruments(self) -> None:
         self._holds = self._histogram(caching.HOLD)
         self._warm_ups = self._counter(caching.WARM_UPS)
+        self._firings = self._counter(caching.FIRINGS)
         self._peer_news = self._counter(caching.PEER_NEWS)
         self._peer_claims = self._counter(caching.PEER_CLAIMS)
         self._peer_failures = self._counter(caching.PEER_FAILURES)

@@ -101,7 +101,7 @@ RESERVATIONS = Spec(
     "counter",
     ("outcome",),
     "Reservations closed: settled on reported, partial or estimated usage, or unmetered; released; expired. "
-    "Sum.",
+    "pending: held for a batch, which is counted once more when it is settled. Sum.",
 )
 PLACEMENTS = Spec(
     "gateway_placements_total",
@@ -118,6 +118,12 @@ PLAN_FAILURES = Spec(
 )
 BUDGET_REFUSALS = Spec(
     "gateway_budget_refusals_total", "counter", ("limit",), "Calls refused because the limit was spent. Sum."
+)
+THRESHOLDS_CROSSED = Spec(
+    "gateway_budget_thresholds_crossed_total",
+    "counter",
+    ("limit", "threshold"),
+    "Thresholds (`warn_at`) that the spend of a bucket passed, once in a window and replica. Take max.",
 )
 SHADOW_REFUSALS = Spec(
     "gateway_shadow_refusals_total",
@@ -165,16 +171,18 @@ OVERRUN = Spec(
 )
 
 BUDGET_UNITS = {
-    "nanousd": ("usd", "US dollars"),
-    "input_tokens": ("input_tokens", "input tokens"),
-    "output_tokens": ("output_tokens", "output tokens"),
-    "requests": ("requests", "requests"),
+    "nanousd": ("usd", "US dollars", "a period"),
+    "input_tokens": ("input_tokens", "input tokens", "a period"),
+    "output_tokens": ("output_tokens", "output tokens", "a period"),
+    "requests": ("requests", "requests", "a period"),
+    "prompt_tokens": ("prompt_tokens", "input tokens, with cache reads,", "a period"),
+    "concurrent": ("concurrent", "open requests", "at a time"),
 }
 BUDGET_LIMITS = {
     unit: Spec(
-        f"gateway_budget_limit_{suffix}", "gauge", _BUDGET, f"Configured {words} a period. {_ONE_STORE}"
+        f"gateway_budget_limit_{suffix}", "gauge", _BUDGET, f"Configured {words} {period}. {_ONE_STORE}"
     )
-    for unit, (suffix, words) in BUDGET_UNITS.items()
+    for unit, (suffix, words, period) in BUDGET_UNITS.items()
 }
 BUDGET_USED = {
     unit: Spec(
@@ -183,7 +191,7 @@ BUDGET_USED = {
         _BUDGET,
         f"Spent and reserved {words} of the limit. {_ONE_STORE}",
     )
-    for unit, (suffix, words) in BUDGET_UNITS.items()
+    for unit, (suffix, words, _) in BUDGET_UNITS.items()
 }
 BUDGET_RESET = Spec(
     "gateway_budget_reset_timestamp_seconds",
@@ -255,6 +263,31 @@ PULLED = (
         "Should stay 0.",
     ),
     Spec("gateway_ledger_write_failures_total", "counter", (), "Commits that failed and were retried. Sum."),
+    Spec(
+        "gateway_ledger_shipping_backlog_entries",
+        "gauge",
+        (),
+        "Entries committed on this replica that the shared ledger does not have yet. Sum.",
+    ),
+    Spec(
+        "gateway_ledger_shipping_lag_seconds",
+        "gauge",
+        (),
+        "Age of the oldest of them; after a start, time since it, until the shared ledger answers. Take max.",
+    ),
+    Spec("gateway_ledger_shipped_total", "counter", (), "Entries shipped to the shared ledger. Sum."),
+    Spec(
+        "gateway_ledger_shipping_refused_total",
+        "counter",
+        (),
+        "Entries that the shared ledger cannot hold; they stay on their replica. Sum. Should stay 0.",
+    ),
+    Spec(
+        "gateway_ledger_shipping_failures_total",
+        "counter",
+        (),
+        "Times that the shared ledger did not answer, or not well; entries wait meanwhile. Sum.",
+    ),
     Spec("gateway_access_log_dropped_total", "counter", (), "Access log lines dropped. Sum."),
     Spec("gateway_planner_prefixes", "gauge", (), "Prefixes that the planner remembers. Take max."),
     Spec(
@@ -262,6 +295,13 @@ PULLED = (
         "gauge",
         (),
         "The planner's belief, from 0 to 1, that a 1h entry behind a 5m one lives for an hour. Take min.",
+    ),
+    Spec("gateway_recording_news_total", "counter", (), "News that the recording has taken in. Sum."),
+    Spec(
+        "gateway_recording_dropped_total",
+        "counter",
+        (),
+        "News that the recording found no room for, or could not write: it has gaps. Sum. Should stay 0.",
     ),
     Spec(
         "gateway_snapshot_age_seconds",

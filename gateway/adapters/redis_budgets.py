@@ -13,9 +13,12 @@ lie in one slot: settlement knows an id only, not whose it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
+
+import msgspec
 
 from gateway.adapters.redis_scripts import RedisScripts, Script
 from gateway.core.bucket import (
@@ -24,6 +27,8 @@ from gateway.core.bucket import (
     Amounts,
     Decision,
     Level,
+    Payer,
+    Presumed,
     Reservation,
     Standing,
     Verdict,
@@ -42,10 +47,20 @@ SCHEMA_VERSION: Final = 1
 
 _LUA: Final = Path(__file__).parent / "lua"
 
-_UNITS: Final = (Unit.REQUESTS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS, Unit.NANOUSD)
+_UNITS: Final = (
+    Unit.REQUESTS,
+    Unit.INPUT_TOKENS,
+    Unit.OUTPUT_TOKENS,
+    Unit.NANOUSD,
+    Unit.PROMPT_TOKENS,
+    Unit.CONCURRENT,
+)
 """Their order in the scripts' arguments; part of the schema."""
 
 _INDEX: Final = {unit: index for index, unit in enumerate(_UNITS, start=1)}
+
+
+_NO_PERIOD: Final = (-1, 0, 0, 0, 0)
 
 
 class RedisBudgets:
@@ -58,13 +73,19 @@ class RedisBudgets:
     def __init__(self, url: str, clock: Clock, prefix: str = "gw") -> None:
         assert prefix and not set("{}") & set(prefix), prefix
         self._clock = clock
-        self._scripts = RedisScripts(url, clock)
+        self._scripts = RedisScripts(url, clock, prefix)
         self._tag = f"{{{prefix}}}"
         self._leases = f"{self._tag}:leases"
         self._schema = f"{self._tag}:schema"
         before = self.clock_source + (_LUA / "common.lua").read_text()
-        names = ("reserve", "close", "renew", "sweep", "peek", "ping", "memory")
+        names = ("reserve", "close", "renew", "sweep", "booked", "peek", "ping", "memory")
         self._lua = {name: Script(before + (_LUA / f"{name}.lua").read_text()) for name in names}
+        before += (_LUA / "fence.lua").read_text()
+        self._fenced_lua = {}
+        for name in ("reserve", "close"):
+            self._fenced_lua[name] = Script(before + (_LUA / f"{name}.lua").read_text())
+        self._generation: Callable[[], str] | None = None
+        self._generation_key = f"{self._tag}:generation"
 
     async def open(self) -> RedisBudgets:
         """Check the server where it can be reached; where it cannot, log and go on, as at any other time.
@@ -94,9 +115,10 @@ class RedisBudgets:
             round(reservation.lease_seconds * 1000),
             CLOSED_KEPT_MS,
             SCHEMA_VERSION,
+            _said(reservation),
         ]
         self._add_limits(keys, args, limits, amounts)
-        reply: list[int] = await self._scripts.run(self._lua["reserve"], keys, args)
+        reply: list[int] = await self._run("reserve", keys, args)
         if not reply:
             return CLOSED_BEFORE
         if reply[0]:
@@ -104,9 +126,9 @@ class RedisBudgets:
         return decide(limits, amounts, _standings(limits, reply), reply[1])
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
-        keys = [self._record(reservation_id), self._leases]
+        keys = [self._record(reservation_id), self._leases, self._presumed("")]
         args: list[str | int] = [reservation_id, CLOSED_KEPT_MS, *(actual.of(unit) for unit in _UNITS)]
-        await self._scripts.run(self._lua["close"], keys, args)
+        await self._run("close", keys, args)
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self.settle(reservation_id, Amounts())
@@ -115,10 +137,14 @@ class RedisBudgets:
         keys = [self._record(reservation_id), self._leases]
         await self._scripts.run(self._lua["renew"], keys, [reservation_id, round(lease_seconds * 1000)])
 
-    async def sweep(self) -> int:
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        keys = [self._leases, self._presumed(""), self._presumed(ledger)]
         args: list[str | int] = [self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS]
-        swept: int = await self._scripts.run(self._lua["sweep"], [self._leases], args)
-        return swept
+        reply: list[bytes] = await self._scripts.run(self._lua["sweep"], keys, args)
+        return tuple(map(_read, reply[::2], reply[1::2]))
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        await self._scripts.run(self._lua["booked"], [self._presumed(ledger)], [*entry_ids])
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         keys: list[str] = []
@@ -134,8 +160,36 @@ class RedisBudgets:
     async def close(self) -> None:
         await self._scripts.close()
 
+    def under(self, generation: Callable[[], str]) -> RedisBudgets:
+        """The same store; it reserves and closes only while the counters are of this generation, and raises
+        `StoreUnavailable` that says `FENCED` where they are not. See `redis_fence.py`."""
+        fenced = copy(self)
+        fenced._generation = generation
+        return fenced
+
+    @property
+    def scripts(self) -> RedisScripts:
+        """The connections that the budgets use."""
+        return self._scripts
+
+    @property
+    def tag(self) -> str:
+        """What every key begins with."""
+        return self._tag
+
+    async def _run(self, name: str, keys: list[str], args: list[str | int]) -> Any:
+        if self._generation is None:
+            return await self._scripts.run(self._lua[name], keys, args)
+        keys.append(self._generation_key)
+        args.append(self._generation())
+        return await self._scripts.run(self._fenced_lua[name], keys, args)
+
     def _record(self, reservation_id: ReservationId) -> str:
         return f"{self._tag}:r:{reservation_id}"
+
+    def _presumed(self, ledger: str) -> str:
+        """What a ledger is to book; what no ledger was given yet has an empty name."""
+        return f"{self._tag}:presumed:{ledger}"
 
     def _add_limits(
         self,
@@ -154,10 +208,31 @@ class RedisBudgets:
                 before, current, after = windows
                 args += (0, before.start_ms, current.start_ms, after.start_ms, after.end_ms)
                 keys += (f"{key}/{before.label}", f"{key}/{current.label}", f"{key}/{after.label}")
+            elif limit.unit is Unit.CONCURRENT:
+                args += _NO_PERIOD
+                keys.append(key)
             else:
                 period_ms = PERIOD_MS[limit.period]
                 args += (period_ms, limit.amount, *divmod(limit.amount, period_ms), 0)
                 keys.append(key)
+
+
+def _said(reservation: Reservation) -> str:
+    """What is kept of a reservation for the ledger; the scripts pass it on as it is."""
+    payer, nanousd = reservation.payer, reservation.amounts.of(Unit.NANOUSD)
+    return msgspec.json.encode((nanousd, payer)).decode()
+
+
+def _read(entry_id: bytes, said: bytes) -> Presumed:
+    reservation_id, _, what = entry_id.decode().rpartition(":")
+    nanousd, payer = msgspec.json.decode(said, type=tuple[int, Payer])
+    back = what == "corrected"
+    return Presumed(
+        reservation_id=ReservationId(reservation_id),
+        payer=payer,
+        nanousd=-nanousd if back else nanousd,
+        taken_back=back,
+    )
 
 
 def _standings(limits: Sequence[BoundLimit], reply: Sequence[int]) -> list[Standing]:

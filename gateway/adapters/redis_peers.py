@@ -37,7 +37,7 @@ class RedisPeers:
     ) -> None:
         assert prefix and not set("{}") & set(prefix), prefix
         assert replica and " " not in replica, replica
-        self._scripts = RedisScripts(url, clock)
+        self._scripts = RedisScripts(url, clock, prefix)
         keys = PeerKeys(prefix)
         self._talk = Talk(self._scripts, keys, replica=replica, clock=clock, failed=failed)
         self._hearing = Hearing(self._scripts, keys, replica=replica, clock=clock, failed=failed)

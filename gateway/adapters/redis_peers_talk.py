@@ -44,6 +44,9 @@ AWAY_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 0.5
 MAX_WAITING_BYTES: Final = 4 << 20
 """Of news that could not be told yet. Beyond it the oldest are dropped."""
+STALE_SECONDS: Final = 10.0
+"""News that waited for longer are dropped: who hears of them takes them for new, and lifetimes count from
+then (`core/hearing.py`)."""
 MAX_HOLDERS: Final = 128
 """That one script serves."""
 MAX_HELD: Final = 1 << 14
@@ -86,10 +89,13 @@ class Talk:
         """By holder: until when, and what."""
         self._asks: deque[_Ask] = deque()
         self._letting_go: deque[tuple[str, tuple[bytes, ...]]] = deque(maxlen=MAX_HELD)
-        self._news: deque[bytes] = deque()
+        self._news: deque[tuple[float, bytes]] = deque()
+        """By the clock's monotonic time when they were told."""
         self._news_bytes = 0
         self._entry: bytes | None = None
         """Being told, perhaps for the second time: unchanged then, so that it is heard once."""
+        self._entry_told: Sequence[float] = ()
+        """When the news in it were told."""
         self._number = 0
 
     async def claim(self, names: Sequence[bytes], holder: str, seconds: float) -> str | None:
@@ -131,11 +137,10 @@ class Talk:
         if len(news) > ENTRY_BYTES:
             self._failed("tell")
             return
-        self._news.append(news)
+        self._news.append((self._clock.monotonic(), news))
         self._news_bytes += len(news)
         while self._news_bytes > MAX_WAITING_BYTES:
-            self._news_bytes -= len(self._news.popleft())
-            self._failed("tell")
+            self._drop_oldest()
         self._say()
 
     async def close(self) -> None:
@@ -199,8 +204,11 @@ class Talk:
         """Say as much as one script takes. Raises `StoreUnavailable`: then only its claims have an answer."""
         letting_go = list(islice(self._letting_go, MAX_HOLDERS))
         asks = self._next_asks()
+        self._drop_stale()
         if self._entry is None and self._news:
-            self._entry = self._next_entry(self._next_news())
+            told = self._next_news()
+            self._entry = self._next_entry([news for _, news in told])
+            self._entry_told = [at for at, _ in told]
         keys = [self._keys.stream, self._keys.beats]
         args: list[str | int | bytes] = [
             *(self._replica, self._entry or b""),
@@ -217,7 +225,7 @@ class Talk:
         except BaseException:
             self._decline(asks)
             raise
-        self._entry = None
+        self._entry, self._entry_told = None, ()
         for one in letting_go:
             if self._letting_go and self._letting_go[0] is one:  # else it was pushed out meanwhile
                 self._letting_go.popleft()
@@ -234,11 +242,24 @@ class Talk:
                 asks.append(ask)
         return asks
 
-    def _next_news(self) -> list[bytes]:
-        news: list[bytes] = []
+    def _drop_stale(self) -> None:
+        oldest = self._clock.monotonic() - STALE_SECONDS
+        while self._news and self._news[0][0] < oldest:
+            self._drop_oldest()
+        if self._entry is not None and self._entry_told and self._entry_told[0] < oldest:
+            for _ in self._entry_told:
+                self._failed("tell")
+            self._entry, self._entry_told = None, ()
+
+    def _drop_oldest(self) -> None:
+        self._news_bytes -= len(self._news.popleft()[1])
+        self._failed("tell")
+
+    def _next_news(self) -> list[tuple[float, bytes]]:
+        news: list[tuple[float, bytes]] = []
         size = 0
-        while self._news and size + len(self._news[0]) <= ENTRY_BYTES:
-            size += len(self._news[0])
+        while self._news and size + len(self._news[0][1]) <= ENTRY_BYTES:
+            size += len(self._news[0][1])
             news.append(self._news.popleft())
         self._news_bytes -= size
         return news

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -26,8 +26,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
 
+from gateway.adapters.redis_topology import connection_pool
 from gateway.core.errors import StoreUnavailable
 from gateway.ports import Clock
 
@@ -88,20 +88,21 @@ class RedisScripts:
     there (out of memory, read-only, loading) does not, so that it is noticed at once when it is over.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._pool = ConnectionPool.from_url(
+    def __init__(self, url: str, clock: Clock, prefix: str) -> None:
+        """`prefix` is the hash tag of all keys that the scripts are given."""
+        self._pool = connection_pool(
             url,
+            prefix,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # one timer around each attempt does it all
             socket_connect_timeout=None,
-            protocol=2,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._idle: list[AbstractConnection] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._breaker = Breaker(clock)
         self._closed = False
+        self.connects = 0
+        """How often a connection was made: at each another server may have answered, or other data."""
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int | bytes]) -> Any:
         """The script's reply, undecoded. Raises StoreUnavailable; its `outcome_known` is False where the
@@ -146,6 +147,7 @@ class RedisScripts:
             try:
                 if not connection.is_connected:
                     await connection.connect()  # type: ignore[no-untyped-call]
+                    self.connects += 1
                 outcome.sent = True
                 reply = await _evaluate(connection, script, keys, args)
             except ResponseError as error:

@@ -15,11 +15,11 @@ import secrets
 from pathlib import Path
 from typing import Final, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from gateway.adapters.redis_topology import client
 from gateway.core.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ class RedisShelf:
 
     def __init__(self, url: str, prefix: str, *, timeout_seconds: float = 5.0) -> None:
         """`timeout_seconds` is for one command."""
-        self._redis = Redis.from_url(
+        self._redis = client(
             url,
+            prefix,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),

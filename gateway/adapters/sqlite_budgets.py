@@ -27,7 +27,7 @@ from gateway.adapters.sqlite_tables import (
     open_for_checkpoints,
 )
 from gateway.core import reservations
-from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit
@@ -97,8 +97,11 @@ class SqliteBudgets:
             lambda tables: reservations.renew(tables, reservation_id, lease_seconds, self._now_ms())
         )
 
-    async def sweep(self) -> int:
-        return await self._perform(lambda tables: reservations.sweep(tables, self._now_ms()))
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        return await self._perform(lambda tables: reservations.sweep(tables, ledger, self._now_ms()))
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        await self._perform(lambda tables: reservations.booked(tables, ledger, entry_ids))
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         return await self._perform(lambda tables: reservations.peek(tables, limits, self._now_ms()))

@@ -12,14 +12,15 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.bucket import Level, Standing
+from gateway.core.bucket import NOBODY, Level, Payer, Presumed, Standing
 from gateway.core.errors import ConfigError
 from gateway.core.ids import ReservationId
 from gateway.core.limits import Unit
 from gateway.core.reservations import Charge, Record, State
 from gateway.core.windows import Window
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""1: until 2026-11. 2: with whom a reservation is for, and what waits for the ledger."""
 APPLICATION_ID: Final = 0x43_47_42_31
 """Marks the file as ours ("CGB1"), so that no other SQLite file is written into by mistake."""
 
@@ -34,6 +35,7 @@ FORGET_BATCH: Final = 5_000
 """Rows that one sweep deletes at most: some ten milliseconds."""
 
 _HOUR_MS: Final = 3_600_000
+_FOR_EVER_MS: Final = 1 << 60
 
 _SCHEMA: Final = """
 CREATE TABLE bucket (
@@ -52,7 +54,15 @@ CREATE TABLE reservation (
     until_ms INTEGER NOT NULL,
     charges TEXT NOT NULL,
     found_at_ms INTEGER NOT NULL,
-    found TEXT
+    found TEXT,
+    payer TEXT,
+    nanousd INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE presumed (
+    ledger TEXT NOT NULL,
+    id TEXT NOT NULL,
+    said TEXT NOT NULL,
+    PRIMARY KEY (ledger, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX reservation_until ON reservation (state, until_ms);
 CREATE TABLE heartbeat (only INTEGER PRIMARY KEY, beats INTEGER NOT NULL) STRICT;
@@ -171,19 +181,34 @@ class SqliteTables:
             ),
         )
 
+    def keep_level(self, bucket_key: str, level: Level) -> None:
+        self.put_level(bucket_key, level, _FOR_EVER_MS)
+
+    def drop_level(self, bucket_key: str) -> None:
+        self._execute("DELETE FROM bucket WHERE key = ?", (bucket_key,))
+
     def record(self, reservation_id: ReservationId) -> Record | None:
         row = self._execute(
-            "SELECT state, until_ms, charges, found_at_ms, found FROM reservation WHERE id = ?",
+            "SELECT state, until_ms, charges, found_at_ms, found, payer, nanousd FROM reservation "
+            "WHERE id = ?",
             (reservation_id,),
         ).fetchone()
         if row is None:
             return None
-        state, until_ms, charges, found_at_ms, found = row
-        return Record(State(state), until_ms, _read_charges(charges), found_at_ms, _read_found(found))
+        state, until_ms, charges, found_at_ms, found, payer, nanousd = row
+        return Record(
+            State(state),
+            until_ms,
+            _read_charges(charges),
+            found_at_ms,
+            _read_found(found),
+            NOBODY if payer is None else msgspec.json.decode(payer, type=Payer),
+            nanousd,
+        )
 
     def put_record(self, reservation_id: ReservationId, record: Record) -> None:
         self._execute(
-            "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "state = excluded.state, until_ms = excluded.until_ms, charges = excluded.charges",
             (
                 reservation_id,
@@ -192,8 +217,22 @@ class SqliteTables:
                 _written_charges(record.charges),
                 record.found_at_ms,
                 _written_found(record.found),
+                None if record.payer == NOBODY else msgspec.json.encode(record.payer).decode(),
+                record.nanousd,
             ),
         )
+
+    def owe(self, ledger: str, presumed: Presumed) -> None:
+        said = msgspec.json.encode(presumed).decode()
+        self._execute("INSERT OR IGNORE INTO presumed VALUES (?, ?, ?)", (ledger, presumed.id, said))
+
+    def owed(self, ledger: str, at_most: int) -> Sequence[Presumed]:
+        rows = self._execute("SELECT said FROM presumed WHERE ledger = ? LIMIT ?", (ledger, at_most))
+        return [msgspec.json.decode(said, type=Presumed) for (said,) in rows.fetchall()]
+
+    def paid(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        for entry_id in entry_ids:
+            self._execute("DELETE FROM presumed WHERE ledger = ? AND id = ?", (ledger, entry_id))
 
     def due(self, now_ms: int, at_most: int) -> Sequence[ReservationId]:
         rows = self._execute(

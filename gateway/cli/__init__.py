@@ -6,7 +6,19 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import config, explain, keys, ledger, prewarm, reconcile, replay, report, run, simulate
+from gateway.cli import (
+    budget,
+    config,
+    explain,
+    keys,
+    ledger,
+    prewarm,
+    reconcile,
+    replay,
+    report,
+    run,
+    simulate,
+)
 
 app = typer.Typer(
     help="A gateway between your apps and the Claude API: caching that pays, budgets that hold, exact books.",
@@ -18,6 +30,7 @@ app.command("run")(run.run)
 app.command("explain")(explain.explain)
 app.command("prewarm")(prewarm.prewarm)
 app.add_typer(keys.app, name="keys")
+app.add_typer(budget.app, name="budget")
 app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
 app.add_typer(ledger.app, name="ledger")

@@ -40,6 +40,11 @@ TokenOption = Annotated[
 class AdminUnusable(Exception):
     """The gateway did not do what it was asked. The message says what to do about it."""
 
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """With which it answered; None where it did not."""
+
 
 class AdminClient:
     """The admin API of the gateway at `url`. Every method raises `AdminUnusable` and nothing else."""
@@ -55,23 +60,34 @@ class AdminClient:
             raise typer.BadParameter("write it as http://127.0.0.1:9090", param_hint="--url")
         return cls(url, os.environ.get(token_env, "").strip() or None)
 
-    async def get(self, path: str) -> JsonObject:
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> JsonObject:
         """The answer to a GET."""
-        async with self._answer("GET", path, {}, None) as answer:
+        return await self.send("GET", path, query)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | None = None,
+    ) -> JsonObject:
+        """The answer to a request with a body of JSON, or none."""
+        data = None if body is None else json.dumps(body).encode()
+        async with self._answer(method, path, query or {}, data, "application/json") as answer:
             return _object(await answer.read())
 
     async def post_lines(self, path: str, query: Mapping[str, str], data: bytes) -> AsyncIterator[JsonObject]:
         """The lines of the answer to a POST of JSON lines, as they come."""
-        async with self._answer("POST", path, query, data) as answer:
+        async with self._answer("POST", path, query, data, "application/x-ndjson") as answer:
             async for line in answer.content:
                 yield _object(line)
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, path: str, query: Mapping[str, str], data: bytes | None
+        self, method: str, path: str, query: Mapping[str, str], data: bytes | None, content_type: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=IDLE_SECONDS)
-        headers = self._headers | ({"content-type": "application/x-ndjson"} if data is not None else {})
+        headers = self._headers | ({"content-type": content_type} if data is not None else {})
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, read_bufsize=MAX_LINE_BYTES) as session,
@@ -85,7 +101,7 @@ class AdminClient:
                 ) as answer,
             ):
                 if answer.status != 200:
-                    raise AdminUnusable(self._refusal(answer.status, await answer.read()))
+                    raise AdminUnusable(self._refusal(answer.status, await answer.read()), answer.status)
                 yield answer
         except aiohttp.ClientConnectorError as error:
             raise AdminUnusable(

@@ -72,7 +72,7 @@ async def _demo(folder: Path, console: Console) -> bool:
         started = time.monotonic()
         await _play(service.data_url, {name: text for name, (text, _) in keys.items()}, console)
         took = time.monotonic() - started
-        readings = await read_budgets(service.rules, service.budgets)
+        readings = await read_budgets(service.rules, service.spending.budgets)
         await service.stop()
         totals = read_totals(folder / "state" / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
         billed = simulator.bill.total_nanousd

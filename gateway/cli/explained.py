@@ -12,13 +12,14 @@ from gateway.core.headers import Headers
 from gateway.core.ids import KeyId
 from gateway.core.limits import BoundLimit
 from gateway.core.misses import Miss
-from gateway.core.placement import PlacementPolicy, block_tokens
+from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.principal import Principal
 from gateway.core.prompt import read_prompt
 from gateway.core.refusal import show_amount
 from gateway.core.rules import Rules, Workspace
+from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage
 
 
@@ -120,7 +121,11 @@ def explain_body(body: bytes, asking: Asking, previous: bytes | None = None) -> 
     plan, rules, workspace = _plan(body, asking, "explain", asking.at), asking.rules, asking.workspace
     estimate = estimate_plan(plan, rules=rules, workspace=workspace, at=asking.at)
     nobody = Principal(
-        workspace=workspace.id, key_id=KeyId("any"), key_name="", organisation=workspace.organisation
+        workspace=workspace.id,
+        key_id=KeyId("any"),
+        key_name="",
+        organisation=workspace.organisation,
+        team=workspace.team,
     )
     limits = rules.limits.binding(nobody, rules.models.canonical(plan.prompt.model) or plan.prompt.model)
     return Explained(

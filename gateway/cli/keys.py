@@ -25,10 +25,10 @@ from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
 from gateway.ports import KeyStore
-from gateway.stores import open_keys
 from gateway.settings import Settings, declared_keys
 from gateway.settings.gateway import StoreKind
 from gateway.settings.units import read_seconds
+from gateway.stores import open_keys
 
 app = typer.Typer(help="Make, list and revoke the keys that apps call with.", no_args_is_help=True)
 

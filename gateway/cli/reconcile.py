@@ -19,16 +19,18 @@ import typer
 from gateway.adapters.booked import read_booked
 from gateway.adapters.claude_report_shapes import Generation, ProviderReports, ReportsUnavailable
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption
 from gateway.cli.reconcile_tables import print_csv, print_json, print_table
 from gateway.core.errors import ConfigError, GatewayError
 from gateway.core.reconcile import Reconciliation, Verdict, reconcile
 from gateway.core.reconcile_cells import Account
 from gateway.settings import Settings, find_directory, load_settings
-from gateway.settings.gateway import LEDGER_FILE, CredentialHeader, Upstream
+from gateway.settings.gateway import CredentialHeader, Upstream
 from gateway.settings.secrets import upstream_credential
 from gateway.settings.shared import SecretRef
 from gateway.settings.units import read_nanousd
+from gateway.stores import ledger_source
 
 LATE = timedelta(minutes=15)
 """What ended less than this long ago may be missing from the reports, which are usually 5 minutes late (usage
@@ -95,7 +97,7 @@ def reconcile_command(
         accounts, upstreams = _accounts(settings, upstream, account or ())
         fetching = _fetch(settings, upstreams, admin_key_env, days, reports, accounts, now.date())
         provider = asyncio.run(fetching)
-        ledgers = ledger or [settings.gateway.state_path(LEDGER_FILE)]
+        ledgers: list[LedgerSource] = [*ledger] if ledger else [ledger_source(settings.gateway, settings)]
         others = upstream is None
         found = _compare(settings, ledgers, provider, accounts, days, now, tolerance_nanousd, others)
     except (ConfigError, GatewayError, ReportsUnavailable) as error:
@@ -186,7 +188,7 @@ async def _fetch(
 
 def _compare(
     settings: Settings,
-    ledgers: Sequence[Path],
+    ledgers: Sequence[LedgerSource],
     provider: ProviderReports,
     accounts: Sequence[Account],
     days: Sequence[date],

@@ -24,7 +24,7 @@ _WORDS = {
     Cause.ITERATIONS: "answers of several models, booked under one",
     Cause.GUESSED: "usage that was not reported in full, and guessed",
     Cause.NOT_CHARGED: "answers that cost nothing",
-    Cause.BATCHES: "batches, which are relayed unread",
+    Cause.BATCHES: "batches that are not booked yet",
     Cause.OTHER_TRAFFIC: "did not pass through this gateway",
     Cause.WITHOUT_USAGE: "maybe calls of which the gateway reads no usage",
     Cause.TOO_RECENT: "too recent for the reports",

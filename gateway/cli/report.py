@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from gateway.adapters.ledger_queries import read_losses, read_totals
+from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
 from gateway.core.ledger import (
@@ -31,7 +32,7 @@ from gateway.core.ledger import (
     month_bounds,
     usd,
 )
-from gateway.settings.gateway import LEDGER_FILE
+from gateway.stores import ledger_source
 
 app = typer.Typer(help="What was spent, by workspace, model, key, day or month.")
 
@@ -74,7 +75,7 @@ def report(
         start_ms, end_ms = month_bounds(month) if month else (0, 2**62)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    paths = ledger or [configured_ledger(config)]
+    paths: list[LedgerSource] = [*ledger] if ledger else [configured_ledger(config)]
 
     def totals(split: Sequence[Dimension]) -> tuple[Total, ...]:
         return add_up(
@@ -118,9 +119,15 @@ def _show_losses(format: Format, dimensions: Sequence[Dimension], losses: Sequen
         _PRINTERS[format]([*dimensions, *_LOSS_COLUMNS], [_loss_row(dimensions, loss) for loss in losses])
 
 
-def configured_ledger(config: Path | None) -> Path:
-    """The ledger of this host's gateway. Prints what is wrong and exits where the configuration is."""
-    return settings_or_exit(config).gateway.state_path(LEDGER_FILE)
+def configured_ledger(config: Path | None) -> LedgerSource:
+    """The ledger of the configuration: the shared one where there is one, else this host's. Prints what is
+    wrong and exits where the configuration is."""
+    settings = settings_or_exit(config)
+    try:
+        return ledger_source(settings.gateway, settings)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
 
 
 def _dimensions(by: str) -> tuple[tuple[Dimension, ...], bool]:

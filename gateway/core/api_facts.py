@@ -103,6 +103,24 @@ MARKABLE_BLOCKS = Fact(
     source=_SDK,
     seen=date(2026, 11, 21),
 )  # fmt: skip
+BOUNDED_BLOCKS = Fact(
+    value=MARKABLE_BLOCKS.value | {"thinking", "redacted_thinking", "tool_reference", "browser_state"},
+    says="Content blocks that add to a prompt what they hold, unlike `tool_addition`, which adds a tool.",
+    source=_SDK,
+    seen=date(2026, 11, 21),
+)
+BOUNDED_FIELDS = Fact(
+    value=frozenset({
+        "billing_policy", "cache_control", "context_management", "diagnostics", "fallback_credit_token",
+        "inference_geo", "max_tokens", "messages", "metadata", "model", "output_config", "output_format",
+        "service_tier", "speed", "stop_sequences", "stream", "system", "temperature", "thinking",
+        "tool_choice", "tools", "top_k", "top_p",
+    }),
+    says="Fields of a Messages body under which a request costs no more than its prompt and its max_tokens; "
+    "of context_management that holds but for compaction, of tools for those that the client runs.",
+    source=_SDK,
+    seen=date(2026, 11, 21),
+)  # fmt: skip
 CLIENT_TOOLS = Fact(
     value=re.compile(r"custom|(?:bash|computer|memory|text_editor)_\d{8}|(?:browser|computer)_toolset_\d{8}"),
     says="Types of tools that the client runs; a tool without a type is `custom`.",

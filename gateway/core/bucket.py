@@ -1,7 +1,7 @@
 """Arithmetic of buckets, and the decision that several of them make together. Pure integers.
 
 A bucket is what is gone from it: `spent`, and `set_aside` for reservations that are open. Available is
-capacity - spent - set_aside, always. Two kinds differ only in how what is gone comes back:
+capacity - spent - set_aside, always. Three kinds differ only in how what is gone comes back:
 
 - Refilled continuously (per second, minute, hour): `spent` drains at the limit's rate. A reservation counts
   as spent from the start, so that a long stream does not hold back what its minute has long given again. At
@@ -10,6 +10,7 @@ capacity - spent - set_aside, always. Two kinds differ only in how what is gone 
   what exchanges cost more than they had reserved; that is charged in full when it becomes known.
 - Calendar windows (day, week, month): each window has a bucket of its own, which never drains. A reservation
   is set aside in the window in which it was made, and settled there however late.
+- Concurrent requests: set aside while the reservation is open, and never spent.
 
 Available may be below zero: by what settlements cost more than was set aside. What to keep per reservation,
 and for how long, is in `reservations.py`; nothing here knows a store or a clock.
@@ -33,6 +34,9 @@ REFILLED_KEPT_AT_LEAST_MS: Final = 86_400_000
 forgotten counts `Level.given_back` from zero. So within this time of a taking the count can be relied on;
 later `corrected` does without."""
 
+_LAST_INSTANT_MS: Final = 253_402_300_799_000
+"""The end of the year 9999, beyond which no calendar goes: a rate may be longer in filling up."""
+
 _GIVEN_BACK_WRAPS: Final = MORE_THAN_ANY + 1
 
 PERIOD_MS: Final = {Period.SECOND: 1_000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
@@ -49,12 +53,34 @@ class Amounts:
     input_tokens: int = 0
     output_tokens: int = 0
     nanousd: int = 0
+    prompt_tokens: int = 0
+    concurrent: int = 0
+    """One, of what is to be set aside; no actual cost has any."""
 
     def of(self, unit: Unit) -> int:
         """The amount in one unit, cut off at `MORE_THAN_ANY`."""
         amount: int = getattr(self, unit.value)
         assert amount >= 0, f"{unit}: {amount}"
         return min(amount, MORE_THAN_ANY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """For whom a reservation is made: what the ledger needs to know of an exchange that nobody can tell of
+    any more, since its replica died. Numbers and names from the configuration; kept by the store."""
+
+    received_at_ms: int = 0
+    """When the call arrived, epoch milliseconds: its cost belongs to that day."""
+    organisation: str = ""
+    workspace: str = ""
+    key_id: str = ""
+    route: str = ""
+    model: str = ""
+    endpoint: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+NOBODY: Final = Payer()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +92,24 @@ class Reservation:
     limits: tuple[BoundLimit, ...]
     amounts: Amounts
     lease_seconds: float
+    payer: Payer = NOBODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presumed:
+    """A change that a store made to its counters by itself, and that the ledger has to follow: a reservation
+    whose lease ended was closed at what it had set aside; or that was taken back, as it was settled late."""
+
+    reservation_id: ReservationId
+    payer: Payer
+    nanousd: int
+    """Below zero where it is taken back."""
+    taken_back: bool = False
+
+    @property
+    def id(self) -> str:
+        """Of the ledger's entry: always the same, so that it is booked once, however often it is tried."""
+        return f"{self.reservation_id}:{'corrected' if self.taken_back else 'presumed'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +124,8 @@ class Verdict:
     """Shortest wait after which the same request could pass; 0 where it passed, None where waiting cannot
     help."""
     reset_at: float | None
-    """When the bucket is full again, or its window ends; epoch seconds."""
+    """When the bucket is full again, or its window ends; epoch seconds. None for concurrent requests, whose
+    end nobody knows."""
     spent: int = 0
     """Spent in this window; of a refilled bucket, what has not yet come back."""
     set_aside: int = 0
@@ -242,7 +287,7 @@ def stricter(one: Verdict, other: Verdict) -> Verdict:
 
 
 def standing_windows(limit: Limit, now_ms: int) -> tuple[Window, Window, Window] | None:
-    """The windows among which a store may find its clock; None for a refilled bucket."""
+    """The windows among which a store may find its clock; None where time has no windows for the limit."""
     return windows_around(limit.period, limit.timezone, now_ms) if limit.period.is_calendar else None
 
 
@@ -252,17 +297,19 @@ def _verdict(
     limit, level, window = bound.limit, standing.level, standing.window
     held = amount if taken else 0
     left = limit.capacity - level.spent - level.set_aside - held
+    spent, set_aside = level.spent, level.set_aside + held
+    reset_ms: int | None = None
     if window is not None:
-        spent, set_aside, reset_ms = level.spent, level.set_aside + held, window.end_ms
-    else:
+        reset_ms = window.end_ms
+    elif limit.period.is_rate:
         spent, set_aside = level.spent + held, 0
-        reset_ms = now_ms + _drain_ms(limit, level, spent)
+        reset_ms = min(now_ms + _drain_ms(limit, level, spent), _LAST_INSTANT_MS)
     return Verdict(
         bound=bound,
         allowed=fit,
         remaining=max(left, 0),
         retry_after_seconds=0.0 if fit else _retry_after_seconds(limit, standing, amount, now_ms),
-        reset_at=reset_ms / 1000,
+        reset_at=None if reset_ms is None else reset_ms / 1000,
         spent=spent,
         set_aside=set_aside,
     )
@@ -272,6 +319,8 @@ def _retry_after_seconds(limit: Limit, standing: Standing, amount: int, now_ms: 
     level, window = standing.level, standing.window
     if amount > limit.capacity:
         return None
+    if limit.period is Period.OPEN:
+        return RETRY_WHILE_SET_ASIDE_SECONDS
     if window is None:
         return _drain_ms(limit, level, amount + level.spent - limit.capacity) / 1000
     end_seconds = max(window.end_ms - now_ms, 0) / 1000

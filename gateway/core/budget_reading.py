@@ -13,7 +13,8 @@ class BudgetReading:
 
     limit: str
     workspace: str
-    """Empty for limits of an organisation. Limits of single keys are not read: too many label sets."""
+    """Empty for a pool, and for the organisation `default`; `team:NAME` and `organisation:NAME` for theirs.
+    Limits of single keys and of values of tags are not read: too many label sets."""
     unit: str
     amount: int
     used: int
@@ -25,7 +26,7 @@ def reading_of(verdict: Verdict, workspace: str) -> BudgetReading:
     """What a store's answer says about a limit."""
     limit = verdict.bound.limit
     # What a refilled bucket has set aside is within its `spent` already.
-    reserved = verdict.set_aside if limit.period.is_calendar else 0
+    reserved = 0 if limit.period.is_rate else verdict.set_aside
     return BudgetReading(
         limit=limit.id,
         workspace=workspace,

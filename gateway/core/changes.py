@@ -98,7 +98,8 @@ class Changes:
         parting = self._threads.parting(asked, same_opening)
         if parting is not None:
             self._threads.forget(parting.thread)
-            miss = self._parted(asked, parting, miss)
+            foreign = miss is not None and miss.cause is MissCause.OTHER_WORKSPACE
+            miss = self._parted(asked, parting, None if foreign else miss) or miss
         self._threads.begin(asked, parts, opening)
         return miss
 
@@ -130,6 +131,16 @@ class Changes:
         if length > _OPENING_BYTES or not self._allowance.take(asked.workspace, length, asked.now):
             return None
         return Sketch(asked.prompt, mine, self._digest)
+
+
+def greater_miss(one: Miss | None, other: Miss | None) -> Miss | None:
+    """Of a miss found here and the planner's own the one that costs more; the first where both cost as much.
+    What another workspace has sent comes last: since it is not told, it would show by what is missing."""
+    if one is None or other is None:
+        return one or other
+    if one.cause is MissCause.OTHER_WORKSPACE:
+        return other
+    return other if other.tokens > one.tokens else one
 
 
 _MESSAGE = attrgetter("message")

@@ -27,6 +27,8 @@ class Endpoint(StrEnum):
     UNKNOWN = "unknown"
 
 
+_BATCHES = "/v1/messages/batches"
+_CANCELLATION = re.compile(_BATCHES + r"/[A-Za-z0-9_-]+/cancel")
 _CLOSED = ("/v1/organizations", "/v1/oauth")
 """A multi-workspace key of the provider is accepted by its Admin API (authentication page, 2026-10-03), so
 relaying these with the gateway's own credential would make every app an administrator."""
@@ -49,6 +51,20 @@ def route(method: str, target: str) -> Endpoint:
     return named
 
 
+def creates_batch(endpoint: str, method: str, target: str) -> bool:
+    """Whether a call creates a batch. Every POST about batches may, but for what surely cancels one: no
+    spelling must get past being read."""
+    posts = endpoint == Endpoint.BATCHES and method == "POST"
+    return posts and _CANCELLATION.fullmatch(target.partition("?")[0]) is None
+
+
+def deleted_batch(endpoint: str, method: str, target: str) -> str | None:
+    """The id of the batch that a call deletes; None for any other call."""
+    if endpoint != Endpoint.BATCHES or method != "DELETE":
+        return None
+    return target.partition("?")[0].removeprefix(_BATCHES).strip("/") or None
+
+
 def _named(method: str, path: str) -> Endpoint:
     if path in ("/", "/api/hello") and method in ("HEAD", "OPTIONS", "GET"):
         return Endpoint.PROBE
@@ -58,7 +74,7 @@ def _named(method: str, path: str) -> Endpoint:
         return Endpoint.MESSAGES
     if method == "POST" and path == "/v1/messages/count_tokens":
         return Endpoint.COUNT_TOKENS
-    if path == "/v1/messages/batches" or path.startswith("/v1/messages/batches/"):
+    if path == _BATCHES or path.startswith(_BATCHES + "/"):
         return Endpoint.BATCH_RESULTS if path.endswith("/results") else Endpoint.BATCHES
     if method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
         return Endpoint.MODELS

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gateway.core.exchange import ExchangeRecord
     from gateway.core.placement import Placement
 
-SCHEMA_VERSION = 2
-"""1: until 2026-11. 2: with what caching saved, `cohort` and after."""
+SCHEMA_VERSION = 3
+"""1: until 2026-11. 2: with what caching saved, `cohort` and after. 3: in a chain (`chain.py`)."""
 MAX_TEXT = 200
 """Longest text kept in one column; what comes from outside is cut to it."""
 MAX_TAGS = 16
@@ -192,11 +192,12 @@ def _circumstances(record: ExchangeRecord) -> tuple[str | int | float | None, ..
         record.client_marks,
         record.request_bytes,
         record.response_bytes,
-        timings.total_seconds,
-        timings.body_read_seconds,
-        timings.overhead_seconds,
-        timings.upstream_first_byte_seconds,
-        timings.first_token_seconds,
+        # As floats, whatever they were: a database gives back floats, and digests are over what it holds.
+        float(timings.total_seconds),
+        float(timings.body_read_seconds),
+        float(timings.overhead_seconds),
+        _seconds(timings.upstream_first_byte_seconds),
+        _seconds(timings.first_token_seconds),
         _tags(record.tags) if record.tags else "{}",
     )
 
@@ -224,7 +225,14 @@ def _caching(record: ExchangeRecord) -> tuple[str | int | None, ...]:
 
 
 def _text(value: str | None) -> str | None:
-    return value if value is None or len(value) <= MAX_TEXT else value[:MAX_TEXT]
+    """Cut, and without NUL, which a text in PostgreSQL cannot hold."""
+    if value is None or (len(value) <= MAX_TEXT and "\0" not in value):
+        return value
+    return value[:MAX_TEXT].replace("\0", "\ufffd")
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _reason(placement: Placement | None) -> str:

@@ -7,7 +7,10 @@ A broken invariant is an assertion, never one of these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from gateway.core.headers import Header
 
 
 class GatewayError(Exception):
@@ -51,6 +54,12 @@ class Forbidden(Refusal):
     """The key is good, but not for this model or endpoint."""
 
     code = "forbidden"
+
+
+class Frozen(Refusal):
+    """The key is good, but somebody has stopped its calls, or those of all that it belongs to."""
+
+    code = "frozen"
 
 
 class NotFound(Refusal):
@@ -101,10 +110,19 @@ class BudgetExhausted(Refusal):
         limit_id: str,
         reset_at: float | None,
         retry_after_seconds: float | None = None,
+        headers: tuple[Header, ...] = (),
     ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.limit_id = limit_id
         self.reset_at = reset_at
+        self.headers = headers
+        """Lines for the answer: how the caller's rate limits stand."""
+
+
+class Unbounded(Refusal):
+    """Nothing in the request bounds what it may cost, and its workspace promises to keep its budget."""
+
+    code = "unbounded"
 
 
 class StoreUnavailable(GatewayError):
@@ -183,6 +201,11 @@ class ConfigProblem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class TooManyAdjustments(Exception):
+    """As many adjustments are in force as there may be (`adjustments.MAX_IN_FORCE`); take some back, or write
+    what is meant to last into limits.yaml."""
 
 
 class ConfigError(Exception):

@@ -1,53 +1,37 @@
 """What a request may cost, before it is sent; and what it is presumed to have used where nobody said.
 
-Strict mode bounds: a token covers at least one byte, so a prompt has no more tokens than bytes, and it is
-priced at the dearest class that its breakpoints allow. Estimate mode takes typical figures and says so.
-What was really used is `usage.py`'s, its price `pricing.py`'s.
+Strict mode takes the most of everything (`bounds.py`), at the dearest price that it may come to. Estimate
+mode takes typical tokens (`typical.py`) at the price that the placement expects, as far off as bills have
+shown calls like it to be (`learned_estimates.py`), and promises nothing. What was really used is
+`usage.py`'s, its price `pricing.py`'s.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from math import ceil
 
 import msgspec
 
 from gateway.core.api_facts import SERVER_TOOLS
+from gateway.core.bounds import dearest_ttl, most_input, short_string, unbounded_by
 from gateway.core.bucket import Amounts
+from gateway.core.learned_estimates import Guess, Kind, Learned, LearnedEstimates
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Placement, has_server_tools
-from gateway.core.pricing import PriceTable
-from gateway.core.prompt import TTL, Level, Prompt
+from gateway.core.placement import Placement
+from gateway.core.pricing import STANDARD, Cost, Factors, PriceTable
+from gateway.core.prompt import TTL, Block, Level, Prompt
 from gateway.core.rules import EstimateMode
+from gateway.core.typical import prompt_tokens
 from gateway.core.usage import Report, Usage
 
 ASSUMED_SEARCHES = 10
 """Web searches set aside for a search tool that states no `max_uses`."""
-TOOL_PROMPT_TOKENS = 1_000
-"""Room for the system prompt that the API adds to any request with tools; 804 is the most that was published
-(pricing page, 2026-08-21)."""
-TYPED_TOOL_TOKENS = 7_000
-"""Room for the definition behind a tool given by its type; 6,600 is the most that was published."""
-IMAGE_TOKENS = 5_000
-"""Room for one image, however well it is compressed. Assumed."""
-TYPICAL_IMAGE_TOKENS = 1_600
-TYPICAL_DOCUMENT_BYTES_PER_TOKEN = 20
-"""Of base64. A guess for PDF pages."""
-
-# Every image and document has one. It is looked for first, as each search reads the whole body.
-_SOURCE = b'"source"'
-_BASE64 = b'"base64"'
-_DATA = re.compile(rb'"data"\s*:\s*"')
-# Pages are compressed: bytes do not bound their tokens, as they do for text; images have a bound each.
-_PAGES = re.compile(rb'"media_type"\s*:\s*"(?!image\\?/|text\\?/plain")')
-_REMOTE = re.compile(rb'"type"\s*:\s*"(?:url|file)"')
-# Nobody escapes what is in "source", "type", "media_type", "url" or "base64" for a good reason: it could hide
-# them.
-_ESCAPED = re.compile(rb"\\u00(?:2[fF]|3[46]|5[fF]|[67])")
-_NEAR_BYTES = 200
-_UNSEEN_PROMPT = ("thread", "container", "mcp_servers")
-_UNBOUNDED = ("fallbacks", "compaction", *_UNSEEN_PROMPT)
+READ_MARGIN = 0.05
+"""Share of the cache reads expected by the placement that estimate mode takes for writes, until it has
+learned how many really come."""
+NO_COST = Cost()
+_ANYWHERE = ("global", "not_available")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +40,19 @@ class Estimate:
 
     amounts: Amounts
     usage: Usage
+    """Costs exactly what is set aside."""
     bounded: bool
-    """True where the real cost cannot be more. False in estimate mode, and for what no number in the request
-    bounds: server-tool loops, advisors, fallbacks, compaction, state and tools kept elsewhere; nor for tools
-    of a type that we do not know, which may be the API's to run, and models that no row names."""
+    """True where the real cost cannot be more. False in estimate mode, and where there is `unbounded_by`."""
+    unbounded_by: tuple[str, ...] = ()
+    """What no number in the request bounds, in words for its sender: server-tool loops (`max_uses` bounds the
+    calls, not what they find), advisors, fallbacks, compaction, state and tools kept elsewhere; tools, blocks
+    and fields of a kind that we do not know; models, speeds and places without a price. Empty in estimate
+    mode."""
+    cost: Cost = NO_COST
+    """That of `usage`."""
+    guess: Guess | None = None
+    """What was expected before anything learned was applied: tell `LearnedEstimates.billed` of it, with what
+    was billed. None in strict mode."""
 
     @property
     def input_tokens(self) -> int:
@@ -83,46 +76,45 @@ def estimate_spend(
     mode: EstimateMode,
     at: float,
     output_cap_tokens: int,
-    default_geo: str = "us",
+    workspace: str = "",
+    quantile: float = 0.9,
+    learned: LearnedEstimates | None = None,
+    counted: int | None = None,
+    default_geo: str | None = None,
+    batch: bool = False,
 ) -> Estimate:
-    """What the request may use: in strict mode at most, in estimate mode typically.
+    """What the request may use: in strict mode at most; in estimate mode so much that a share `quantile` of
+    the workspace's calls like it use no more, once enough of them were billed. Until then typical tokens, a
+    `READ_MARGIN` of the expected reads as writes, and output up to `output_cap_tokens`.
 
     `default_geo` is what a request without `inference_geo` is taken to run in: the workspace's default is
-    set upstream and not seen here, so the dearest unless told. Cache reads are never presumed.
+    set upstream and not seen here, so the dearest unless told. Where the placement says nothing of what it
+    expects, no cache reads are presumed before they were learned. `counted` is what upstream counted the
+    prompt as, where it was asked: estimate mode goes by it; strict mode does not, since it is no promise.
     """
-    strict = mode is EstimateMode.STRICT
-    server_tools = [
-        block
-        for block in prompt.blocks
-        if block.level is Level.TOOLS and SERVER_TOOLS.value.fullmatch(block.type)
-    ]
-    input_tokens = _most_input(prompt, facts) if strict else _typical_input(prompt, facts)
-    output_tokens = facts.max_output_tokens if prompt.max_tokens is None else max(0, prompt.max_tokens)
-    if not strict:
-        output_tokens = min(output_tokens, output_cap_tokens)
-    geo = _string(prompt, "inference_geo")
-    ttl = _dearest_ttl(prompt, placement)
-    usage = Usage(
-        uncached_input_tokens=input_tokens if ttl is None else 0,
-        cache_write_5m_tokens=input_tokens if ttl is TTL.FIVE_MINUTES else 0,
-        cache_write_1h_tokens=input_tokens if ttl is TTL.ONE_HOUR else 0,
-        output_tokens=output_tokens,
-        web_search_requests=sum(_searches(prompt, block.start, block.end) for block in server_tools),
-        inference_geo=default_geo if geo is None else geo,
-        speed=_string(prompt, "speed"),
+    tools = [block for block in prompt.blocks if block.level is Level.TOOLS and _runs_upstream(block)]
+    basis = Usage(
+        web_search_requests=sum(_searches(prompt, block.start, block.end) for block in tools),
+        inference_geo=short_string(prompt, "inference_geo") or default_geo or _dearest_place(prices, at),
+        speed=short_string(prompt, "speed"),
     )
-    cost = prices.cost(usage, model=prompt.model, at=at)
+    if mode is EstimateMode.STRICT:
+        return _at_most(prompt, placement, facts, prices, basis, at, batch)
+    ttl = dearest_ttl(prompt, placement)
+    guess = _guess(prompt, placement, facts, workspace, loops=bool(tools), marked=ttl is not None)
+    known = Learned(None, None, None) if learned is None else learned.expect(guess.kind, quantile)
+    if counted is not None and guess.prompt_tokens:
+        known = known._replace(input_ratio=counted / guess.prompt_tokens)
+    output = output_cap_tokens if known.output_tokens is None else known.output_tokens
+    usage = _expected_input(basis, guess, known, placement, ttl)
+    usage = replace(usage, output_tokens=min(_room(prompt, facts), output))
+    cost = prices.cost(usage, model=prompt.model, at=at, batch=batch)
     return Estimate(
-        amounts=Amounts(
-            requests=1,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            nanousd=cost.total_nanousd,
-        ),
+        amounts=_amounts(usage, usage.prompt_tokens - usage.cache_read_tokens, usage.prompt_tokens, cost),
         usage=usage,
-        bounded=(
-            strict and facts.known and not has_server_tools(prompt) and not _has_unbounded_fields(prompt)
-        ),
+        bounded=False,
+        cost=cost,
+        guess=guess,
     )
 
 
@@ -145,65 +137,137 @@ def presumed_usage(report: Report | None, estimate: Estimate, facts: ModelFacts)
     return replace(usage, output_tokens=seen)
 
 
-def _most_input(prompt: Prompt, facts: ModelFacts) -> int:
-    """No fewer tokens than the prompt can have. What is fetched from elsewhere, and pages of a PDF, may fill
-    the context."""
-    body = prompt.body
-    tokens = len(body)
-    tools = [block.type for block in prompt.blocks if block.level is Level.TOOLS]
-    if tools:
-        tokens += TOOL_PROMPT_TOKENS + TYPED_TOOL_TOKENS * sum(type_ != "custom" for type_ in tools)
-    has_source = _SOURCE in body
-    if has_source:
-        tokens += IMAGE_TOKENS * body.count(_BASE64)
-    unseen = (
-        not prompt.fields.keys().isdisjoint(_UNSEEN_PROMPT)
-        or any(block.type == "container_upload" for block in prompt.blocks)
-        or (has_source and (_REMOTE.search(body) or _PAGES.search(body)) is not None)
-        or (b"\\u00" in body and _ESCAPED.search(body) is not None)
+def _at_most(
+    prompt: Prompt,
+    placement: Placement,
+    facts: ModelFacts,
+    prices: PriceTable,
+    basis: Usage,
+    at: float,
+    batch: bool,
+) -> Estimate:
+    """The dearest that the prompt may come to: a larger one may have another price, and not always a higher
+    one, so the sizes at which prices change are tried as well."""
+    most = most_input(prompt, facts)
+    output = _room(prompt, facts)
+    ttl, speed = dearest_ttl(prompt, placement), basis.speed or STANDARD
+    usage = cost = None
+    for size in (most, *prices.edges(prompt.model, at=at, speed=speed)):
+        if size > most:
+            continue
+        factors = prices.factors(prompt.model, at=at, prompt_tokens=size, speed=speed)
+        tried = replace(_in_dearest_kind(basis, size, factors, ttl), output_tokens=output)
+        price = prices.cost(tried, model=prompt.model, at=at, batch=batch)
+        if cost is None or price.total_nanousd > cost.total_nanousd:
+            usage, cost = tried, price
+    assert usage is not None
+    assert cost is not None
+    priced = not cost.fallback and (basis.inference_geo in (*_ANYWHERE, *prices.places(at)))
+    reasons = tuple(unbounded_by(prompt, facts, priced=priced))
+    return Estimate(
+        amounts=_amounts(usage, most, most, cost),
+        usage=usage,
+        bounded=not reasons,
+        unbounded_by=reasons,
+        cost=cost,
     )
-    return max(tokens, facts.context_tokens) if unseen else tokens
 
 
-def _typical_input(prompt: Prompt, facts: ModelFacts) -> int:
-    """Text by its bytes; images and documents, whose bytes say little, by typical figures."""
-    text_bytes = len(prompt.body)
-    tokens = 0
-    if _SOURCE in prompt.body:
-        for found in _DATA.finditer(prompt.body):
-            start = found.end()
-            end = max(start, prompt.body.find(b'"', start))
-            around = prompt.body[max(0, start - _NEAR_BYTES) : start] + prompt.body[end : end + _NEAR_BYTES]
-            if _BASE64 not in around:
-                continue
-            text_bytes -= end - start
-            tokens += (
-                TYPICAL_IMAGE_TOKENS
-                if b'"image/' in around
-                else ceil((end - start) / TYPICAL_DOCUMENT_BYTES_PER_TOKEN)
-            )
-    return tokens + ceil(text_bytes / facts.bytes_per_token)
+def _guess(
+    prompt: Prompt, placement: Placement, facts: ModelFacts, workspace: str, *, loops: bool, marked: bool
+) -> Guess:
+    """A placement that says nothing of tokens knows no reads: all of a marked prompt may be one."""
+    foreseen = placement.prompt_tokens > 0
+    tokens = prompt_tokens(prompt, facts, placement.prompt_tokens)
+    reads = min(placement.read_tokens, tokens) if foreseen else tokens
+    kind = Kind(
+        workspace=workspace,
+        model=facts.id,
+        room=_room(prompt, facts).bit_length(),
+        streams=prompt.stream,
+        thinks=_thinks(prompt),
+        loops=loops,
+        foreseen=foreseen,
+    )
+    return Guess(kind, tokens, reads if marked else 0)
 
 
-def _dearest_ttl(prompt: Prompt, placement: Placement) -> TTL | None:
-    """The dearest way in which the prompt may be written to the cache; None where nothing asks for it.
+def _in_dearest_kind(basis: Usage, tokens: int, factors: Factors, ttl: TTL | None) -> Usage:
+    """What is marked may be written, read or neither; what is marked for 1h may be written for 5m."""
+    if ttl is None:
+        return replace(basis, uncached_input_tokens=tokens)
+    long = factors.write_1h if ttl is TTL.ONE_HOUR else 0.0
+    dearest = max(1.0, factors.read, factors.write_5m, long)
+    if dearest == long:
+        return replace(basis, cache_write_1h_tokens=tokens)
+    if dearest == factors.write_5m:
+        return replace(basis, cache_write_5m_tokens=tokens)
+    if dearest == factors.read:
+        return replace(basis, cache_read_tokens=tokens)
+    return replace(basis, uncached_input_tokens=tokens)
 
-    Server tools add a 5m breakpoint of their own, but only where there is a mark already (tool use with
-    prompt caching docs, 2026-08-21). Marks whose TTL is not known, or is kept in a thread, may be 1h.
-    """
-    ttls = {point.ttl for point in placement.breakpoints} | {block.ttl for block in prompt.blocks}
-    ttls.add(prompt.automatic_ttl)
-    hidden = any(block.marks > 1 or (block.marks and block.ttl is None) for block in prompt.blocks)
-    if TTL.ONE_HOUR in ttls or hidden or prompt.unread_marks or "thread" in prompt.fields:
-        return TTL.ONE_HOUR
-    return TTL.FIVE_MINUTES if TTL.FIVE_MINUTES in ttls else None
+
+def _expected_input(
+    basis: Usage, guess: Guess, known: Learned, placement: Placement, ttl: TTL | None
+) -> Usage:
+    """The prompt by kinds of tokens. Reads that may not come are written, as dear as the marks allow; and so
+    is all that is not read where nothing was foreseen."""
+    ratio = 1.0 if known.input_ratio is None else known.input_ratio
+    shortfall = known.read_shortfall
+    if shortfall is None:
+        shortfall = READ_MARGIN if guess.kind.foreseen else 1.0
+    tokens = ceil(guess.prompt_tokens * ratio)
+    read = int(guess.read_tokens * ratio * (1.0 - shortfall))
+    short = long = 0
+    if ttl is not None:
+        may_not_come = tokens - read
+        if guess.kind.foreseen:
+            may_not_come = min(tokens, ceil(guess.read_tokens * ratio)) - read
+            long = min(tokens - read - may_not_come, ceil(placement.write_1h_tokens * ratio))
+            short = min(tokens - read - may_not_come - long, ceil(placement.write_5m_tokens * ratio))
+        if ttl is TTL.ONE_HOUR:
+            long += may_not_come
+        else:
+            short += may_not_come
+    return replace(
+        basis,
+        uncached_input_tokens=tokens - read - short - long,
+        cache_read_tokens=read,
+        cache_write_5m_tokens=short,
+        cache_write_1h_tokens=long,
+    )
 
 
-def _has_unbounded_fields(prompt: Prompt) -> bool:
-    start, end = prompt.fields.get("context_management", (0, 0))
-    management = prompt.body[start:end]
-    may_compact = b"compact" in management or b"\\u" in management
-    return may_compact or not prompt.fields.keys().isdisjoint(_UNBOUNDED)
+def _amounts(usage: Usage, input_tokens: int, prompt_tokens: int, cost: Cost) -> Amounts:
+    return Amounts(
+        requests=1,
+        input_tokens=input_tokens,
+        output_tokens=usage.output_tokens,
+        nanousd=cost.total_nanousd,
+        prompt_tokens=prompt_tokens,
+        concurrent=1,
+    )
+
+
+def _room(prompt: Prompt, facts: ModelFacts) -> int:
+    """The most output that may be asked for."""
+    return facts.max_output_tokens if prompt.max_tokens is None else max(0, prompt.max_tokens)
+
+
+def _dearest_place(prices: PriceTable, at: float) -> str:
+    places = prices.places(at)
+    dearest = max(places, key=places.__getitem__, default="global")
+    return dearest if places.get(dearest, 0) > 1 else "global"
+
+
+def _thinks(prompt: Prompt) -> bool:
+    """Whether it asks for thinking; models that always think have no others to be told from."""
+    start, end = prompt.fields.get("thinking", (0, 0))
+    return end - start > len(b"null") and b'"disabled"' not in prompt.body[start:end]
+
+
+def _runs_upstream(block: Block) -> bool:
+    return block.type != "custom" and SERVER_TOOLS.value.fullmatch(block.type) is not None
 
 
 class _Tool(msgspec.Struct):
@@ -222,14 +286,3 @@ def _searches(prompt: Prompt, start: int, end: int) -> int:
     if not tool.type.startswith("web_search"):
         return 0
     return ASSUMED_SEARCHES if tool.max_uses is None else max(0, tool.max_uses)
-
-
-def _string(prompt: Prompt, name: str) -> str | None:
-    """A top-level string of the body, if it is short; None where it is absent or something else."""
-    span = prompt.fields.get(name)
-    if span is None or span[1] - span[0] > _NEAR_BYTES:
-        return None
-    try:
-        return msgspec.json.decode(prompt.body[span[0] : span[1]], type=str)
-    except msgspec.DecodeError:
-        return None

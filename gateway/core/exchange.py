@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from gateway.core.errors import ClientGone, GatewayError, Refusal, UpstreamFailure
 
 if TYPE_CHECKING:
-    from gateway.core.bucket import Reservation
+    from gateway.core.batch import BatchPlan
+    from gateway.core.bucket import Reservation, Verdict
     from gateway.core.placement import Placement
     from gateway.core.pricing import Cost
     from gateway.core.principal import Principal
     from gateway.core.savings import Savings
+    from gateway.core.thresholds import Crossing
     from gateway.core.usage import Report, Usage
 
 
@@ -36,6 +38,9 @@ class State(StrEnum):
     CUT_BY_UPSTREAM = "cut_by_upstream"
     CUT_BY_GATEWAY = "cut_by_gateway"
     """The replica went away before the answer had ended."""
+    LOST = "lost"
+    """Its replica died, or could not close it; nobody knows how it ended. Not of the table below: such an
+    entry is the store's word (`core/presumed.py`)."""
 
 
 class Event(StrEnum):
@@ -66,8 +71,12 @@ class Basis(StrEnum):
     REPORTED = "reported"
     PARTIAL = "partial"
     ESTIMATED = "estimated"
+    PRESUMED = "presumed"
+    """What had been set aside, since nobody could tell; below zero where it turned out later."""
     UNMETERED = "unmetered"
     """Counted by request: what it cost upstream, if anything, is not in these books."""
+    PENDING = "pending"
+    """A batch was created: what it costs is booked when it has ended, in entries of its own."""
     NONE = "none"
     """Nothing was billed: refused here, rejected by upstream, never sent, or free."""
 
@@ -176,6 +185,8 @@ class ExchangeRecord:
     report: Report | None
     timings: Timings
     tags: tuple[tuple[str, str], ...] = field(default=())
+    crossed: tuple[Crossing, ...] = ()
+    """Soft thresholds that its cost led past, as far as this replica knows: each once in a window."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,6 +220,9 @@ class Exchange:
     estimated_nanousd: int = 0
     binding_limit: str | None = None
     shadow_refusals: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    """How its limits stood when the store decided."""
+    crossed: tuple[Crossing, ...] = ()
     store_degraded: bool = False
     attempts: int = 0
     error_code: str | None = None
@@ -220,6 +234,8 @@ class Exchange:
     cost: Cost | None = None
     savings: Savings | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    batch: BatchPlan | None = None
+    """Of a call that creates a batch, once its body was read."""
     body_read_at: float | None = None
     sent_at: float | None = None
     """When the last attempt was sent."""
@@ -304,6 +320,7 @@ class Exchange:
             report=self.report,
             timings=self._timings(ended),
             tags=self.tags,
+            crossed=self.crossed,
         )
 
     def _timings(self, ended: float) -> Timings:

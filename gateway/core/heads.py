@@ -150,23 +150,26 @@ class Heads:
         )
         miss: Miss | None = None
         if not is_known:
-            twin = self._twin(head)
-            if twin is not None:
-                miss = asked.under_another_scope(asked.first - 1, twin.workspace, twin.parts)
-            else:
-                miss = self._change(asked, head, mine)
+            miss = self._explained(asked, head, mine)
         self._remember(asked, head)
         return miss
 
-    def _twin(self, head: _Head) -> _Head | None:
-        """The same tools and system under another scope; rather in the same workspace."""
+    def _explained(self, asked: Asked, head: _Head, mine: Sequence[Block]) -> Miss | None:
+        """By the same content in the workspace, by a change of its own, and only then by what another
+        workspace has sent: what its members are told must not depend on that."""
         twins = [
             other
             for other in self._by_content.get(head.sketch.content, ())
             if other.sight.at >= head.sight.at - RECENT_SECONDS
-            and (other.workspace, other.parts) != (head.workspace, head.parts)
         ]
-        return max(twins, key=lambda other: (other.workspace == head.workspace, other.sight.at), default=None)
+        own = [twin for twin in twins if twin.workspace == head.workspace and twin.parts != head.parts]
+        others = [twin for twin in twins if twin.workspace != head.workspace]
+        if not own and (miss := self._change(asked, head, mine)) is not None:
+            return miss
+        twin = max(own or others, key=_last_seen, default=None)
+        return (
+            None if twin is None else asked.under_another_scope(asked.first - 1, twin.workspace, twin.parts)
+        )
 
     def _change(self, asked: Asked, head: _Head, mine: Sequence[Block]) -> Miss | None:
         """What this is changed from, if it is; that is replaced by it."""

@@ -41,6 +41,8 @@ class Hearing:
             if news.planned is not None:  # what shadow mode would have sent plays on here as it does there
                 question = replace(question, fixed=news.planned)
             self._flying[news.call] = _Flying(replica, now, news.planned is not None)
+            if news.held > 0.0:
+                self._planner.held(news.held)
             self._planner.plan(question, now)
         elif isinstance(news, Warmed):
             lifetime = ONE_HOUR_SECONDS if news.hour else FIVE_MINUTES_SECONDS

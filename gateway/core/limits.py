@@ -6,6 +6,7 @@ arithmetic relies on are repeated here, so that no other way of building `Limits
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -25,16 +26,25 @@ class Unit(StrEnum):
     """Uncached input and cache writes; cache reads do not count, as in the API's own limits."""
     OUTPUT_TOKENS = "output_tokens"
     NANOUSD = "nanousd"
+    PROMPT_TOKENS = "prompt_tokens"
+    """All input, cache reads included."""
+    CONCURRENT = "concurrent"
+    """Requests that are open at the same time: taken at the reservation, given back at its close."""
 
 
 class Scope(StrEnum):
     ORGANISATION = "organisation"
+    TEAM = "team"
+    """The team of the caller's workspace; workspaces without one are not bound."""
     WORKSPACE = "workspace"
     KEY = "key"
+    TAG = "tag"
+    """The value of one tag header, as the client sent it."""
 
 
 class Period(StrEnum):
-    """How a bucket is replenished: continuously over a period, or at the edge of a calendar window."""
+    """How a bucket is replenished: continuously over a period, at the edge of a calendar window, or by the
+    close of what was taken from it."""
 
     SECOND = "second"
     MINUTE = "minute"
@@ -42,13 +52,21 @@ class Period(StrEnum):
     CALENDAR_DAY = "calendar_day"
     CALENDAR_WEEK = "calendar_week"
     CALENDAR_MONTH = "calendar_month"
+    OPEN = "open"
+    """Not with time: of concurrent requests."""
 
     @property
     def is_calendar(self) -> bool:
         return self in _CALENDAR
 
+    @property
+    def is_rate(self) -> bool:
+        """Whether its buckets are refilled continuously."""
+        return self in _RATES
+
 
 _CALENDAR = frozenset({Period.CALENDAR_DAY, Period.CALENDAR_WEEK, Period.CALENDAR_MONTH})
+_RATES = frozenset({Period.SECOND, Period.MINUTE, Period.HOUR})
 
 
 class Mode(StrEnum):
@@ -59,12 +77,14 @@ class Mode(StrEnum):
 class OnStoreFailure(StrEnum):
     ALLOW = "allow"
     REFUSE = "refuse"
+    ALLOWANCE = "allowance"
+    """So much as `Limit.allowance` says, on each replica in each outage; then as `refuse`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """One configured rule. `amount` is per `period`, in units of `unit`; `burst` is the capacity of a
-    continuously refilled bucket (default: `amount`) and means nothing for a calendar window."""
+    continuously refilled bucket (default: `amount`) and means nothing elsewhere."""
 
     id: str
     scope: Scope
@@ -75,16 +95,29 @@ class Limit:
     timezone: str = "UTC"
     mode: Mode = Mode.ENFORCE
     on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW
-    subject: str | None = None
-    """The one workspace or key it is for; None: each of the scope has a bucket of its own."""
+    allowance: int = 0
+    """What one replica may admit of it in one outage of the store (and one window), in its unit."""
+    subjects: tuple[str, ...] = ()
+    """The members of the scope that it is for; empty: all."""
+    shared: bool = False
+    """One bucket for all that it binds (a pool); otherwise each member has a bucket of its own."""
+    tag: str = ""
+    """Of the scope `tag`: the header (lower case) whose value names the member."""
+    require: bool = False
+    """Of the scope `tag`: calls without the header count together, as the value ""; otherwise they are not
+    bound."""
     models: tuple[str, ...] = ()
     """Model ids or globs it counts; empty: all."""
+    warn_at: tuple[float, ...] = ()
+    """Shares of the amount whose crossing is reported, of a calendar window; see `thresholds.py`."""
+    contact: str = ""
+    """Whom to ask for more, for the refusal."""
     comment: str = ""
 
     @property
     def capacity(self) -> int:
         """The most that a bucket can hold at once."""
-        return self.amount if self.burst is None or self.period.is_calendar else self.burst
+        return self.burst if self.burst is not None and self.period.is_rate else self.amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,58 +126,89 @@ class BoundLimit:
 
     limit: Limit
     bucket_id: str
+    subject: str = ""
+    """Whose bucket it is, for people; empty for a pool, and for calls without a tag."""
+
+
+Tags = Iterable[tuple[str, str]]
+"""Names (lower case) and values of tag headers, in the order of their lines."""
 
 
 class Limits:
     """All limits of one configuration. Raises ValueError, naming every fault, for a set that cannot work.
 
-    A limit with a `subject` replaces, for that subject, the limits without one of the same scope, unit,
-    period and models. Models count: an override for all models never lifts a limit for some, nor the other
-    way round.
+    A limit with `subjects` replaces, for these, the limits without any of the same scope, tag, unit, period
+    and models, pools and others apart. Models count: an override for all models never lifts a limit for
+    some, nor the other way round.
     """
 
     def __init__(self, limits: tuple[Limit, ...] = ()) -> None:
         if faults := _faults(limits):
             raise ValueError("; ".join(faults))
         self.all = limits
-        self._bound: dict[tuple[str, str, str, str], tuple[BoundLimit, ...]] = {}
+        self._untagged = tuple(limit for limit in limits if not limit.tag)
+        self._tagged = tuple(limit for limit in limits if limit.tag)
+        self._bound: dict[tuple[str, ...], tuple[BoundLimit, ...]] = {}
 
-    def binding(self, principal: Principal, model: str) -> tuple[BoundLimit, ...]:
-        """The limits that a call counts against, in configured order.
+    def binding(self, principal: Principal, model: str, tags: Tags = ()) -> tuple[BoundLimit, ...]:
+        """The limits that a call counts against, in configured order, those of tags last.
 
         Bucket ids are stable: they change only with the limit's id, unit or period, or the subject, and so
-        survive reloads, raised amounts and changed time zones.
+        survive reloads, raised amounts and changed time zones. Of a tag that came twice, the first counts.
         """
-        known = (principal.organisation, principal.workspace, principal.key_id, model)
+        known = (principal.organisation, principal.team, principal.workspace, principal.key_id, model)
         bound = self._bound.get(known)
         if bound is None:
             if len(self._bound) >= _CACHE_ENTRIES:  # model names come from clients
                 self._bound.clear()
-            bound = self._bound[known] = self._bind(principal, model)
-        return bound
-
-    def _bind(self, principal: Principal, model: str) -> tuple[BoundLimit, ...]:
-        subjects: dict[Scope, str] = {
-            Scope.ORGANISATION: principal.organisation,
-            Scope.WORKSPACE: principal.workspace,
-            Scope.KEY: principal.key_id,
-        }
-        mine = [limit for limit in self.all if limit.subject in (None, subjects[limit.scope])]
-        replaced = {_kind(limit) for limit in mine if limit.subject is not None}
-        return tuple(
-            BoundLimit(
-                limit=limit, bucket_id=_bucket_id(principal.organisation, limit, subjects[limit.scope])
-            )
-            for limit in mine
-            if (limit.subject is not None or _kind(limit) not in replaced) and _counts(limit, model)
-        )
+            bound = self._bound[known] = _bind(self._untagged, principal, model, {})
+        if not self._tagged:
+            return bound
+        # Not remembered: their values come from clients, and each may come once.
+        return bound + _bind(self._tagged, principal, model, dict(reversed(tuple(tags))))
 
 
 _CACHE_ENTRIES = 4096
 
 
-def _kind(limit: Limit) -> tuple[Scope, Unit, Period, tuple[str, ...]]:
-    return (limit.scope, limit.unit, limit.period, tuple(sorted(limit.models)))
+def _bind(
+    limits: Iterable[Limit], principal: Principal, model: str, tags: Mapping[str, str]
+) -> tuple[BoundLimit, ...]:
+    mine = []
+    for limit in limits:
+        subject = _subject(limit, principal, tags)
+        if subject is not None and (not limit.subjects or subject in limit.subjects):
+            mine.append((limit, subject))
+    replaced = {kind_of(limit) for limit, _ in mine if limit.subjects}
+    return tuple(
+        BoundLimit(
+            limit=limit,
+            bucket_id=_bucket_id(principal.organisation, limit, subject),
+            subject="" if limit.shared else subject,
+        )
+        for limit, subject in mine
+        if (limit.subjects or kind_of(limit) not in replaced) and _counts(limit, model)
+    )
+
+
+def _subject(limit: Limit, principal: Principal, tags: Mapping[str, str]) -> str | None:
+    """Which member of the limit's scope the caller is; None where it is none."""
+    match limit.scope:
+        case Scope.ORGANISATION:
+            return principal.organisation
+        case Scope.TEAM:
+            return principal.team or None
+        case Scope.WORKSPACE:
+            return principal.workspace
+        case Scope.KEY:
+            return principal.key_id
+        case Scope.TAG:
+            return tags.get(limit.tag) or ("" if limit.require else None)
+
+
+def kind_of(limit: Limit) -> tuple[object, ...]:
+    """What two limits have in common of which one replaces the other."""
+    return (limit.scope, limit.tag, limit.unit, limit.period, limit.shared, tuple(sorted(limit.models)))
 
 
 def _counts(limit: Limit, model: str) -> bool:
@@ -153,7 +217,8 @@ def _counts(limit: Limit, model: str) -> bool:
 
 def _bucket_id(organisation: str, limit: Limit, subject: str) -> str:
     # Quoted, so that no name can be written to collide with another's bucket.
-    parts = (organisation, limit.id, limit.unit, limit.period, subject)
+    whose, member = ("", "") if limit.shared else (organisation, subject)
+    parts = (whose, limit.id, limit.unit, limit.period, member)
     return "/".join(quote(part, safe="") for part in parts)
 
 
@@ -162,15 +227,30 @@ def _faults(limits: tuple[Limit, ...]) -> list[str]:
     seen: set[tuple[str, str | None]] = set()
     for limit in limits:
         # An override carries its default's id: the bucket stays, and with it what was spent.
-        if (limit.id, limit.subject) in seen:
-            faults.append(f"limit {limit.id!r} is there twice")
-        seen.add((limit.id, limit.subject))
-        least = 0 if limit.period.is_calendar else 1
-        for name, value in (("amount", limit.amount), ("burst", limit.burst)):
-            if value is not None and not least <= value <= MAX_AMOUNT:
-                faults.append(f"limit {limit.id!r}: {name} must be between {least} and {MAX_AMOUNT}")
-        try:
-            ZoneInfo(limit.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            faults.append(f"limit {limit.id!r}: there is no time zone {limit.timezone!r}")
+        for subject in limit.subjects or (None,):
+            if (limit.id, subject) in seen:
+                faults.append(f"limit {limit.id!r} is there twice")
+            seen.add((limit.id, subject))
+        faults += [f"limit {limit.id!r}: {fault}" for fault in _faults_of(limit)]
     return faults
+
+
+def _faults_of(limit: Limit) -> Iterator[str]:
+    least = 1 if limit.period.is_rate else 0
+    for name, value in (("amount", limit.amount), ("burst", limit.burst)):
+        if value is not None and not least <= value <= MAX_AMOUNT:
+            yield f"{name} must be between {least} and {MAX_AMOUNT}"
+    if (limit.unit is Unit.CONCURRENT) != (limit.period is Period.OPEN):
+        yield "concurrent requests have no period, and all else has one"
+    if (limit.scope is Scope.TAG) != bool(limit.tag):
+        yield "the scope `tag` names a tag, and no other does"
+    if limit.warn_at and not limit.period.is_calendar:
+        yield "only a day, week or month can warn"
+    if not all(0 < share <= 1 for share in limit.warn_at):
+        yield "a warning comes at a share above 0 and at most 1"
+    if (limit.on_store_failure is OnStoreFailure.ALLOWANCE) != (0 < limit.allowance <= MAX_AMOUNT):
+        yield f"`on_store_failure: allowance` goes with an allowance, from 1 to {MAX_AMOUNT}"
+    try:
+        ZoneInfo(limit.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        yield f"there is no time zone {limit.timezone!r}"

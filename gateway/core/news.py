@@ -37,13 +37,21 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     unmarkable: tuple[int, ...] = ()
     """Blocks on which the API refuses a breakpoint."""
     decided: bool = True
-    """False where the marks were not the policy's to decide: the client's own, or by rule."""
+    """False where the marks were not the gateway's to decide."""
     warm_up: bool = False
     warmable: bool = False
     planned: tuple[tuple[int, bool], ...] | None = None
     """In shadow mode the breakpoints that had been decided, and were not sent."""
     holdout: bool = False
     """Left alone on purpose, to measure what placing saves."""
+    price: float = 1.0
+    """Of one uncached input token, in nano-dollars."""
+    by_rule: bool = False
+    """The marks that were added were decided by rule."""
+    held: float = 0.0
+    """Seconds that the call had been held before it was sent."""
+    thread: bool = False
+    """It begins a message thread, or goes on with one."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):

@@ -7,16 +7,34 @@ names from closed sets only, never content. They are listed in config/README.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from gateway.core.headers import response_headers
 from gateway.core.ledger import usd
+from gateway.core.limit_headers import RATE_LIMITS, limit_headers
 from gateway.core.misses import MissCause
+from gateway.core.rules import LimitHeaders
 from gateway.core.savings import Cohort, cohort_of
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
-    from gateway.core.headers import Header
+    from gateway.core.headers import Header, Headers
     from gateway.core.rules import Rules
+
+
+TOO_MANY_REQUESTS: Final = 429
+
+
+def answer_headers(exchange: Exchange, rules: Rules, upstream: Headers) -> list[Header]:
+    """The head of an answer: what crosses of upstream's, and the gateway's own lines. Where limits of the
+    caller are told, upstream's are not; but a 429 of upstream keeps those that explain it."""
+    lines = response_headers(upstream)
+    limits: list[Header] = []
+    if rules.limit_headers is LimitHeaders.OWN and exchange.status != TOO_MANY_REQUESTS:
+        limits = limit_headers(exchange.verdicts)
+    if limits or rules.limit_headers is LimitHeaders.OFF:
+        lines = [line for line in lines if not line[0].startswith(RATE_LIMITS)]
+    return [*lines, *own_headers(exchange, rules), *limits]
 
 
 _NOT_TOLD = frozenset({MissCause.OTHER_WORKSPACE})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from gateway.core.endpoints import Endpoint
+from gateway.core.endpoints import Endpoint, creates_batch
 from gateway.core.errors import Forbidden, NotFound
 from gateway.core.rules import Rules, UnknownModels, Workspace
 
@@ -17,8 +17,11 @@ def allows(workspace: Workspace, model: str) -> bool:
     return not workspace.models or any(fnmatchcase(model, glob) for glob in workspace.models)
 
 
-def permit_endpoint(endpoint: Endpoint, method: str, target: str, workspace: Workspace) -> None:
-    """Raises `Forbidden` or `NotFound`."""
+def permit_endpoint(
+    endpoint: Endpoint, method: str, target: str, workspace: Workspace, *, reads_batches: bool = True
+) -> None:
+    """Raises `Forbidden` or `NotFound`. `reads_batches`: whether the models of a batch's items are permitted
+    one by one; where they are not, a workspace with a list of models may create none."""
     path = target.partition("?")[0]
     if endpoint is Endpoint.CLOSED:
         raise Forbidden("This gateway does not relay the provider's administration and token endpoints.")
@@ -27,10 +30,10 @@ def permit_endpoint(endpoint: Endpoint, method: str, target: str, workspace: Wor
             f"There is no {path[:SHOWN_CHARACTERS]!r} here. The API's paths begin with /v1/; check whether "
             "the base URL of your client has to end in /v1."
         )
-    if endpoint is Endpoint.BATCHES and workspace.models and method == "POST" and path.endswith("/batches"):
+    if workspace.models and not reads_batches and creates_batch(endpoint, method, target):
         raise Forbidden(
             f"Workspace {workspace.id} may use certain models only, and this gateway does not look into "
-            "batches yet: send the calls one by one, or ask whoever runs the gateway."
+            "batches: send the calls one by one, or ask whoever runs the gateway."
         )
     if endpoint is Endpoint.MODELS:
         model = path[len("/v1/models") :].lstrip("/")

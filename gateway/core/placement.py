@@ -87,6 +87,8 @@ class Occasion:
     """The call's own."""
     warm_up: bool = False
     """A call of the gateway's own, to warm a prefix."""
+    price: float = 1.0
+    """Of one uncached input token, in nano-dollars."""
 
 
 class PlacementPolicy(Protocol):
@@ -128,28 +130,7 @@ class PlacementPolicy(Protocol):
 MINIMUM_MARGIN = 1.1
 """Above the model's minimum by this factor, since tokens are guessed from bytes: a breakpoint below the
 minimum does nothing, and still takes one of the four."""
-IMAGE_TOKENS = 1_600
-"""The most that an image counts for, however many bytes its encoding takes."""
-FILE_BYTES_PER_TOKEN = 48.0
-"""For documents sent as base64, where a page of some 100 kB is read as two or three thousand tokens."""
 _BLANK = re.compile(rb'"\s*"')
-
-
-def block_tokens(prompt: Prompt, facts: ModelFacts) -> tuple[int, ...]:
-    """For each block, an estimate of the tokens of the prefix that ends with it. Typical, not a bound: what
-    the API adds of its own, and what files and URLs stand for, is not in the body."""
-    total = 0.0
-    totals = []
-    for block in prompt.blocks:
-        if block.in_prefix:
-            tokens = (block.end - block.start) / facts.bytes_per_token
-            if block.type == "image":
-                tokens = min(tokens, IMAGE_TOKENS)
-            elif block.type == "document" and b'"base64"' in prompt.body[block.start : block.start + 512]:
-                tokens = (block.end - block.start) / FILE_BYTES_PER_TOKEN
-            total += tokens
-        totals.append(int(total))
-    return tuple(totals)
 
 
 def has_server_tools(prompt: Prompt) -> bool:

@@ -6,6 +6,7 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
@@ -14,6 +15,7 @@ from gateway.core.edit import apply_placement
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.headers import Headers, value_of
 from gateway.core.ids import PrefixKey
+from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Occasion, Placement, PlacementPolicy, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
@@ -113,6 +115,7 @@ def place_call(
                 may_claim=may_claim,
                 headers=headers,
                 warm_up=warm_up,
+                price=rules.prices.input_nanousd(prompt.model, at=at),
             )
             placement = policy.plan(prompt, reading.keys, reading.facts, workspace, occasion)
             problem = check_placement(prompt, placement)
@@ -123,6 +126,8 @@ def place_call(
         except Exception as error:  # the one place where any bug of planning must not become a failed call
             placement, failure = Placement(reason="planning failed"), _what_failed(error)
             pieces = (prompt.body,)
+            with suppress(Exception):  # what it decided is not sent
+                policy.failed(call_id, at)
     return Plan(
         prompt=prompt,
         facts=reading.facts,
@@ -151,15 +156,29 @@ def _opts_out(headers: Headers, rules: Rules) -> bool:
     return value is not None and value.strip().lower() == b"off"
 
 
-def estimate_plan(plan: Plan, *, rules: Rules, workspace: Workspace, at: float) -> Estimate:
-    """What the plan may cost at most, as far as the workspace's mode promises. Raises on a bug: money is at
-    stake, so a call that cannot be estimated is not sent."""
+def estimate_plan(
+    plan: Plan,
+    *,
+    rules: Rules,
+    workspace: Workspace,
+    at: float,
+    learned: LearnedEstimates | None = None,
+    counted: int | None = None,
+) -> Estimate:
+    """What the plan may cost, as far as the workspace's mode promises; `learned` is what bills have taught,
+    `counted` what upstream counted the prompt as. Raises on a bug: money is at stake, so a call that cannot
+    be estimated is not sent."""
+    sent_as_placed = plan.applied or not plan.placement.breakpoints
     return estimate_spend(
         plan.prompt,
-        plan.placement if plan.applied else UNPLACED,
+        plan.placement if sent_as_placed else UNPLACED,
         plan.facts,
         rules.prices,
         mode=workspace.estimate,
         at=at,
         output_cap_tokens=workspace.output_cap_tokens,
+        workspace=workspace.id,
+        quantile=workspace.estimate_quantile,
+        learned=learned,
+        counted=counted,
     )

@@ -242,6 +242,25 @@ class PriceTable:
         unit = price.input or 1
         return Factors(price.read / unit, price.write_5m / unit, price.write_1h / unit)
 
+    def input_nanousd(self, model: str, *, at: float) -> float:
+        """The price of one uncached input token, for planning."""
+        return self._price_of(model, STANDARD, "", False, at, 0).input / self._scale
+
+    def places(self, at: float) -> Mapping[str, Fraction]:
+        """The factors by `inference_geo` of that date; anywhere else the factor is 1."""
+        return self._terms[self._terms_index(at)].geography_factors
+
+    def edges(self, model: str, *, at: float, speed: str = STANDARD) -> tuple[int, ...]:
+        """The sizes of prompts above which the model has other prices, ascending; mostly none."""
+        begun: float | None = None
+        found = []
+        for price in self._prices_of(model, speed, "", False):
+            if at >= price.from_at and begun in (None, price.from_at):
+                begun = price.from_at
+                if price.up_to != inf:
+                    found.append(int(price.up_to))
+        return tuple(found)
+
     def _round(self, exact: list[int]) -> list[int]:
         """Whole nano-dollars that sum to the exact total rounded up: by largest remainder."""
         scale = self._scale
@@ -269,13 +288,17 @@ class PriceTable:
     def _price_of(
         self, model: str | None, speed: str, geography: str, batch: bool, at: float, prompt_tokens: int
     ) -> _Price:
+        prices = self._prices_of(model, speed, geography, batch)
+        return next(price for price in prices if at >= price.from_at and prompt_tokens <= price.up_to)
+
+    def _prices_of(self, model: str | None, speed: str, geography: str, batch: bool) -> tuple[_Price, ...]:
         key = (model, speed, geography, batch)
         prices = self._remembered.get(key)
         if prices is None:
             if len(self._remembered) >= MAX_REMEMBERED_PRICES:  # some names are the clients': bounded
                 self._remembered.clear()
             prices = self._remembered[key] = tuple(self._work_out(model, speed, geography, batch))
-        return next(price for price in prices if at >= price.from_at and prompt_tokens <= price.up_to)
+        return prices
 
     def _work_out(self, model: str | None, speed: str, geography: str, batch: bool) -> Iterable[_Price]:
         """All prices for a kind of request, latest first, bands ascending; the last holds since ever."""

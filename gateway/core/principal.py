@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.errors import StoreUnavailable, Unauthenticated
@@ -24,6 +24,8 @@ RANDOM_BYTES = 40
 """How much randomness one key takes."""
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
 """Where a client's key comes in; neither header may ever go upstream as it came."""
+
+DEFAULT_ORGANISATION = "default"
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(rb"cgw_([0-9A-Za-z]{8})_([0-9A-Za-z]{38})")
@@ -38,7 +40,7 @@ class Principal:
     workspace: WorkspaceId
     key_id: KeyId
     key_name: str
-    organisation: str = "default"
+    organisation: str = DEFAULT_ORGANISATION
     team: str = ""
     """The team of the workspace; empty for none."""
 
@@ -161,6 +163,21 @@ class Keyring:
             raise StoreUnavailable("The gateway's keys cannot be read at the moment; try again soon.")
         if not (same and record.is_active(now)):
             raise Unauthenticated
+        return self._principal(record)
+
+    def records(self) -> Collection[KeyRecord]:
+        """Of all keys, good or not."""
+        return self._records.values()
+
+    def record(self, key_id: str) -> KeyRecord | None:
+        """What is kept of the key with this id, whether it is good or not; None where there is none."""
+        return self._records.get(key_id.encode())
+
+    def principals(self, now: float) -> Iterator[Principal]:
+        """Whom the keys stand for that may call at this instant."""
+        return (self._principal(record) for record in self._records.values() if record.is_active(now))
+
+    def _principal(self, record: KeyRecord) -> Principal:
         return Principal(
             workspace=record.workspace,
             key_id=record.id,

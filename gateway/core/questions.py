@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.news import Sent, pack_keys, unpack_keys
-from gateway.core.placement import MINIMUM_MARGIN, Breakpoint, Occasion, block_tokens
+from gateway.core.placement import MINIMUM_MARGIN, Breakpoint, Occasion
 from gateway.core.planner import Kind, Prices, Question, Reported, compact_key
 from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage
 
 Marks = tuple[tuple[int, bool], ...]
@@ -32,21 +33,17 @@ def question_of(
     decided: bool,
     warmable: bool,
     warm_up: bool,
+    otherwise: Marks | None = None,
 ) -> Question:
     """One of this replica's own calls."""
     return Question(
         number,
         compact_key(occasion.scope),
-        account_of(workspace),
+        account_of(workspace, thread="thread" in prompt.fields),
         [compact_key(key) for key in keys],
         block_tokens(prompt, facts),
         bytes(map(_kind, prompt.blocks)),
-        Prices(
-            read=occasion.prices.read,
-            write_5m=occasion.prices.write_5m,
-            write_1h=occasion.prices.write_1h,
-            minimum_tokens=int(facts.minimum_cacheable_tokens * MINIMUM_MARGIN),
-        ),
+        _prices(facts, occasion),
         unmarkable=frozenset(
             at for at, block in enumerate(prompt.blocks) if not (block.may_be_marked and block.in_prefix)
         ),
@@ -54,13 +51,33 @@ def question_of(
         decided=decided,
         warmable=warmable,
         warm_up=warm_up,
+        price=occasion.price,
+        otherwise=otherwise,
+    )
+
+
+def question_of_thread(
+    number: int, facts: ModelFacts, workspace: WorkspaceId, occasion: Occasion
+) -> Question:
+    """A call that goes on with a thread of which upstream keeps the text: only its bill teaches anything."""
+    return Question(
+        number,
+        compact_key(occasion.scope),
+        account_of(workspace, thread=True),
+        (),
+        (),
+        b"",
+        _prices(facts, occasion),
+        fixed=(),
+        warmable=False,
+        price=occasion.price,
     )
 
 
 def question_heard(number: int, sent: Sent) -> Question | None:
     """What another replica asked itself; None where it makes no sense."""
     blocks = len(sent.ends)
-    if len(sent.keys) != 8 * blocks or len(sent.kinds) != blocks or not blocks:
+    if len(sent.keys) != 8 * blocks or len(sent.kinds) != blocks:
         return None
     if any(not 0 <= at < blocks for at, _ in (*sent.marks, *(sent.planned or ()))):
         return None
@@ -68,15 +85,17 @@ def question_heard(number: int, sent: Sent) -> Question | None:
     return Question(
         number,
         sent.scope,
-        account_of(WorkspaceId(sent.workspace)),
+        account_of(WorkspaceId(sent.workspace), thread=sent.thread),
         unpack_keys(sent.keys),
         sent.ends,
         sent.kinds,
         Prices(read=read, write_5m=write_5m, write_1h=write_1h, minimum_tokens=minimum),
+        unmarkable=frozenset(sent.unmarkable),
         fixed=sent.marks,
         decided=sent.decided,
         warmable=False,
         warm_up=sent.warm_up,
+        price=sent.price,
     )
 
 
@@ -89,6 +108,8 @@ def sent_of(
     *,
     planned: Marks | None = None,
     holdout: bool = False,
+    by_rule: bool = False,
+    held: float = 0.0,
 ) -> Sent:
     prices = question.prices
     return Sent(
@@ -108,6 +129,10 @@ def sent_of(
         warmable=question.warmable,
         planned=planned,
         holdout=holdout,
+        price=question.price,
+        by_rule=by_rule,
+        held=held,
+        thread=question.account == account_of(workspace, thread=True),
     )
 
 
@@ -131,9 +156,20 @@ def reported_of(usage: Usage) -> Reported:
     )
 
 
-def account_of(workspace: WorkspaceId) -> int:
-    """The key of a workspace's account: the same in every replica, and never 0."""
-    return compact_key(hashlib.sha256(workspace.encode()).digest())
+def account_of(workspace: WorkspaceId, *, thread: bool = False) -> int:
+    """The key of a workspace's account: the same in every replica, and never 0. Threads have one of their
+    own, since nobody can tell who paid for what their later calls read."""
+    name = workspace.encode() + (b"\0threads" if thread else b"")
+    return compact_key(hashlib.sha256(name).digest())
+
+
+def _prices(facts: ModelFacts, occasion: Occasion) -> Prices:
+    return Prices(
+        read=occasion.prices.read,
+        write_5m=occasion.prices.write_5m,
+        write_1h=occasion.prices.write_1h,
+        minimum_tokens=int(facts.minimum_cacheable_tokens * MINIMUM_MARGIN),
+    )
 
 
 def _kind(block: Block) -> Kind:

@@ -52,7 +52,7 @@ class Cause(StrEnum):
     NOT_CHARGED = "not_charged"
     """Answers that show usage and cost nothing, as refusals before any output."""
     BATCHES = "batches"
-    """Batches that the gateway relayed and did not read."""
+    """Batches that were created here and are not booked yet."""
     OTHER_TRAFFIC = "other_traffic"
     """An account, or a model of one, that no entry of the ledger is about."""
     WITHOUT_USAGE = "without_usage"

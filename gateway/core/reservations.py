@@ -5,24 +5,30 @@ and one test drives both. Each function must run atomically: the store sees to t
 
 States: `open`, then `closed` (settled or released), or `swept` (its lease ended: closed at what it had set
 aside, presumed spent; a later settle puts the actual cost in place of the presumed). `refused` holds nothing.
+What was presumed, and what of that was corrected, waits for the ledger (`sweep`, `booked`): it is handed out
+to one ledger, and to that one again until it says that it has it.
+A concurrent request is over at any close, a sweep too: none of it is ever spent, or presumed.
 An id closed before its reserve arrived is `closed` too, and the reserve then finds it so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
 from gateway.core.bucket import (
     CLOSED_BEFORE,
     EMPTY,
+    NOBODY,
     PERIOD_MS,
     REFILLED_KEPT_AT_LEAST_MS,
     Amounts,
     Decision,
     Level,
+    Payer,
+    Presumed,
     Reservation,
     Standing,
     Verdict,
@@ -34,7 +40,7 @@ from gateway.core.bucket import (
     standing_windows,
 )
 from gateway.core.ids import ReservationId
-from gateway.core.limits import BoundLimit, Unit
+from gateway.core.limits import BoundLimit, Limit, Unit
 
 CLOSED_KEPT_MS: Final = 300_000
 """How long closed and refused ids are remembered: far longer than any request to a store can be under way.
@@ -69,10 +75,10 @@ class Charge:
     unit: Unit
     amount: int
     rate: int
-    """Units that come back per period; 0 in a calendar window."""
+    """Units that come back per period; 0 where none do with time."""
     period_ms: int
     window_end_ms: int
-    """End of the calendar window; 0 for a refilled bucket."""
+    """End of the calendar window; 0 where there is none."""
     taken: Level = EMPTY
     """A refilled bucket right after this was taken from it: what its close gives back follows from that."""
 
@@ -88,6 +94,9 @@ class Record:
     found_at_ms: int = 0
     found: tuple[Standing, ...] | None = None
     """What it found, from which its first answer can be given again; None where it came after its close."""
+    payer: Payer = NOBODY
+    nanousd: int = 0
+    """What was set aside, in money."""
 
 
 class Tables(Protocol):
@@ -99,9 +108,23 @@ class Tables(Protocol):
         """`keep_until_ms`: from then on the bucket is surely empty, or of no interest to anyone."""
         ...
 
+    def keep_level(self, bucket_key: str, level: Level) -> None:
+        """Keep it until it is dropped, however long that is."""
+        ...
+
+    def drop_level(self, bucket_key: str) -> None: ...
+
     def record(self, reservation_id: ReservationId) -> Record | None: ...
 
     def put_record(self, reservation_id: ReservationId, record: Record) -> None: ...
+
+    def owe(self, ledger: str, presumed: Presumed) -> None:
+        """Keep this for a ledger until it is `paid`; for any where `ledger` is empty."""
+        ...
+
+    def owed(self, ledger: str, at_most: int) -> Sequence[Presumed]: ...
+
+    def paid(self, ledger: str, entry_ids: Sequence[str]) -> None: ...
 
     def due(self, now_ms: int, at_most: int) -> Sequence[ReservationId]:
         """Open reservations whose lease is over, the oldest first."""
@@ -128,7 +151,7 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
     charges = []
     for bound, key, standing in zip(reservation.limits, keys, found, strict=True):
         amount = reservation.amounts.of(bound.limit.unit)
-        rate, period_ms = _refill(bound)
+        rate, period_ms = _refill(bound.limit)
         end_ms = standing.window.end_ms if standing.window else 0
         taken = spend(standing.level, amount) if rate else EMPTY
         charge = Charge(key, bound.limit.unit, amount, rate, period_ms, end_ms, taken)
@@ -136,7 +159,9 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
         if amount:
             _take(tables, charge, standing, now_ms)
     lease_ms = now_ms + round(reservation.lease_seconds * 1000)
-    tables.put_record(reservation.id, Record(State.OPEN, lease_ms, tuple(charges), now_ms, found))
+    nanousd = reservation.amounts.of(Unit.NANOUSD)
+    opened = Record(State.OPEN, lease_ms, tuple(charges), now_ms, found, reservation.payer, nanousd)
+    tables.put_record(reservation.id, opened)
     return decision
 
 
@@ -150,6 +175,11 @@ def close(tables: Tables, reservation_id: ReservationId, actual: Amounts, now_ms
         return
     for charge in record.charges:
         _settle(tables, charge, actual.of(charge.unit), now_ms, still_open=record.state is State.OPEN)
+    if record.state is State.SWEPT:
+        back = Presumed(
+            reservation_id=reservation_id, payer=record.payer, nanousd=-record.nanousd, taken_back=True
+        )
+        tables.owe("", back)
     closed = Record(State.CLOSED, now_ms + CLOSED_KEPT_MS, found_at_ms=record.found_at_ms, found=record.found)
     tables.put_record(reservation_id, closed)
 
@@ -159,11 +189,10 @@ def renew(tables: Tables, reservation_id: ReservationId, lease_seconds: float, n
     record = tables.record(reservation_id)
     if record is not None and record.state is State.OPEN:
         until_ms = now_ms + round(lease_seconds * 1000)
-        renewed = Record(State.OPEN, until_ms, record.charges, record.found_at_ms, record.found)
-        tables.put_record(reservation_id, renewed)
+        tables.put_record(reservation_id, replace(record, until_ms=until_ms))
 
 
-def sweep(tables: Tables, now_ms: int) -> int:
+def sweep(tables: Tables, ledger: str, now_ms: int) -> tuple[Presumed, ...]:
     """`BudgetStore.sweep`, for at most `SWEEP_BATCH` reservations."""
     due = tables.due(now_ms, SWEEP_BATCH)
     for reservation_id in due:
@@ -172,10 +201,20 @@ def sweep(tables: Tables, now_ms: int) -> int:
         for charge in record.charges:
             if charge.amount and not charge.rate:  # a refilled bucket counts it as spent already
                 _settle(tables, charge, charge.amount, now_ms, still_open=True)
-        swept = Record(State.SWEPT, now_ms + SWEPT_KEPT_MS, record.charges, record.found_at_ms, record.found)
+        swept = replace(record, state=State.SWEPT, until_ms=now_ms + SWEPT_KEPT_MS)
         tables.put_record(reservation_id, swept)
+        presumed = Presumed(reservation_id=reservation_id, payer=record.payer, nanousd=record.nanousd)
+        tables.owe(ledger, presumed)
+    for taken_back in tables.owed("", SWEEP_BATCH):
+        tables.paid("", [taken_back.id])
+        tables.owe(ledger, taken_back)
     tables.forget(now_ms)
-    return len(due)
+    return tuple(tables.owed(ledger, SWEEP_BATCH))
+
+
+def booked(tables: Tables, ledger: str, entry_ids: Sequence[str]) -> None:
+    """`BudgetStore.booked`."""
+    tables.paid(ledger, entry_ids)
 
 
 def peek(tables: Tables, limits: Sequence[BoundLimit], now_ms: int) -> tuple[Verdict, ...]:
@@ -189,34 +228,37 @@ def _find(
 ) -> tuple[list[str], tuple[Standing, ...]]:
     keys, found = [], []
     for bound in limits:
-        windows = standing_windows(bound.limit, now_ms)
-        if windows is None:
-            key, window = bound.bucket_id, None
-            rate, period_ms = _refill(bound)
-            level = drained(tables.level(key) or Level(at_ms=now_ms), rate, period_ms, now_ms)
-        else:
+        key, window = bound.bucket_id, None
+        if windows := standing_windows(bound.limit, now_ms):
             window = windows[1]
             key = f"{bound.bucket_id}/{window.label}"
-            level = tables.level(key) or EMPTY
+        level = tables.level(key)
+        if bound.limit.period.is_rate:
+            level = drained(level or Level(at_ms=now_ms), *_refill(bound.limit), now_ms)
         keys.append(key)
-        found.append(Standing(level, window))
+        found.append(Standing(level or EMPTY, window))
     return keys, tuple(found)
 
 
-def _refill(bound: BoundLimit) -> tuple[int, int]:
-    limit = bound.limit
-    return (0, 0) if limit.period.is_calendar else (limit.amount, PERIOD_MS[limit.period])
+def _refill(limit: Limit) -> tuple[int, int]:
+    return (limit.amount, PERIOD_MS[limit.period]) if limit.period.is_rate else (0, 0)
 
 
 def _take(tables: Tables, charge: Charge, standing: Standing, now_ms: int) -> None:
     level = standing.level
     if charge.rate:
         _put_refilled(tables, charge, charge.taken)
+    elif charge.unit is Unit.CONCURRENT:
+        tables.keep_level(charge.bucket_key, Level(set_aside=saturated(level.set_aside + charge.amount)))
     else:
         _put_window(tables, charge, Level(level.spent, saturated(level.set_aside + charge.amount)), now_ms)
 
 
 def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_open: bool) -> None:
+    if charge.unit is Unit.CONCURRENT:
+        if still_open and charge.amount:
+            _leave(tables, charge)
+        return
     if not charge.amount and not actual:
         return
     level = tables.level(charge.bucket_key)
@@ -231,6 +273,14 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
     else:
         settled = Level(saturated(level.spent + actual - charge.amount), level.set_aside)
     _put_window(tables, charge, settled, now_ms)
+
+
+def _leave(tables: Tables, charge: Charge) -> None:
+    left = saturated((tables.level(charge.bucket_key) or EMPTY).set_aside - charge.amount)
+    if left:
+        tables.keep_level(charge.bucket_key, Level(set_aside=left))
+    else:
+        tables.drop_level(charge.bucket_key)
 
 
 def _put_refilled(tables: Tables, charge: Charge, level: Level) -> None:

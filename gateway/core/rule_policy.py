@@ -11,11 +11,11 @@ from gateway.core.placement import (
     Breakpoint,
     Occasion,
     Placement,
-    block_tokens,
     has_server_tools,
     type_of,
 )
 from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.typical import block_tokens
 
 if TYPE_CHECKING:
     from gateway.core.ids import PrefixKey

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gateway.core.adjustments import NOTHING_FROZEN, Freezes
 from gateway.core.ids import WorkspaceId
 
 if TYPE_CHECKING:
@@ -40,6 +41,30 @@ class EstimateMode(StrEnum):
     """Typical tokens for the bytes, output capped by a setting: may be overrun, and says so."""
 
 
+class Unbounded(StrEnum):
+    """What becomes of a call whose cost nothing bounds, where strict estimates are promised."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class CountTokens(StrEnum):
+    """When upstream is asked to count a prompt before it is sent."""
+
+    NEVER = "never"
+    NEAR_LIMIT = "near_limit"
+    """Where the estimate does not fit into a limit, and half of it would. In estimate mode only."""
+
+
+class LimitHeaders(StrEnum):
+    """Whose rate limits the `anthropic-ratelimit-*` headers of answers describe."""
+
+    OWN = "own"
+    """The caller's own limits here; upstream's where there are none."""
+    UPSTREAM = "upstream"
+    OFF = "off"
+
+
 class UnknownModels(StrEnum):
     """What becomes of a call for a model that the price table does not name."""
 
@@ -56,6 +81,8 @@ class Workspace:
     organisation: str
     upstream: str
     """Name of its `Route`."""
+    team: str = ""
+    """Empty for none."""
     models: tuple[str, ...] = ()
     """Globs of models it may use; empty: all."""
     placement: PlacementMode = PlacementMode.ON
@@ -64,8 +91,12 @@ class Workspace:
     ttl: str = "5m"
     """TTL that the rule-based policy writes with."""
     estimate: EstimateMode = EstimateMode.ESTIMATE
+    unbounded: Unbounded = Unbounded.REFUSE
     output_cap_tokens: int = 8_192
-    """In estimate mode, the most output that is set aside for one request."""
+    """In estimate mode, the most output that is set aside for one request, until bills have taught better."""
+    estimate_quantile: float = 0.9
+    """In estimate mode, the share of calls that are to cost no more than was set aside."""
+    count_tokens: CountTokens = CountTokens.NEVER
     warming_nanousd_per_day: int = 0
     """What the gateway's own warm-ups may cost it in a day."""
 
@@ -100,8 +131,11 @@ class Rules:
     """Request header (lower case) that turns placement off for one call by the value `off`; not forwarded."""
     cost_headers: bool = True
     """Whether answers say what was placed and set aside."""
+    limit_headers: LimitHeaders = LimitHeaders.OWN
     unknown_models: UnknownModels = UnknownModels.FALLBACK
     lease_seconds: float = 900.0
     """How long a reservation holds unless renewed; what a dead replica had set aside is closed then."""
     attempts: int = 3
     """Attempts per call, the first one included."""
+    freezes: Freezes = NOTHING_FROZEN
+    """Whose calls are not taken at the moment."""

@@ -58,10 +58,8 @@ def settle_exchange(
     billed = usage.iterations or (usage,)
     amounts = Amounts(
         requests=1,
-        input_tokens=sum(
-            part.uncached_input_tokens + part.cache_write_5m_tokens + part.cache_write_1h_tokens
-            for part in billed
-        ),
+        input_tokens=sum(part.prompt_tokens - part.cache_read_tokens for part in billed),
+        prompt_tokens=sum(part.prompt_tokens for part in billed),
         output_tokens=sum(part.output_tokens for part in billed),
         nanousd=cost.total_nanousd,
     )

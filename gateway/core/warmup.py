@@ -19,13 +19,13 @@ from gateway.core.models import ModelFacts
 from gateway.core.placement import (
     MINIMUM_MARGIN,
     Breakpoint,
-    block_tokens,
     type_of,
 )
 from gateway.core.prompt import Block, Level, Prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Workspace
 from gateway.core.spans import OBJECT, OBJECTS, OPEN_ARRAY, Members, present, read_string
+from gateway.core.typical import block_tokens
 
 
 class WarmCause(StrEnum):

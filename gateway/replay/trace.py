@@ -217,14 +217,18 @@ def _recorded_request(number: int, sent: Sent, billed: Billed | None, at: float)
         workspace=sent.workspace,
         model=sent.model,
         scope=sent.scope,
-        account=account_of(WorkspaceId(sent.workspace)),
+        account=account_of(WorkspaceId(sent.workspace), thread=sent.thread),
         keys=key_array(sent.keys),
         ends=sent.ends,
         kinds=sent.kinds,
         prices=question_prices(sent),
         output_tokens=0 if billed is None else billed.output,
         sent=sent.marks,
-        given=None if sent.decided else sent.marks if sent.planned is None else sent.planned,
+        given=None
+        if sent.decided and not sent.by_rule
+        else sent.marks
+        if sent.planned is None
+        else sent.planned,
         unmarkable=frozenset(sent.unmarkable),
         warm_up=sent.warm_up,
         warmable=sent.warmable,

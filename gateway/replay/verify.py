@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from gateway.adapters.recording import Header
 from gateway.core.news import Answered, Billed, Failed, News, Sent
 from gateway.core.planner import Decision, Planner, PlannerOptions, Question, Reported
+from gateway.core.planner.instants import Instants
 from gateway.core.questions import question_heard
 from gateway.replay.request import Marks
 from gateway.replay.trace import TraceError, TraceFile
@@ -94,7 +95,7 @@ class _Gateway:
         self._calls: dict[str, tuple[int, bool]] = {}
         """Of each call in flight its number, and whether its decision was not sent."""
         self._numbers = 0
-        self._now = 0.0
+        self._time = Instants()
         self._warmed = False
 
     def hear(self, news: News) -> None:
@@ -110,7 +111,7 @@ class _Gateway:
             return
         self._calls[sent.call] = (self._numbers, sent.planned is not None)
         self._warmed |= sent.warm_up
-        decision = self._planner.plan(question, self._at(sent.at), may_wait=False)
+        decision = self._planner.plan(question, self._time.at(sent.at), may_wait=False)
         if question.fixed is None:
             self._verdict.add(self._compared(sent, decision))
         else:
@@ -125,7 +126,7 @@ class _Gateway:
 
     def _became(self, news: Answered | Billed | Failed) -> None:
         number, shadowed = self._calls[news.call]
-        now = self._at(news.at)
+        now = self._time.at(news.at)
         if isinstance(news, Answered):
             self._planner.answered(number, now)
             return
@@ -135,10 +136,6 @@ class _Gateway:
         else:
             usage = Reported(news.uncached, news.read, news.write_5m, news.write_1h)
             self._planner.billed(number, None if shadowed else usage, now)
-
-    def _at(self, instant: float) -> float:
-        self._now = max(self._now, instant)
-        return self._now
 
 
 def question_sent(number: int, sent: Sent) -> Question | None:
@@ -158,6 +155,6 @@ def given_marks(sent: Sent) -> Marks | None:
     """The breakpoints that were not the policy's to decide; None where they were."""
     if sent.warm_up or sent.holdout:
         return sent.marks
-    if sent.decided:
+    if sent.decided and not sent.by_rule and sent.ends:
         return None
     return sent.marks if sent.planned is None else sent.planned

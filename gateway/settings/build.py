@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from gateway.core.adjustments import Adjustment, apply
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
 from gateway.core.limits import Limit, Limits, OnStoreFailure, Period, Scope, Unit
@@ -13,6 +14,7 @@ from gateway.core.principal import KeyRecord, Keyring, warming_principal
 from gateway.core.rules import PlacementMode, Route, Rules, Workspace
 from gateway.core.schedule import Schedule
 from gateway.settings.gateway import GatewayFile
+from gateway.settings.limits import LimitUnit, Per, read_amount
 from gateway.settings.load import Settings
 from gateway.settings.secrets import prefix_secret, upstream_credential
 from gateway.settings.workspaces import WorkspaceSettings
@@ -47,25 +49,34 @@ def build_rules(settings: Settings, keyring: Keyring, generation: int) -> Rules:
         tag_headers=gateway.tags.headers,
         placement_header=gateway.placement.header,
         cost_headers=gateway.responses.cost_headers,
+        limit_headers=gateway.responses.limit_headers,
         unknown_models=gateway.models.unknown,
         lease_seconds=gateway.store.lease,
         attempts=gateway.retries.attempts,
     )
 
 
-def build_limits(settings: Settings) -> Limits:
-    """Defaults and overrides in configured order, then what warm-ups may cost. Raises `ConfigError`."""
-    defaults = {default.id: default for default in settings.limits.defaults}
-    limits: list[Limit] = [default.limit() for default in settings.limits.defaults]
+def build_limits(settings: Settings, adjustments: Sequence[Adjustment] = (), at: float = 0.0) -> Limits:
+    """Defaults and overrides in configured order, then what warm-ups may cost; all with what `adjustments`
+    make of them at the instant `at`. Raises `ConfigError`."""
+    warming = (
+        _warming_limit(WorkspaceId(name), workspace)
+        for name, workspace in settings.workspaces.workspaces.items()
+    )
     try:
-        limits += [override.limit_over(defaults[override.limit]) for override in settings.limits.overrides]
-        limits += [
-            _warming_limit(WorkspaceId(name), workspace)
-            for name, workspace in settings.workspaces.workspaces.items()
-        ]
-        return Limits(tuple(limits))
+        return apply(Limits((*settings.limits.limits(), *warming)), adjustments, at)
     except ValueError as error:
         raise ConfigError(f"limits.yaml: {error}") from None
+
+
+def read_adjusted(limit: Limit, amount: str | int) -> int:
+    """`amount` as people write it in limits.yaml, in the unit of this limit. Raises `ValueError`."""
+    if limit.unit is Unit.NANOUSD:
+        unit = LimitUnit.USD
+    else:
+        unit = LimitUnit.INPUT_TOKENS if limit.unit is Unit.PROMPT_TOKENS else LimitUnit(limit.unit.value)
+    period = limit.period.value.removeprefix("calendar_")
+    return read_amount(unit, None if limit.period is Period.OPEN else Per(period), amount)
 
 
 def _warming_limit(workspace: WorkspaceId, settings: WorkspaceSettings) -> Limit:
@@ -77,7 +88,7 @@ def _warming_limit(workspace: WorkspaceId, settings: WorkspaceSettings) -> Limit
         amount=settings.warming_per_day,
         period=Period.CALENDAR_DAY,
         on_store_failure=OnStoreFailure.REFUSE,
-        subject=warming_principal(workspace, settings.organisation).key_id,
+        subjects=(warming_principal(workspace, settings.organisation).key_id,),
         comment="what the gateway's own warm-ups may cost",
     )
 
@@ -120,6 +131,7 @@ def build_keyring(settings: Settings, stored: Iterable[KeyRecord], *, complete: 
         records.values(),
         {WorkspaceId(name): workspace.organisation for name, workspace in workspaces.items()},
         complete=complete,
+        teams={WorkspaceId(name): workspace.team for name, workspace in workspaces.items() if workspace.team},
     )
 
 
@@ -136,12 +148,16 @@ def _workspace(name: str, workspace: WorkspaceSettings, mode: PlacementMode) -> 
     return Workspace(
         id=WorkspaceId(name),
         organisation=workspace.organisation,
+        team=workspace.team or "",
         upstream=workspace.upstream,
         models=workspace.models,
         placement=max(mode, workspace.placement, key=_STRICTNESS.index),
         client_marks=workspace.client_marks,
         ttl=workspace.ttl,
         estimate=workspace.estimate,
+        unbounded=workspace.unbounded,
         output_cap_tokens=workspace.output_cap_tokens,
+        estimate_quantile=workspace.estimate_quantile,
+        count_tokens=workspace.count_tokens,
         warming_nanousd_per_day=workspace.warming_per_day,
     )

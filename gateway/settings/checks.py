@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.core.errors import ConfigProblem
-from gateway.core.limits import Scope
+from gateway.core.limits import Scope, kind_of
 from gateway.core.prompt_lines import MAX_PROMPTS_BYTES, LineProblem, find_unwarmable, read_prompt_lines
 from gateway.settings.gateway import StoreKind
+from gateway.settings.ledger import LedgerKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
 from gateway.settings.secrets import is_available
 from gateway.settings.source import FILE_NAMES, Document, KeyPath
@@ -33,6 +34,7 @@ def check_across(
     warnings = [
         *_upstream_warnings(settings),
         *_store_warnings(settings),
+        *_ledger_warnings(settings),
         *_glob_warnings(settings),
         *_subject_warnings(settings),
         *_schedule_warnings(settings),
@@ -104,17 +106,22 @@ def _schedule_warnings(settings: Settings) -> Iterator[Found]:
 
 def _limit_errors(settings: Settings) -> Iterator[Found]:
     defaults: dict[str, DefaultLimit] = {}
+    tags = settings.gateway.tags.headers
     for index, default in enumerate(settings.limits.defaults):
         path: KeyPath = ("defaults", index)
+        named = "subject" if default.subject is not None else "subjects"
         if default.id in defaults:
             yield "limits.yaml", (*path, "id"), f"the id {default.id} is used twice"
         for other in defaults.values():
-            if default.subject is not None and other.subject is None and _kind(default) == _kind(other):
+            if default.members and not other.members and _same_kind(settings, default, other):
                 message = f"write it as an override of {other.id}: the two count the same for this subject"
-                yield "limits.yaml", (*path, "subject"), message
+                yield "limits.yaml", (*path, named), message
+        if default.tag is not None and default.tag not in tags:
+            message = f"gateway.yaml does not have {default.tag} in tags.headers, so nobody reads it"
+            yield "limits.yaml", (*path, "tag"), message
         defaults.setdefault(default.id, default)
-        if default.subject is not None:
-            yield from _subject_errors(settings, default.scope, default.subject, (*path, "subject"))
+        for subject in default.members:
+            yield from _subject_errors(settings, default.scope, subject, (*path, named))
     seen: set[tuple[str, str]] = set()
     for index, override in enumerate(settings.limits.overrides):
         path = ("overrides", index)
@@ -132,16 +139,16 @@ def _override_errors(
         known = ", ".join(defaults) or "none"
         yield "limits.yaml", (*path, "limit"), f"there is no default {override.limit!r}; there are: {known}"
         return
-    if default.subject is not None:
-        yield "limits.yaml", (*path, "limit"), f"{default.id} is for one subject only; change it there"
+    if default.members:
+        yield "limits.yaml", (*path, "limit"), f"{default.id} is for some subjects only; change it there"
     twins = [
-        other.id for other in defaults.values() if other.subject is None and _kind(other) == _kind(default)
+        other.id for other in defaults.values() if not other.members and _same_kind(settings, other, default)
     ]
     if len(twins) > 1:
         message = f"an override would replace all of {', '.join(twins)}: they count the same"
         yield "limits.yaml", (*path, "limit"), message
     try:
-        override.limit_over(default)
+        override.limit_over(default, settings.limits.limit(default))
     except ValueError as error:
         yield "limits.yaml", (*path, "amount"), str(error)
     yield from _subject_errors(settings, default.scope, override.subject, (*path, "subject"))
@@ -153,15 +160,17 @@ def _subject_errors(settings: Settings, scope: Scope, subject: str, path: KeyPat
         known = set(workspaces)
     elif scope is Scope.ORGANISATION:
         known = {workspace.organisation for workspace in workspaces.values()}
+    elif scope is Scope.TEAM:
+        known = {workspace.team for workspace in workspaces.values() if workspace.team}
     else:
-        return  # keys come and go in the store
+        return  # keys come and go in the store, values of tags with every call
     if subject not in known:
         names = ", ".join(sorted(known))
         yield "limits.yaml", path, f"workspaces.yaml has no {scope} {subject!r}; it has: {names}"
 
 
-def _kind(limit: DefaultLimit) -> tuple[object, ...]:
-    return (limit.scope, limit.unit, limit.per, tuple(sorted(limit.models)))
+def _same_kind(settings: Settings, one: DefaultLimit, other: DefaultLimit) -> bool:
+    return kind_of(settings.limits.limit(one)) == kind_of(settings.limits.limit(other))
 
 
 def _upstream_warnings(settings: Settings) -> Iterator[Found]:
@@ -200,6 +209,21 @@ def _store_warnings(settings: Settings) -> Iterator[Found]:
         yield "gateway.yaml", ("prefixes", "secret"), message
 
 
+def _ledger_warnings(settings: Settings) -> Iterator[Found]:
+    ledger = settings.gateway.ledger
+    if ledger.kind is not LedgerKind.POSTGRES:
+        return
+    if not is_available(ledger.url, settings.environ):
+        message = f"{ledger.url} cannot be read now; the gateway will not start without it"
+        yield "gateway.yaml", ("ledger", "url"), message
+    if ledger.key is None:
+        message = (
+            "each replica generates a key of its own, so that no place can verify all chains of the shared "
+            "ledger; give all of them the same one by `env` or `file`"
+        )
+        yield "gateway.yaml", ("ledger", "key"), message
+
+
 def _glob_warnings(settings: Settings) -> Iterator[Found]:
     known = [facts.id for facts in settings.prices.model_table().known()]
     for name, workspace in settings.workspaces.workspaces.items():
@@ -207,14 +231,18 @@ def _glob_warnings(settings: Settings) -> Iterator[Found]:
             if not any(fnmatchcase(model, glob) for model in known):
                 path: KeyPath = ("workspaces", name, "models", index)
                 yield "workspaces.yaml", path, f"{glob} matches no model of prices.yaml"
+    globs: list[tuple[KeyPath, str]] = [
+        (("classes", name, index), glob)
+        for name, class_ in settings.limits.classes.items()
+        for index, glob in enumerate(class_)
+    ]
     for number, limit in enumerate(settings.limits.defaults):
-        for index, glob in enumerate(limit.models):
-            if not any(fnmatchcase(model, glob) for model in known):
-                yield (
-                    "limits.yaml",
-                    ("defaults", number, "models", index),
-                    (f"{glob} matches no model of prices.yaml"),
-                )
+        for index, name in enumerate(limit.models):
+            if name not in settings.limits.classes:
+                globs.append((("defaults", number, "models", index), name))
+    for path, glob in globs:
+        if not any(fnmatchcase(model, glob) for model in known):
+            yield "limits.yaml", path, f"{glob} matches no model of prices.yaml, and is no class"
 
 
 def _subject_warnings(settings: Settings) -> Iterator[Found]:

@@ -27,7 +27,8 @@ def _limit(limit: Limit) -> JsonValue:
     return {
         "id": limit.id,
         "scope": limit.scope.value,
-        "subject": limit.subject or f"each {limit.scope}",
+        "subject": " ".join(limit.subjects) or f"each {limit.tag or limit.scope}",
+        "shared": limit.shared,
         "amount": _amount(limit.unit, limit.amount),
         "unit": "usd" if limit.unit is Unit.NANOUSD else limit.unit.value,
         "per": limit.period.value,
@@ -36,6 +37,7 @@ def _limit(limit: Limit) -> JsonValue:
         "mode": limit.mode.value,
         "on_store_failure": limit.on_store_failure.value,
         "models": list(limit.models) or "all",
+        "warn_at": list(limit.warn_at),
         "comment": limit.comment,
     }
 

@@ -16,7 +16,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field
 
 from gateway.core.retry import MAX_ATTEMPTS
-from gateway.core.rules import PlacementMode, UnknownModels
+from gateway.core.rules import LimitHeaders, PlacementMode, UnknownModels
+from gateway.settings.ledger import Ledger
 from gateway.settings.shared import Name, OwnHeader, SecretRef, Section
 from gateway.settings.units import Bytes, Seconds, time_zone
 
@@ -87,7 +88,7 @@ class Listen(Section):
 
 
 class State(Section):
-    """What a replica keeps on disk: budgets, keys and ledger (.sqlite3), learned.bin, prefix.secret."""
+    """What a replica keeps on disk: budgets, keys and ledger (.sqlite3), learned.bin, and two secrets."""
 
     directory: Annotated[str, Field(min_length=1)] = "var"
     """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""
@@ -110,7 +111,8 @@ class Store(Section):
     kind: StoreKind = StoreKind.SQLITE
     """`sqlite` for one replica, `redis` for several, `memory` for trials: forgotten at exit."""
     url: SecretRef = SecretRef(env="REDIS_URL")
-    """Where the URL of the `redis` store is found, as redis://host:6379/0 or rediss://... with TLS."""
+    """Where the URL of the `redis` store is found, as redis://host:6379/0 or rediss://... with TLS; or
+    redis+sentinel://h1,h2,h3/mymaster/0 and redis+cluster://h1,h2, likewise with rediss+."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "cgw"
     """All Redis keys begin with it, in braces; two gateways that share a server need two of them."""
     synchronous: Synchronous = Synchronous.NORMAL
@@ -318,6 +320,9 @@ class Responses(Section):
     cost_headers: bool = True
     """`x-gateway-breakpoints`, `x-gateway-cache` and `x-gateway-reserved-usd`: what was placed, what that is
     expected to do, and what was set aside."""
+    limit_headers: LimitHeaders = LimitHeaders.OWN
+    """What `anthropic-ratelimit-*` describe. `own`: the caller's tightest limits of requests and tokens here,
+    or upstream's for callers without any. `upstream`: upstream's. `off`: neither crosses."""
 
 
 class Models(Section):
@@ -333,6 +338,7 @@ class GatewayFile(Section):
     listen: Listen = Listen()
     state: State = State()
     store: Store = Store()
+    ledger: Ledger = Ledger()
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(
         default_factory=lambda: {"default": Upstream()}
     )
@@ -358,13 +364,17 @@ class GatewayFile(Section):
 
 BUDGETS_FILE, KEYS_FILE, LEDGER_FILE = "budgets.sqlite3", "keys.sqlite3", "ledger.sqlite3"
 LEARNED_FILE = "learned.bin"
+ADJUSTMENTS_FILE = "adjustments.sqlite3"
+BATCHES_FILE = "batches.sqlite3"
 PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
+LEDGER_KEY_FILE = "ledger.key"
 """Names in the state directory."""
 
 RESTART_SECTIONS = (
     "listen",
     "state",
     "store",
+    "ledger",
     "prefixes",
     "warming",
     "timeouts",

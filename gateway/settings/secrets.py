@@ -12,11 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.core.errors import ConfigError, CredentialUnavailable
-from gateway.settings.gateway import PREFIX_SECRET_FILE, CredentialHeader, GatewayFile, Upstream
+from gateway.settings.gateway import (
+    LEDGER_KEY_FILE,
+    PREFIX_SECRET_FILE,
+    CredentialHeader,
+    GatewayFile,
+    Upstream,
+)
 from gateway.settings.shared import SecretRef
 
 LEAST_PREFIX_SECRET_BYTES = 32
 LARGEST_SECRET_BYTES = 64 << 10
+
+_REDIS_SCHEMES = (
+    "unix://",
+    *(f"{scheme}{kind}://" for scheme in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")),
+)
 
 HeaderLines = Sequence[tuple[bytes, bytes]]
 
@@ -75,22 +86,45 @@ def store_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
         url = _reader(ref, environ)()
     except (OSError, ValueError) as error:
         raise ConfigError(f"store.url ({ref}) cannot be used: {error}") from None
-    if not url.startswith(("redis://", "rediss://", "unix://")):
+    if not url.startswith(_REDIS_SCHEMES):
         raise ConfigError(f"store.url ({ref}) is not a URL of Redis, as redis://host:6379/0")
     return url
+
+
+def ledger_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
+    """The URL of the shared ledger, which may hold its password. Raises `ConfigError`."""
+    ref = gateway.ledger.url
+    try:
+        url = _reader(ref, environ)()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"ledger.url ({ref}) cannot be used: {error}") from None
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(f"ledger.url ({ref}) is not a URL of PostgreSQL, as postgresql://user@host/name")
+    return url
+
+
+def ledger_key(gateway: GatewayFile, environ: Mapping[str, str]) -> bytes:
+    """The key of the ledger's digests; made now where a file is to be generated and is not there. Raises
+    `ConfigError`."""
+    return _secret(gateway.ledger.key, gateway.state_path(LEDGER_KEY_FILE), environ, "ledger.key")
 
 
 def prefix_secret(gateway: GatewayFile, environ: Mapping[str, str]) -> bytes:
     """The secret that keys the digests of prefixes; made now where a file is to be generated and is not
     there. Raises `ConfigError`."""
-    source = gateway.prefixes.secret
+    path = gateway.state_path(PREFIX_SECRET_FILE)
+    return _secret(gateway.prefixes.secret, path, environ, "prefixes.secret")
+
+
+def _secret(source: SecretRef | None, path: Path, environ: Mapping[str, str], setting: str) -> bytes:
+    """What the setting names, else what `path` holds, made where it is missing."""
     try:
         if source is None:
-            return _generated(gateway.state_path(PREFIX_SECRET_FILE))
+            return _generated(path)
         secret = _reader(source, environ)().encode()
         _check_length(secret)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"prefixes.secret cannot be used: {error}") from None
+        raise ConfigError(f"{setting} cannot be used: {error}") from None
     return secret
 
 

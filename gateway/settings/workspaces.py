@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
 from gateway.core.prompt import TTL
-from gateway.core.rules import ClientMarks, EstimateMode, PlacementMode
+from gateway.core.rules import ClientMarks, CountTokens, EstimateMode, PlacementMode, Unbounded
 from gateway.settings.limits import ModelGlob
 from gateway.settings.shared import Name, Section
 from gateway.settings.units import Usd
@@ -55,6 +55,8 @@ class WorkspaceSettings(Section):
     with credentials of different workspaces of the provider."""
     organisation: Name = "default"
     """Which organisation's limits count it as well."""
+    team: Name | None = None
+    """Which team's limits count it as well; none where it is not said."""
     models: tuple[ModelGlob, ...] = ()
     """Globs of the models it may use, as claude-haiku-*; all where empty."""
     placement: PlacementMode = PlacementMode.ON
@@ -66,8 +68,18 @@ class WorkspaceSettings(Section):
     estimate: EstimateMode = EstimateMode.ESTIMATE
     """`estimate` sets aside what is likely, and may be overrun; `strict` sets aside the most that a call can
     cost, so that a budget is never exceeded."""
+    unbounded: Unbounded = Unbounded.REFUSE
+    """Under `strict`, what becomes of a call that nothing in it bounds (server tools, fallbacks, threads)
+    where a limit of dollars is enforced: `refuse`, saying why, or `allow`, and perhaps overrun."""
     output_cap_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
-    """Output that `estimate` sets aside at most, whatever `max_tokens` says."""
+    """Output that `estimate` sets aside at most, whatever `max_tokens` says, until enough calls like it have
+    been billed to know what they write."""
+    estimate_quantile: Annotated[float, Field(ge=0.5, le=0.99)] = 0.9
+    """Share of the calls that `estimate` lets cost no more than it sets aside for them, as learned from their
+    bills. More of it keeps limits from being overrun, less lets more calls run at a time."""
+    count_tokens: CountTokens = CountTokens.NEVER
+    """`near_limit`: before a call is refused by a limit that half of its estimate would fit into, the API is
+    asked to count its prompt, which is free and takes a second at most. Under `estimate` only."""
     warming_per_day: Usd = 5_000_000_000
     """What the gateway's own warm-ups may cost this workspace in a day (UTC), as $5.00; they count against
     its other limits as well. `$0.00`: none are sent."""

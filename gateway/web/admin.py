@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.web.admin_api import AdminError, Operation, add_operations, only_from_here
+from gateway.web.admin_api import AUTHENTICATED, AdminError, Operation, add_operations, only_from_here
 from gateway.web.health import PROBE_PATHS, Conditions, add_probes
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,12 @@ def admin_app(
     loopback: bool = False,
     version: str = "",
 ) -> web.Application:
-    """The application. With a `token`, all but the probes need `authorization: Bearer <token>`. `operations`
-    are the admin API's; `loopback` says that no other machine can reach the listener: otherwise those that
-    change or spend something need a token."""
+    """The application. With a `token`, all but the probes and `open` operations need `authorization: Bearer
+    <token>`. `operations` are the admin API's; `loopback` says that no other machine can reach the listener:
+    otherwise those that change or spend something need a token."""
+    unguarded = PROBE_PATHS | {operation.path for operation in operations if operation.open}
     guard = only_from_here(token=token is not None, loopback=loopback)
-    app = web.Application(middlewares=[_errors_as_json, _authorised(token), guard])
+    app = web.Application(middlewares=[_errors_as_json, _authorised(token, unguarded), guard])
     add_probes(app, conditions)
     app.router.add_get("/metrics", _metrics(render))
     add_operations(app, operations, version=version)
@@ -90,12 +91,14 @@ def _accepts_gzip(header: str) -> bool:
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
-def _authorised(token: str | None) -> Middleware:
+def _authorised(token: str | None, unguarded: frozenset[str]) -> Middleware:
     expected = hashlib.sha256(token.encode()).digest() if token else None
 
     @web.middleware
     async def authorised(request: web.Request, handler: _Next) -> web.StreamResponse:
-        if expected is not None and request.path not in PROBE_PATHS:
+        request[AUTHENTICATED] = "on the gateway's machine"
+        if expected is not None and request.path not in unguarded:
+            request[AUTHENTICATED] = "by the admin token"
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
             if scheme.lower() != "bearer" or not hmac.compare_digest(digest, expected):

@@ -15,11 +15,14 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from gateway.web.health import PROBE_PATHS
 from gateway.web.openapi import Answer, Description, openapi_document
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 API_PREFIX = "/v1/"
+AUTHENTICATED = web.RequestKey("authenticated", str)
+"""How the caller of a request showed that they may make it."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -41,6 +44,8 @@ class Operation:
     path: str
     respond: Respond
     description: Description
+    open: bool = False
+    """Without the admin token: it finds out by itself who is asking."""
 
 
 def add_operations(app: web.Application, operations: Sequence[Operation], *, version: str) -> None:
@@ -74,12 +79,13 @@ def answer_json(answer: Answer) -> web.Response:
 
 def only_from_here(*, token: bool, loopback: bool) -> Middleware:
     """Without a token, what changes or spends something is refused unless the listener is on `loopback`; and
-    there it is refused to web pages, which can reach that address from any browser on the machine: by a
-    request across sites, or by a name of their own that leads to it."""
+    there all but the probes is refused to web pages, which can reach that address from any browser on the
+    machine: by a request across sites, or by a name of their own that leads to it."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Respond) -> web.StreamResponse:
-        if token or request.method in _READING or not request.path.startswith(API_PREFIX):
+        reads = request.method in _READING or not request.path.startswith(API_PREFIX)
+        if token or (reads and not loopback) or request.path in PROBE_PATHS:
             return await handler(request)
         if not loopback:
             raise AdminError(

@@ -84,7 +84,7 @@ def prewarm_operations(*, warm: Warm, workspaces: Callable[[], Collection[str]])
         nonlocal busy
         workspace = _workspace(request, workspaces())
         name = request.query.get("name", "asked")
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise AdminError(
                 400, "`name` is up to 63 lower-case letters, digits, - and _, as nightly-report."
             )

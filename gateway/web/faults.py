@@ -29,8 +29,10 @@ FAULTS: dict[str, Fault] = {
     "unsupported_encoding": Fault(400, "invalid_request_error", None),
     "unauthenticated": Fault(401, "authentication_error", False),
     "forbidden": Fault(403, "permission_error", False),
+    "frozen": Fault(403, "permission_error", False),
     "not_found": Fault(404, "not_found_error", None),
     "request_timeout": Fault(408, "timeout_error", False),
+    "unbounded": Fault(400, "invalid_request_error", False),
     "too_large": Fault(413, "request_too_large", False),
     "budget_exhausted": Fault(429, "rate_limit_error", False),
     "internal_error": Fault(500, "api_error", False),
@@ -70,6 +72,7 @@ def render(error: GatewayError, request_id: str) -> Rendered:
     headers.extend(_retry_headers(error, fault))
     if isinstance(error, BudgetExhausted):
         headers.append((b"x-gateway-limit", error.limit_id.encode()))
+        headers.extend(error.headers)
         if error.reset_at is not None:
             headers.append((b"x-gateway-limit-reset", formatdate(error.reset_at, usegmt=True).encode()))
     return Rendered(fault.status, headers, body)

@@ -58,12 +58,14 @@ class Error(Answer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of a query."""
+    """One parameter of a query or a path."""
 
     name: str
     description: str
     required: bool = False
     pattern: str | None = None
+    place: str = "query"
+    """Or `path`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,24 +79,35 @@ class Description:
     takes: str | None = None
     """Content type of the request's body, where there is one."""
     takes_text: str = ""
+    takes_model: type[Answer] | None = None
+    """What a body of JSON holds; text where it is None."""
     gives: str = "application/json"
     """Content type of the answer."""
     answer: type[Answer] | None = None
     """The answer, or each line of it; any object where it is None."""
     errors: Mapping[int, str] | None = None
     """Statuses and what they mean, beside 401."""
+    with_key: bool = False
+    """Whether it takes a virtual key in place of the admin token."""
 
 
 def openapi_document(operations: Sequence[tuple[str, str, Description]], *, version: str) -> Document:
     """The document of `operations`: method, path, description."""
     models: list[type[Answer]] = [Error]
+    bodies: list[type[Answer]] = []
     paths: dict[str, Document] = {}
     for method, path, description in operations:
         if description.answer is not None:
             models.append(description.answer)
+        if description.takes_model is not None:
+            bodies.append(description.takes_model)
         paths.setdefault(path, {})[method.lower()] = _operation(description)
     _, schemas = models_json_schema(
-        [(model, "serialization") for model in dict.fromkeys(models)], ref_template=_SCHEMAS
+        [
+            *((model, "serialization") for model in dict.fromkeys(models)),
+            *((body, "validation") for body in dict.fromkeys(bodies)),
+        ],
+        ref_template=_SCHEMAS,
     )
     return {
         "openapi": "3.1.0",
@@ -114,7 +127,12 @@ def openapi_document(operations: Sequence[tuple[str, str, Description]], *, vers
                     "scheme": "bearer",
                     "description": "The token of `listen.admin_token`, where one is configured. Without one, "
                     "routes that change or spend something answer on a loopback address only.",
-                }
+                },
+                "virtual_key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key that apps call with.",
+                },
             },
         },
     }
@@ -124,7 +142,8 @@ def _operation(description: Description) -> Document:
     schema: Document = {"type": "object"}
     if description.answer is not None:
         schema = {"$ref": _SCHEMAS.format(model=description.answer.__name__)}
-    errors = {401: "The admin token is missing or wrong.", **(description.errors or {})}
+    missing = "key" if description.with_key else "admin token"
+    errors = {401: f"The {missing} is missing or wrong.", **(description.errors or {})}
     operation: Document = {
         "operationId": description.id,
         "summary": description.summary,
@@ -135,13 +154,18 @@ def _operation(description: Description) -> Document:
     }
     if description.text:
         operation["description"] = description.text
+    if description.with_key:
+        operation["security"] = [{"virtual_key": []}]
     if description.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in description.parameters]
     if description.takes is not None:
+        body: Document = {"type": "string"}
+        if description.takes_model is not None:
+            body = {"$ref": _SCHEMAS.format(model=description.takes_model.__name__)}
         operation["requestBody"] = {
             "required": True,
             "description": description.takes_text,
-            "content": {description.takes: {"schema": {"type": "string"}}},
+            "content": {description.takes: {"schema": body}},
         }
     return operation
 
@@ -152,7 +176,7 @@ def _parameter(parameter: Parameter) -> Document:
         schema["pattern"] = parameter.pattern
     return {
         "name": parameter.name,
-        "in": "query",
+        "in": parameter.place,
         "required": parameter.required,
         "description": parameter.description,
         "schema": schema,

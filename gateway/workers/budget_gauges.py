@@ -1,11 +1,12 @@
-"""How the limits of organisations and workspaces stand, for the gauges. Keys are left out: too many."""
+"""How the limits of organisations, teams and workspaces stand, for the gauges. Keys and values of tags are
+left out: too many."""
 
 from __future__ import annotations
 
 from gateway.core.budget_reading import BudgetReading, reading_of
 from gateway.core.ids import KeyId
 from gateway.core.limits import BoundLimit, Scope
-from gateway.core.principal import Principal
+from gateway.core.principal import DEFAULT_ORGANISATION, Principal
 from gateway.core.rules import Rules
 from gateway.ports import BudgetStore
 
@@ -15,14 +16,25 @@ async def read_budgets(rules: Rules, budgets: BudgetStore) -> list[BudgetReading
     bound: dict[str, tuple[str, BoundLimit]] = {}
     for workspace in rules.workspaces.values():
         nobody = Principal(
-            workspace=workspace.id, key_id=KeyId(""), key_name="", organisation=workspace.organisation
+            workspace=workspace.id,
+            key_id=KeyId(""),
+            key_name="",
+            organisation=workspace.organisation,
+            team=workspace.team,
         )
         for limit in rules.limits.binding(nobody, ""):
-            if limit.limit.scope is not Scope.KEY:
-                of_organisation = limit.limit.scope is Scope.ORGANISATION
-                bound[limit.bucket_id] = ("" if of_organisation else workspace.id, limit)
+            if limit.limit.scope not in (Scope.KEY, Scope.TAG):
+                bound[limit.bucket_id] = (_label(limit), limit)
     verdicts = await budgets.peek([limit for _, limit in bound.values()])
     return [
         reading_of(verdict, workspace)
         for (workspace, _), verdict in zip(bound.values(), verdicts, strict=True)
     ]
+
+
+def _label(bound: BoundLimit) -> str:
+    """A name of a workspace has no colon, so that the others cannot be taken for one."""
+    scope = bound.limit.scope
+    if scope is Scope.WORKSPACE or bound.limit.shared:
+        return bound.subject
+    return "" if bound.subject == DEFAULT_ORGANISATION else f"{scope.value}:{bound.subject}"

@@ -77,6 +77,11 @@ class OwnCalls:
         self._new_id = new_id
         self._awaited: dict[str, asyncio.Future[ExchangeRecord]] = {}
 
+    @property
+    def under_way(self) -> int:
+        """Calls that have not been booked."""
+        return len(self._awaited)
+
     async def send(self, principal: Principal, body: bytes, headers: Headers, *, target: str) -> Done:
         """One Messages call. Raises a cancellation only."""
         answer = KeptAnswer()

@@ -121,6 +121,11 @@ class Prewarmer:
         """Profit and loss by prefix, those that cost most first."""
         return self.book.report()
 
+    @property
+    def under_way(self) -> int:
+        """Warm-ups that were sent and are not booked."""
+        return self._calls.under_way
+
     def close(self) -> None:
         """Send nothing from here on; what is on its way is left to end."""
         self._closed = True
@@ -156,7 +161,7 @@ class Prewarmer:
             return Warmed(outcome=replace(not_now, model=shaped.prompt.model))
         if shaped.cause is not WarmCause.KEEP_ALIVE:  # which has been counted
             self.pace.count()
-        principal = warming_principal(workspace.id, workspace.organisation)
+        principal = warming_principal(workspace.id, workspace.organisation, workspace.team)
         done = await self._calls.send(principal, shaped.body, shaped.headers, target=shaped.target)
         warmed = result_of(shaped, done)
         outcome = warmed.outcome

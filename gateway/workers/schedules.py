@@ -108,7 +108,10 @@ class _Waiting:
         )
 
     async def run(self) -> None:
-        await self._check_file()
+        try:
+            await self._check_file()
+        except Exception:  # it is looked at again when it is needed
+            log.exception("schedule %s: its file could not be checked", self.schedule.name)
         looked_at = self._clock.now()
         while True:
             due_at = self.schedule.next_after(looked_at)

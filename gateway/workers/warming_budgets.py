@@ -17,7 +17,7 @@ async def read_warming_budgets(rules: Rules, budgets: BudgetStore) -> list[Budge
         bound += [
             (workspace.id, limit)
             for limit in rules.limits.binding(gateway, "")
-            if limit.limit.scope is Scope.KEY and limit.limit.subject == gateway.key_id
+            if limit.limit.scope is Scope.KEY and gateway.key_id in limit.limit.subjects
         ]
     verdicts = await budgets.peek([limit for _, limit in bound])
     return [reading_of(verdict, workspace) for (workspace, _), verdict in zip(bound, verdicts, strict=True)]

@@ -1,4 +1,5 @@
-"""What one admission costs: CPU and latency of reserve + settle on four limits, for each store.
+"""What one admission costs: CPU and latency of reserve + settle on four limits, for each store; and
+of reserve alone in Redis on one, four and twelve.
 
     python -m tests.bench.admission_cost [--pairs 3000]
 
@@ -15,6 +16,7 @@ import os
 import platform
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -46,7 +48,14 @@ LIMITS = Limits(
         Limit(id="key-requests", scope=Scope.KEY, unit=Unit.REQUESTS, amount=HUGE, period=Period.MINUTE),
     )
 )
-ASKED = Amounts(requests=1, input_tokens=20_000, output_tokens=4_000, nanousd=160_000_000)
+ASKED = Amounts(
+    requests=1,
+    input_tokens=20_000,
+    output_tokens=4_000,
+    nanousd=160_000_000,
+    prompt_tokens=20_000,
+    concurrent=1,
+)
 ACTUAL = Amounts(requests=1, input_tokens=18_345, output_tokens=812, nanousd=71_234_000)
 
 
@@ -84,6 +93,31 @@ async def measure(label: str, store: BudgetStore, pairs: int, server: RedisServe
         )
 
 
+async def measure_by_limits(store: BudgetStore, server: RedisServer, rounds: int = 1500) -> None:
+    """One caller; the least of five runs. Every fourth limit is of concurrent requests."""
+    who = Principal(workspace=WorkspaceId("w1"), key_id=KeyId("k1"), key_name="k1")
+    at_once = Limit(id="at-once", scope=Scope.KEY, unit=Unit.CONCURRENT, amount=HUGE, period=Period.OPEN)
+    kinds = (*LIMITS.all[1:], at_once)
+    for count in (1, 4, 12):
+        limits = Limits(tuple(replace(kinds[i % 4], id=f"l{i}") for i in range(count))).binding(who, "m")
+        runs = []
+        for run in range(5):
+            cpu, wall, redis_cpu = time.process_time(), time.perf_counter(), server_cpu(server)
+            for i in range(rounds):
+                asked = Reservation(
+                    id=rid(f"{count}-{run}-{i}"), limits=limits, amounts=ASKED, lease_seconds=300
+                )
+                assert (await store.reserve(asked)).allowed
+            ends = time.process_time(), time.perf_counter(), server_cpu(server)
+            begins = cpu, wall, redis_cpu
+            runs.append(tuple((end - begin) / rounds * 1e6 for begin, end in zip(begins, ends, strict=True)))
+        least = tuple(map(min, zip(*runs, strict=True)))
+        print(
+            f"redis, reserve on {count:2} limits  cpu {least[0]:4.0f} us  round trip {least[1]:4.0f} us  "
+            f"redis cpu {least[2]:4.0f} us"
+        )
+
+
 def server_cpu(server: RedisServer | None) -> float:
     if server is None:
         return 0.0
@@ -108,6 +142,7 @@ async def main(pairs: int) -> None:
         with RedisServer(Path(directory) / "redis") as server:
             redis = await RedisBudgets(server.url, clock).open()
             await measure("redis", redis, pairs, server)
+            await measure_by_limits(redis, server)
             await redis.close()
 
 

@@ -33,8 +33,8 @@ TOKENS_A_BLOCK = 400
 SECONDS_BETWEEN = 0.01
 MILLION = 1_000_000
 MULTIPLIER, BITS_64 = 0x9E3779B97F4A7C15, (1 << 64) - 1
-PATIENT = PlannerOptions(hold_opening_seconds=1e9)
-"""So that claims are never left out for want of seconds that may be spent on holding."""
+ROOMY, FULL = 1 << 22, 1 << 18
+"""Capacities: of a table in which all finds room, and of one in which what is new replaces what is old."""
 
 
 def questions(count: int, *, cold: bool = False) -> Iterator[Question]:
@@ -51,9 +51,9 @@ def questions(count: int, *, cold: bool = False) -> Iterator[Question]:
         yield Question(number, 1, 1, keys, ends, kinds[:length], Prices())
 
 
-def planning(count: int, *, cold: bool, claims: bool) -> tuple[list[int], list[int]]:
-    """Nanoseconds of `plan`, and of whole requests."""
-    planner = Planner(PATIENT)
+def planning(count: int, *, cold: bool, claims: bool, capacity: int = ROOMY) -> tuple[list[int], list[int]]:
+    """Nanoseconds of `plan`, and of whole requests. There are always seconds left to be spent on holding."""
+    planner = Planner(PlannerOptions(capacity=capacity, hold_opening_seconds=1e9))
     plans, requests = [], []
     gc.collect()
     for question in questions(count, cold=cold):
@@ -80,7 +80,7 @@ def planning(count: int, *, cold: bool, claims: bool) -> tuple[list[int], list[i
 
 def hearing(count: int) -> tuple[list[int], list[int]]:
     """Nanoseconds of `hear` for all news of another replica's call, without and with decoding them."""
-    policy = LearnedPolicy(PATIENT)
+    policy = LearnedPolicy(PlannerOptions(capacity=ROOMY))
     heard, with_decoding = [], []
     gc.collect()
     for question in questions(count):
@@ -138,12 +138,13 @@ def main() -> None:
     count = parser.parse_args().requests
     print(f"commit {_commit()}; CPython {platform.python_version()}, {os.cpu_count()} cores; ", end="")
     print(f"{count:,} requests a row, {FIRST_BLOCKS} to {LAST_BLOCKS} blocks, one process")
-    print(f"{'CPU us':34}{'mean':>8}{'p50':>8}{'p99':>8}")
+    print(f"{'CPU us':42}{'mean':>8}{'p50':>8}{'p99':>8}")
     rows: list[tuple[str, Callable[[], tuple[list[int], list[int]]]]] = [
         ("steady", lambda: planning(count, cold=False, claims=False)),
         ("steady, claims asked for", lambda: planning(count, cold=False, claims=True)),
         ("cold", lambda: planning(count, cold=True, claims=False)),
         ("cold, claimed and asked again", lambda: planning(count, cold=True, claims=True)),
+        ("cold, table full", lambda: planning(count, cold=True, claims=False, capacity=FULL)),
     ]
     for name, measure in rows:
         plans, requests = measure()
@@ -183,7 +184,7 @@ def _news_of(question: Question) -> list[News]:
 def _print_row(name: str, taken: list[int]) -> None:
     taken.sort()
     mean, middle, slow = sum(taken) / len(taken), taken[len(taken) // 2], taken[len(taken) * 99 // 100]
-    print(f"{name:34}{mean / 1e3:8.0f}{middle / 1e3:8.0f}{slow / 1e3:8.0f}")
+    print(f"{name:42}{mean / 1e3:8.0f}{middle / 1e3:8.0f}{slow / 1e3:8.0f}")
 
 
 def _commit() -> str:

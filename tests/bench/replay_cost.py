@@ -45,8 +45,9 @@ def news_of(count: int) -> Iterator[News]:
         ends = tuple(TOKENS_A_BLOCK * (block + 1) for block in range(len(keys)))
         kinds = bytes([0] * 10 + [1] * 5 + [2, 3, 2] * TURNS)[: len(keys)]
         yield Sent(
-            call=call, at=at, workspace="demo", model="claude-opus-5-5", scope=7, keys=pack_keys(keys), ends=ends,
-            kinds=kinds, marks=((len(keys) - 1, False),), prices=(0.05, 1.25, 2.0, 563),
+            call=call, at=at, workspace="demo", model="claude-opus-5-5", scope=7,
+            keys=pack_keys(keys), ends=ends, kinds=kinds, marks=((len(keys) - 1, False),),
+            prices=(0.05, 1.25, 2.0, 563),
         )  # fmt: skip
         yield Answered(call, at + 1.0)
         yield Billed(call, at + 4.0, ends[-1], 0, 0, 0, 200)
@@ -67,10 +68,10 @@ def record(path: Path, count: int) -> None:
     for start in range(0, len(news), 3 * FLUSH):
         recording._write(news[start : start + 3 * FLUSH])
     wrote = time.thread_time_ns() - began
-    print(
-        f"recording: {told / len(news) / 1e3:.2f} µs of the event loop and {wrote / len(news) / 1e3:.1f} µs of the "
-        f"writer per news; {path.stat().st_size / count:,.0f} bytes a request"
-    )
+    per_news = 1e3 * len(news)
+    print(f"recording, per news: {told / per_news:.2f} µs of the event loop")
+    print(f"recording, per news: {wrote / per_news:.1f} µs of the writer")
+    print(f"recording, per request: {path.stat().st_size / count:,.0f} bytes")
 
 
 def replay(path: Path, policies: tuple[str, ...]) -> None:
@@ -79,10 +80,10 @@ def replay(path: Path, policies: tuple[str, ...]) -> None:
     report = play([TraceFile(path)], Choice(policies=policies), lambda count: None)
     took = time.process_time() - cpu
     print(
-        f"replay of {report.requests:,} requests by {len(report.rows)} policies: {report.requests / took:,.0f} a "
-        f"second of CPU ({took:.1f} s CPU, {time.monotonic() - began:.1f} s), {_megabytes() - before:,.0f} MB more "
-        f"than the {before:,.0f} MB before"
+        f"replay: {report.requests:,} requests, {len(report.rows)} policies, {time.monotonic() - began:.1f} s"
     )
+    print(f"replay: {report.requests / took:,.0f} requests a second of CPU")
+    print(f"replay: {_megabytes() - before:,.0f} MB above the {before:,.0f} MB before")
 
 
 def _megabytes() -> float:

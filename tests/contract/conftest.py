@@ -10,6 +10,8 @@ import pytest
 from gateway.ports import BudgetStore
 from tests.support.budgets import Ground
 from tests.support.clock import FakeClock
+from tests.support.ledgers import Books
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 
 
@@ -18,6 +20,20 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """Shared by tests that leave it as they found it; each with a prefix of its own."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Shared by tests that leave it running; each with a database of its own."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def books(request: pytest.FixtureRequest, tmp_path: Path) -> Books:
+    """A ledger of each kind, empty."""
+    postgres = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    return Books(tmp_path, postgres)
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -101,6 +101,18 @@ def test_calls_without_usage_are_counted_and_refusals_are_not(tmp_path: Path) ->
     assert found.relayed == (Relayed(day=DAY, route="direct", batches=1, other=1),)
 
 
+def test_batches_are_counted_until_they_are_booked(tmp_path: Path) -> None:
+    created = replace(NOON, id="gw_1", endpoint="batches", basis=Basis.PENDING, usage=None, cost=None)
+    ledger = Ledger(tmp_path / "ledger.sqlite3")
+    for record in (created, replace(created, id="gw_2"), replace(NOON, id="gw_2-0", endpoint="batches")):
+        ledger.observe(record)
+    ledger.close()
+    found = read(tmp_path)
+
+    assert found.relayed == (Relayed(day=DAY, route="direct", batches=1),)
+    assert sum(one.entries for one in found.booked) == 1
+
+
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_booked(tmp_path / "no.sqlite3", start_ms=0, end_ms=1, recent_ms=0, model_of=str)

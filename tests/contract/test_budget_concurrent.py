@@ -1,4 +1,4 @@
-"""Limits of requests that are open at the same time, for every store: who holds a place, and who gives it back."""
+"""Limits of requests that are open at the same time, for every store: who has a place, who gives it back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from gateway.core.bucket import Amounts
 from gateway.core.limits import BoundLimit, Mode, Period, Unit
 from gateway.ports import BudgetStore
-from tests.support.budgets import Ground, bound, look, reservation, rid, state, usd
+from tests.support.budgets import Ground, bound, look, reservation, rid, state, sweep, usd
 
 SOON = 1.0
 ONE = Amounts(requests=1, nanousd=5)
@@ -41,7 +41,7 @@ async def test_every_close_gives_the_place_back_once(ground: Ground, store: Budg
     elif close == "release":
         await store.release(rid("a"))
     else:
-        assert await store.sweep() == 1
+        assert await sweep(store) == 1
     assert await state(store, limit) == (0, 1)
 
     await store.settle(rid("a"), ONE)  # late, or again
@@ -59,7 +59,7 @@ async def test_one_that_is_renewed_keeps_its_place_and_a_dead_one_loses_it(
     for _ in range(20 * 24):  # 20 days: longer than any bucket of a window is kept
         ground.advance(3600 - 5)
         await store.renew(rid("stream"), 3600)
-        await store.sweep()
+        await sweep(store)
 
     assert await state(store, limit) == (0, 1)
     await store.settle(rid("stream"), ONE)

@@ -9,7 +9,7 @@ import pytest
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.limits import MAX_AMOUNT, BoundLimit, Period, Unit
 from gateway.ports import BudgetStore
-from tests.support.budgets import Ground, bound, look, reservation, rid, state, usd
+from tests.support.budgets import Ground, bound, look, reservation, rid, state, sweep, usd
 
 DAY = 86_400
 MINUTE = Period.MINUTE
@@ -144,7 +144,7 @@ async def test_counts_near_the_largest_are_corrected_to_the_unit(ground: Ground,
     for name, amount in (("first", MAX_AMOUNT - 3), ("second", 2)):
         await store.reserve(reservation(name, month, rate, nanousd=amount, lease_seconds=1))
     ground.advance(1)
-    await store.sweep()
+    await sweep(store)
     await store.settle(rid("second"), usd(3))
     await store.settle(rid("first"), usd(MAX_AMOUNT - 4))
 

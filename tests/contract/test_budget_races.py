@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.ports import BudgetStore
-from tests.support.budgets import Ground, bound, reservation, rid, state, usd
+from tests.support.budgets import Ground, bound, reservation, rid, state, sweep, usd
 
 DAY = 86_400
 
@@ -47,7 +47,7 @@ async def test_a_cancelled_reserve_that_is_then_closed_leaves_nothing_open(store
         await store.release(rid(name))
 
     assert await state(store, limit) == (0, 0)
-    assert await store.sweep() == 0
+    assert await sweep(store) == 0
     assert finished < 60, "no cancellation ever struck"
 
 
@@ -67,7 +67,7 @@ async def test_a_process_that_dies_leaves_no_phantom_behind(ground: Ground, stor
     limit = bound(100)
     await store.reserve(reservation("a", limit, nanousd=100, lease_seconds=30))
     ground.advance(30)
-    await (await ground.store()).sweep()
+    await sweep(await ground.store())
 
     assert await state(store, limit) == (100, 0)
     await store.settle(rid("a"), usd(1))

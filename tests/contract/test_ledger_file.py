@@ -24,6 +24,7 @@ from gateway.adapters import ledger_file as module
 from gateway.adapters.ledger import SPILLED, Ledger, restore
 from gateway.adapters.ledger_file import SCHEMA
 from gateway.adapters.ledger_queries import read_totals
+from gateway.adapters.ledger_rows import CHAINED
 from gateway.core.entry import Entry, entry_of
 from gateway.core.errors import ConfigError
 from gateway.core.exchange import Basis, State
@@ -74,9 +75,9 @@ def test_calls_without_a_known_key_cannot_fill_the_disk(tmp_path: Path) -> None:
 
 def test_columns_are_the_fields_of_an_entry_in_order() -> None:
     body = SCHEMA[SCHEMA.index("(") : SCHEMA.index(") STRICT")]
-    columns = re.findall(r"^ {4}(\w+) (?:INTEGER|TEXT|REAL)", body, re.MULTILINE)
+    columns = re.findall(r"^ {4}(\w+) (?:INTEGER|TEXT|REAL|BLOB)", body, re.MULTILINE)
 
-    assert columns == ["sequence", *Entry._fields]
+    assert columns == ["sequence", *Entry._fields, *CHAINED]
 
 
 def test_an_exchange_is_stored_once_however_often_it_is_told(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_totals_equal_a_plain_sum_over_the_records(tmp_path: Path) -> None:
         group = (record.principal.workspace, record.model or "-", day)
         expected_requests[group] += 1
         expected_costs[group] += record.cost.total_nanousd
-        guessed = record.basis in (Basis.PARTIAL, Basis.ESTIMATED)
+        guessed = record.basis in (Basis.PARTIAL, Basis.ESTIMATED, Basis.PRESUMED)
         expected_guesses[group] += record.cost.total_nanousd * guessed
         expected_fallbacks[group] += record.cost.total_nanousd * record.cost.fallback
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.adapters.ledger import Ledger, restore
 from gateway.adapters.ledger_queries import read_losses, read_totals
+from gateway.adapters.ledger_rows import CHAINED
 from gateway.core.entry import SCHEMA_VERSION, Entry
 from gateway.core.errors import ConfigError
 from gateway.core.ledger import Dimension
@@ -115,7 +116,7 @@ def test_many_that_open_it_at_once_take_it_over_once(old: Path) -> None:
         thread.join(20)
 
     assert failures == []
-    assert [column[0] for column in _columns(old)] == ["sequence", *Entry._fields]
+    assert [column[0] for column in _columns(old)] == ["sequence", *Entry._fields, *CHAINED]
 
 
 def test_a_takeover_that_fails_leaves_the_file_as_it_was(old: Path) -> None:

@@ -26,6 +26,7 @@ from gateway.core.placement import Placement
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from gateway.core.savings import Cohort, Savings
+from gateway.core.thresholds import Crossing
 from gateway.core.usage import Report, Usage
 from gateway.ports import Observer
 from tests.support.records import a_record, a_refused_record
@@ -194,6 +195,14 @@ def test_a_refused_call_of_a_spent_limit_is_counted_for_that_limit() -> None:
     assert _value(metrics, "gateway_budget_refusals_total", limit="l1") == 1
     assert _value(metrics, "gateway_shadow_refusals_total", limit="l2") == 1
     assert _value(metrics, "gateway_errors_total", code="budget_exhausted") == 1
+
+
+def test_thresholds_are_counted_without_whose_they_are() -> None:
+    """Values of tags come from clients, and are no labels."""
+    metrics = _metrics()
+    metrics.observe(a_record(crossed=(Crossing("day", "ann", 0.5), Crossing("day", "ben", 0.5))))
+
+    assert _value(metrics, "gateway_budget_thresholds_crossed_total", limit="day", threshold="0.5") == 2
 
 
 def test_each_reservation_is_counted_once_by_how_it_closed() -> None:

@@ -16,7 +16,7 @@ from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_scripts import Breaker
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.limits import BoundLimit, Period
-from tests.support.budgets import bound, reservation, rid, usd
+from tests.support.budgets import bound, reservation, rid, sweep, usd
 from tests.support.clock import FakeClock
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
@@ -146,7 +146,7 @@ async def test_out_of_memory_is_the_store_being_down_and_does_nothing_halfway(
     try:
         error = await unavailable(budgets)
         assert error.outcome_known and "memory" in error.message
-        for operation in (budgets.settle(rid("a"), usd(70)), budgets.sweep(), budgets.ping()):
+        for operation in (budgets.settle(rid("a"), usd(70)), sweep(budgets), budgets.ping()):
             with pytest.raises(StoreUnavailable):
                 await operation
         assert await gone(budgets) == (0, 60)
@@ -269,7 +269,7 @@ async def test_the_clock_of_the_server_counts_whatever_the_gateways_think(own_re
     assert refusal is not None and refusal.retry_after_seconds is not None
     assert 50 < refusal.retry_after_seconds <= 60
     await asyncio.sleep(0.002)
-    assert await stores[1].sweep() == 1
+    assert await sweep(stores[1]) == 1
     assert await gone(stores[1], month) == (60, 0)
     for store in stores:
         await store.close()

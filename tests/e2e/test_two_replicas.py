@@ -31,6 +31,10 @@ store: {kind: redis}
 placement: {policy: learned, share: true}
 prefixes: {secret: {env: PREFIX_SECRET}}
 """
+LIMITS = """\
+defaults:
+  - {id: calls, scope: workspace, unit: requests, amount: 999, per: day, on_store_failure: allow, comment: test}
+"""
 HOLD_SECONDS = 8.0
 KEY, RECORD = mint_key(
     random_bytes=bytes(RANDOM_BYTES), name="both", workspace=WorkspaceId("demo"), created_at=0.0
@@ -57,7 +61,13 @@ class Ground:
 
     async def replica(self, name: str) -> Stack:
         return await self.running.enter_async_context(
-            a_stack(self.folder / name, environ=self.environ, settings=SETTINGS, simulator=self.simulator)
+            a_stack(
+                self.folder / name,
+                environ=self.environ,
+                settings=SETTINGS,
+                limits=LIMITS,
+                simulator=self.simulator,
+            )
         )
 
     async def client(self, url: str) -> aiohttp.ClientSession:
@@ -136,7 +146,7 @@ async def test_a_replica_that_is_killed_lets_go_of_those_who_wait_for_its_call(g
         spawn = asyncio.get_running_loop().create_task
         leader = spawn(ask(one, 0, system))
         await until_upstream_has(ground.simulator, before + 1)
-        followers = [spawn(ask(two, at, system)) for at in range(1, 6)]
+        followers = [spawn(ask(two, at, system)) for at in range(1, 21)]
         await asyncio.sleep(1.0)
         assert len(ground.simulator.requests) == before + 1, "they are held"
         doomed.signal(signal.SIGKILL)
@@ -147,7 +157,7 @@ async def test_a_replica_that_is_killed_lets_go_of_those_who_wait_for_its_call(g
             await leader
 
     assert took < HOLD_SECONDS / 2
-    assert len(ground.simulator.requests) == before + 6
+    assert len(ground.simulator.requests) == before + 21
     assert len(ground.writes(before + 1)) == 1
 
 

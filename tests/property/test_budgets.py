@@ -1,9 +1,8 @@
 """The same histories through all three stores and a plain model of what budgets mean.
 
 The Lua scripts and `core/reservations.py` are two implementations of one thing; they are acceptable only
-because of this test. The model shares no arithmetic with either: it counts in fractions, and finds its
-windows by asking the calendar. What a rate promises is not derived from the model either, but counted from
-what was admitted (`Admitted`).
+because of this test. The model (`tests/support/budget_model.py`) shares no arithmetic with either. What a
+rate promises is not derived from the model either, but counted from what was admitted (`Admitted`).
 """
 
 from __future__ import annotations
@@ -13,11 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
-from fractions import Fraction
-from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +30,8 @@ from hypothesis.stateful import (
 from gateway.core.bucket import Amounts, Decision, Reservation
 from gateway.core.limits import BoundLimit, Mode, Period, Unit
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
-from tests.support.budgets import PERIOD_MS, Admitted, Ground, bound, reservation, rid, usd
+from tests.support.budget_model import Model
+from tests.support.budgets import Admitted, Ground, bound, reservation, rid, sweep, usd
 from tests.support.clock import FakeClock
 from tests.support.redis_server import RedisServer
 
@@ -49,6 +46,10 @@ LIMITS = (
     bound(997, id="minute", period=Period.MINUTE, unit=Unit.INPUT_TOKENS),
     bound(3, id="second", period=Period.SECOND, unit=Unit.REQUESTS, burst=10),
     bound(2**52 + 1, id="huge", period=Period.HOUR, unit=Unit.OUTPUT_TOKENS),
+    bound(1_500, id="pool", period=Period.CALENDAR_DAY, shared=True),
+    bound(2_000, id="prompt", period=Period.HOUR, unit=Unit.PROMPT_TOKENS),
+    bound(3, id="at once", period=Period.OPEN, unit=Unit.CONCURRENT),
+    bound(1, id="one at a time", period=Period.OPEN, unit=Unit.CONCURRENT, mode=Mode.SHADOW),
 )
 STARTS = (
     datetime(2027, 3, 27, 21, tzinfo=UTC),  # the clocks of Berlin go forward within hours
@@ -56,114 +57,6 @@ STARTS = (
     datetime(2027, 12, 31, 21, tzinfo=UTC),
     datetime(2028, 2, 28, 22, 59, 58, tzinfo=UTC),
 )
-
-
-class Model:
-    """Budgets as one would explain them on a whiteboard."""
-
-    def __init__(self) -> None:
-        self.windows: dict[tuple[str, str], dict[str, int]] = {}
-        self.debts: dict[str, tuple[Fraction, int]] = {}
-        self.given_back: dict[str, int] = {}
-        self.reservations: dict[str, dict[str, Any]] = {}
-
-    def spent_and_open(self, limit: BoundLimit, now_ms: int) -> tuple[int, int]:
-        rule_ = limit.limit
-        if rule_.period.is_calendar:
-            window = self.windows.get((rule_.id, self.label(limit, now_ms)), {"spent": 0, "open": 0})
-            return window["spent"], window["open"]
-        debt, at = self.debts.get(rule_.id, (Fraction(0), now_ms))
-        left = max(Fraction(0), debt - Fraction((now_ms - at) * rule_.amount, PERIOD_MS[rule_.period]))
-        self.debts[rule_.id] = (left, now_ms)
-        for held in self.reservations.values():
-            if rule_.id in held["lowest"]:
-                held["lowest"][rule_.id] = min(held["lowest"][rule_.id], left)
-        return -(-left.numerator // left.denominator), 0
-
-    def label(self, limit: BoundLimit, now_ms: int) -> str:
-        local = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(limit.limit.timezone))
-        year, week, _ = local.isocalendar()
-        return {
-            Period.CALENDAR_DAY: f"{local:%Y-%m-%d}",
-            Period.CALENDAR_WEEK: f"{year}-W{week}",
-            Period.CALENDAR_MONTH: f"{local:%Y-%m}",
-        }[limit.limit.period]
-
-    def reserve(self, name: str, limits: tuple[BoundLimit, ...], amounts: Amounts, now_ms: int) -> bool:
-        for limit in limits:
-            spent, open_ = self.spent_and_open(limit, now_ms)
-            want = amounts.of(limit.limit.unit)
-            too_much = want > 0 and want > limit.limit.capacity - spent - open_
-            if too_much and limit.limit.mode is Mode.ENFORCE:
-                return False
-        taken, then, lowest = {}, {}, {}
-        for limit in limits:
-            want = amounts.of(limit.limit.unit)
-            label = self.label(limit, now_ms) if limit.limit.period.is_calendar else ""
-            taken[limit.limit.id] = (limit, label, want)
-            self.book(limit, label, now_ms, spent=0 if label else want, open_=want if label else 0)
-            if not label:
-                id = limit.limit.id
-                lowest[id] = self.debts[id][0]
-                then[id] = (lowest[id], self.given_back.get(id, 0))
-        self.reservations[name] = {
-            "state": "open",
-            "taken": taken,
-            "at": now_ms,
-            "then": then,
-            "lowest": lowest,
-        }
-        return True
-
-    def close(self, name: str, actual: Amounts, now_ms: int) -> None:
-        held = self.reservations.get(name)
-        if held is None or held["state"] == "closed":
-            return
-        for limit, label, want in held["taken"].values():
-            cost = actual.of(limit.limit.unit)
-            if not label:  # a rate has counted it as spent, and some of that has come back with time
-                self.spent_and_open(limit, now_ms)
-                back = self.back(limit, held, want - cost, want, now_ms)
-                self.book(limit, label, now_ms, spent=cost - want if cost > want else -back, open_=0)
-            elif held["state"] == "open":
-                self.book(limit, label, now_ms, spent=cost, open_=-want)
-            else:  # the sweep has counted it as spent
-                self.book(limit, label, now_ms, spent=cost - want, open_=0)
-        held["state"] = "closed"
-
-    def back(
-        self, limit: BoundLimit, held: dict[str, Any], too_much: int, want: int, now_ms: int
-    ) -> Fraction:
-        """What a rate gives back: never more than the lowest it was since, whose history a model can keep."""
-        id = limit.limit.id
-        drained = Fraction((now_ms - held["at"]) * limit.limit.amount, PERIOD_MS[limit.limit.period])
-        level, given_back = held["then"][id]
-        left = want - drained
-        if now_ms - held["at"] < 86_400_000:
-            left = max(left, level - drained - (self.given_back.get(id, 0) - given_back))
-        back: Fraction = max(Fraction(0), min(Fraction(too_much), left))
-        assert back <= held["lowest"][id]
-        self.given_back[id] = self.given_back.get(id, 0) + ceil(back)
-        return back
-
-    def sweep(self, name: str, now_ms: int) -> None:
-        held = self.reservations[name]
-        for limit, label, want in held["taken"].values():
-            if label:
-                self.book(limit, label, now_ms, spent=want, open_=-want)
-        held["state"] = "swept"
-
-    def book(self, limit: BoundLimit, label: str, now_ms: int, *, spent: int | Fraction, open_: int) -> None:
-        if label:
-            assert isinstance(spent, int)
-            window = self.windows.setdefault((limit.limit.id, label), {"spent": 0, "open": 0})
-            window["spent"] += spent
-            window["open"] += open_
-            return
-        self.spent_and_open(limit, now_ms)
-        debt, at = self.debts[limit.limit.id]
-        self.debts[limit.limit.id] = (max(Fraction(0), debt + spent), at)
-        self.spent_and_open(limit, now_ms)
 
 
 class Histories(RuleBasedStateMachine):
@@ -202,6 +95,8 @@ class Histories(RuleBasedStateMachine):
             input_tokens=st.integers(0, 700),
             output_tokens=st.one_of(st.just(0), st.integers(0, 2**52 + 1)),
             nanousd=st.integers(0, 450),
+            prompt_tokens=st.integers(0, 900),
+            concurrent=st.sampled_from([1, 1, 0]),
         ),
         chosen=st.sets(st.sampled_from(range(len(LIMITS))), min_size=1),
         lease=st.sampled_from([0.001, 5, 90, 7200, 200_000]),
@@ -217,6 +112,10 @@ class Histories(RuleBasedStateMachine):
         self.asked[name] = (limits, amounts)
         self.answers[name] = decisions[0]
         if decisions[0].allowed:
+            for verdict in decisions[0].verdicts:  # I1: no admission leads past a limit
+                limit = verdict.bound.limit
+                if limit.mode is Mode.ENFORCE and amounts.of(limit.unit):
+                    assert verdict.spent + verdict.set_aside <= limit.capacity
             self.leases[name] = self.now_ms + round(lease * 1000)
             self.admitted.reserved(name, limits, amounts, self.now_ms)
         else:
@@ -242,6 +141,7 @@ class Histories(RuleBasedStateMachine):
             input_tokens=st.integers(0, 1500),
             output_tokens=st.one_of(st.just(0), st.integers(0, 2**51)),
             nanousd=st.integers(0, 900),
+            prompt_tokens=st.integers(0, 2000),
         ),
         release=st.booleans(),
     )
@@ -284,10 +184,15 @@ class Histories(RuleBasedStateMachine):
             if until <= self.now_ms and self.model.reservations[name]["state"] == "open"
         ]
         for store in self.stores:
-            assert self.run(store.sweep()) == len(due)
+            assert self.run(sweep(store)) == len(due)
         for name in due:
             self.model.sweep(name, self.now_ms)
             self.closed_at[name] = self.now_ms
+
+    @rule()
+    def a_replica_dies_and_another_starts(self) -> None:
+        """What it had open stays so, until somebody closes or sweeps it."""
+        self.stores = [self.run(ground.store()) for ground in self.grounds]
 
     @rule(
         seconds=st.sampled_from([0.007, 0.333, 0.333, 1, 7.5, 7.5, 59.999, 1800, 3599, 7200, 86_400, 200_000])
@@ -364,6 +269,56 @@ def test_over_no_window_does_a_rate_admit_more_than_capacity_and_what_came_back(
                     await store.settle(rid(name), usd(amount))
                 admitted.closed(name, usd(amount))
         admitted.check()
+        for ground in grounds:
+            await ground.close()
+
+    asyncio.run(drive())
+
+
+MOVE = st.tuples(
+    st.sampled_from(["reserve", "reserve", "close", "close again", "renew", "sweep"]),
+    st.sampled_from([5, 5, 50]),
+    st.integers(0, 5),
+)
+
+
+@given(moves=st.lists(MOVE, min_size=10, max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_as_many_places_are_taken_as_exchanges_are_open(moves: list[tuple[str, int, int]]) -> None:
+    """Dense histories of one limit of concurrent requests: a place is given back once, by a dead one too."""
+    at_once = bound(3, period=Period.OPEN, unit=Unit.CONCURRENT)
+
+    async def drive() -> None:
+        clock = FakeClock()
+        grounds = [Ground("memory", clock, Path()), Ground("redis", clock, Path(), Histories.redis)]
+        stores = [await ground.store() for ground in grounds]
+        leases: dict[str, float] = {}
+        over: list[str] = []
+        for i, (what, seconds, which) in enumerate(moves):
+            name = f"r{i}"
+            if what == "reserve":
+                asked = reservation(name, at_once, concurrent=1, lease_seconds=seconds)
+                for store in stores:
+                    assert (await store.reserve(asked)).allowed is (len(leases) < 3)
+                if len(leases) < 3:
+                    leases[name] = clock.now() + seconds
+            elif what == "sweep":
+                grounds[1].advance(seconds)
+                over += [name for name, until in leases.items() if until <= clock.now()]
+                leases = {name: until for name, until in leases.items() if until > clock.now()}
+                for store in stores:
+                    await sweep(store)
+            elif names := over if what == "close again" else list(leases):
+                name = names[which % len(names)]
+                for store in stores:
+                    await (store.renew(rid(name), 60) if what == "renew" else store.settle(rid(name), usd(1)))
+                if what == "renew":
+                    leases[name] = clock.now() + 60
+                elif leases.pop(name, None) is not None:
+                    over.append(name)
+            for store in stores:
+                (verdict,) = await store.peek([at_once])
+                assert (verdict.spent, verdict.set_aside) == (0, len(leases))
         for ground in grounds:
             await ground.close()
 

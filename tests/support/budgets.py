@@ -81,7 +81,7 @@ class Admitted:
 
     def reserved(self, name: str, limits: Sequence[BoundLimit], amounts: Amounts, now_ms: int) -> None:
         for limit in limits:
-            if not limit.limit.period.is_calendar and limit.limit.mode is Mode.ENFORCE:
+            if limit.limit.period.is_rate and limit.limit.mode is Mode.ENFORCE:
                 id = limit.limit.id
                 self._limits[id] = limit
                 self._at_ms.setdefault(id, {})[name] = now_ms
@@ -104,6 +104,13 @@ class Admitted:
                     total += used
                     came_back = Fraction((end_ms - start_ms) * limit.amount, PERIOD_MS[limit.period])
                     assert total <= limit.capacity + came_back, (id, events)
+
+
+async def sweep(store: BudgetStore, ledger: str = "books") -> int:
+    """Sweep, and say that a ledger has it; how many reservations were closed."""
+    found = await store.sweep(ledger)
+    await store.booked(ledger, [one.id for one in found])
+    return sum(not one.taken_back for one in found)
 
 
 def bound(

@@ -7,9 +7,9 @@ from typing import Any
 from gateway.core.changes import Changes
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.misses import Miss
-from gateway.core.placement import block_tokens
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.prompt import read_prompt
+from gateway.core.typical import block_tokens
 from tests.support.bodies import dump
 from tests.support.prices import model_table
 

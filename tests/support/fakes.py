@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.no_peers import NoPeers
-from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
+from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
 from gateway.core.endpoints import route
 from gateway.core.errors import UpstreamFailure
 from gateway.core.exchange import ExchangeRecord
@@ -178,8 +178,11 @@ class StagedBudgets:
     async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
         await self.store.renew(reservation_id, lease_seconds)
 
-    async def sweep(self) -> int:
-        return await self.store.sweep()
+    async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        return await self.store.sweep(ledger)
+
+    async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
+        await self.store.booked(ledger, entry_ids)
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         return await self.store.peek(limits)
@@ -297,7 +300,7 @@ class World:
     async def open_reservations(self) -> int:
         """How many the store still holds, found by letting every lease pass."""
         self.clock.advance(10 * self.rules.lease_seconds)
-        return await self.memory.sweep()
+        return len(await self.memory.sweep("test"))
 
     async def spent_nanousd(self) -> int:
         """What the month's budget of workspace demo was charged."""

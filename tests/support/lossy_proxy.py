@@ -35,7 +35,11 @@ class LossyProxy:
         await self._server.wait_closed()
 
     async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:  # the server is down: so is this end
+            to_client.close()
+            return
         self._writers += (to_client, to_server)
         await asyncio.gather(
             self._pass_requests(from_client, to_server),

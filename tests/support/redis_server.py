@@ -8,13 +8,22 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 
 class RedisServer:
     """Starts on construction, and is there when the constructor returns. `stop` it, or use it in `with`."""
 
-    def __init__(self, directory: Path, *, append_only: bool = False, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        append_only: bool = False,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """`options` are those of redis.conf, beside or in place of the usual ones."""
         binary = shutil.which("redis-server") or shutil.which("valkey-server")
         if binary is None:
             raise RuntimeError(
@@ -24,7 +33,8 @@ class RedisServer:
         self._binary = binary
         self._directory = directory
         self._append_only = append_only
-        self.port = port or _free_port()
+        self.options = dict(options or {})
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -50,6 +60,7 @@ class RedisServer:
             "appendfsync": "always",
             "daemonize": "no",
             "logfile": str(self._directory / "redis.log"),
+            **self.options,
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.DEVNULL)
@@ -85,6 +96,13 @@ class RedisServer:
             connection.sendall("".join(parts).encode())
             return connection.recv(65536)
 
+    def send(self, *words: str) -> None:
+        """One command whose reply nobody waits for."""
+        parts = [f"*{len(words)}\r\n", *(f"${len(w.encode())}\r\n{w}\r\n" for w in words)]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall("".join(parts).encode())
+            time.sleep(0.05)  # closed at once, it would be dropped unread
+
     def _answers(self) -> bool:
         try:
             return self.command("PING") == b"+PONG\r\n"
@@ -92,7 +110,7 @@ class RedisServer:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -74,7 +74,7 @@ async def a_stack(
     simulator = simulator or a_simulator(pacing, clock)
     url = simulator.url if shared else await simulator.start()
     config, state = folder / "config", folder / "state"
-    config.mkdir(parents=True)
+    config.mkdir(parents=True, exist_ok=True)
     (config / "gateway.yaml").write_text(_gateway_yaml(url, state) + settings)
     (config / "workspaces.yaml").write_text(workspaces)
     (config / "limits.yaml").write_text(limits)

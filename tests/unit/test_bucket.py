@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
 
@@ -25,7 +26,7 @@ from gateway.core.bucket import (
     spend,
     stricter,
 )
-from gateway.core.limits import Mode, Period, Unit
+from gateway.core.limits import MAX_AMOUNT, Mode, Period, Unit
 from gateway.core.windows import Window
 from tests.support.budgets import bound
 
@@ -202,6 +203,14 @@ def test_remaining_and_reset_count_what_was_just_taken() -> None:
 
     assert decision.binding is not None
     assert (decision.binding.remaining, decision.binding.reset_at) == (30, 35.0)
+
+
+def test_a_rate_that_fills_up_after_the_end_of_the_calendar_says_the_end() -> None:
+    slow = bound(1, period=Period.HOUR, burst=MAX_AMOUNT)
+    decision = decide([slow], Amounts(nanousd=MAX_AMOUNT), [Standing(Level())], 0)
+
+    assert decision.binding is not None and decision.binding.reset_at is not None
+    assert datetime.fromtimestamp(decision.binding.reset_at, UTC).year == 9999
 
 
 def test_a_wait_is_rounded_up_and_knows_of_fractions() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.core.comparison import compare
 from gateway.core.misses import Looks, Miss, MissCause
-from gateway.core.placement import block_tokens
 from gateway.core.prompt import read_prompt
+from gateway.core.typical import block_tokens
 from tests.support.bodies import claude_code_body, desk_body, dump, words
 from tests.support.changed_bodies import HEADS, HISTORIES, SLOT, Body, edited
 from tests.support.prices import model_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.endpoints import Endpoint, route
+from gateway.core.endpoints import Endpoint, creates_batch, deleted_batch, route
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,28 @@ def test_no_spelling_of_a_path_gets_past_a_limit(method: str, target: str) -> No
 )
 def test_odd_names_within_a_path_stay_what_they_are(target: str) -> None:
     assert route("GET", target) in (Endpoint.FILES, Endpoint.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "creates"),
+    [
+        ("POST", "/v1/messages/batches", True),
+        ("POST", "/v1/messages/batches?beta=true", True),
+        ("POST", "/v1/messages/batches/", True),
+        ("POST", "/v1/messages/batches/.", True),
+        ("POST", "/v1/messages/batches/b1/cancel/..", True),
+        ("POST", "/v1/messages/batches/b1/cancel", False),
+        ("POST", "/v1/messages/batches/b1/cancel?beta=true", False),
+        ("GET", "/v1/messages/batches", False),
+        ("POST", "/v1/messages", False),
+    ],
+)
+def test_no_spelling_creates_a_batch_unread(method: str, target: str, creates: bool) -> None:
+    assert creates_batch(route(method, target), method, target) == creates
+
+
+def test_knows_which_batch_is_deleted() -> None:
+    path = "/v1/messages/batches"
+    assert deleted_batch("batches", "DELETE", path + "/b1?x=1") == "b1"
+    assert deleted_batch("batches", "GET", path + "/b1") is None
+    assert deleted_batch("batches", "DELETE", path) is None

@@ -140,3 +140,14 @@ def test_an_entry_of_schema_1_says_nothing_of_caching() -> None:
     )
 
     assert (old.cohort, old.shadow_nanousd, old.miss_cause, old.miss_nanousd) == (None, None, None, 0)
+
+
+def test_an_entry_holds_only_what_every_database_gives_back_as_it_was() -> None:
+    """Digests are over the values: an integer that comes back as a float would look tampered with."""
+    timings = Timings(total_seconds=2, body_read_seconds=0, overhead_seconds=1, first_token_seconds=1)
+    entry = entry_of(a_record(timings=timings, model="nul\0in it", upstream_error_type="\0" * 300))
+
+    columns = ("total_seconds", "body_read_seconds", "overhead_seconds", "first_token_seconds")
+    assert [type(getattr(entry, name)) for name in columns] == [float] * 4
+    assert entry.model == "nul\ufffdin it"
+    assert entry.upstream_error_type == "\ufffd" * MAX_TEXT

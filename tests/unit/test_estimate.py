@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from gateway.core.estimate import ASSUMED_SEARCHES, Estimate, estimate_spend, presumed_usage
+from gateway.core.learned_estimates import LearnedEstimates, enough
+from gateway.core.models import ModelFacts, ModelNames
 from gateway.core.placement import Breakpoint, Placement
+from gateway.core.pricing import PriceRow, PriceTable
 from gateway.core.prompt import TTL, read_prompt
 from gateway.core.rules import EstimateMode
 from gateway.core.usage import Report, Usage
-from tests.support.bodies import HOUR_MARK, MARK, dump, prose, tool
+from tests.support.bodies import HOUR_MARK, MARK, dump, prose
 from tests.support.prices import NOW, model_table, price_table
 
 STRICT, TYPICAL = EstimateMode.STRICT, EstimateMode.ESTIMATE
@@ -32,12 +36,18 @@ def marked(mark: dict[str, str]) -> dict[str, Any]:
 
 
 def estimate(
-    request: dict[str, Any], mode: EstimateMode = STRICT, *ttls: TTL, geo: str = "global", cap: int = 8_192
+    request: dict[str, Any],
+    mode: EstimateMode = STRICT,
+    *ttls: TTL,
+    geo: str | None = "global",
+    cap: int = 8_192,
+    expected: dict[str, int] | None = None,
 ) -> Estimate:
+    """`expected`: what the placement says of tokens."""
     prompt = read_prompt(dump(request))
     return estimate_spend(
         prompt,
-        Placement(breakpoints=tuple(Breakpoint(0, ttl, "test") for ttl in ttls)),
+        Placement(breakpoints=tuple(Breakpoint(0, ttl, "test") for ttl in ttls), **(expected or {})),  # type: ignore[arg-type]
         model_table().facts(prompt.model),
         price_table(),
         mode=mode,
@@ -139,70 +149,7 @@ def test_a_picture_is_not_its_bytes_in_estimate_mode() -> None:
     assert 1_600 <= found.input_tokens < 2_000
     assert 3_200 <= estimate(with_block(nested), TYPICAL).input_tokens < 4_000
     pages = picture(900_000, "application/pdf", "document")
-    assert 30_000 < estimate(with_block(pages), TYPICAL).input_tokens < 100_000
-
-
-def test_a_small_picture_may_be_more_tokens_than_bytes_in_strict_mode() -> None:
-    assert estimate(with_block(picture(30))).input_tokens > 5_000
-
-
-@pytest.mark.parametrize("spelling", [b"application/pdf", rb"application\/pdf", rb"application\u002fpdf"])
-def test_pages_of_a_pdf_may_fill_the_context_in_strict_mode(spelling: bytes) -> None:
-    """They are compressed: a few kilobytes of base64 may be hundreds of pages."""
-    raw = dump(with_block(picture(6_000, "application/pdf", "document")))
-    prompt = read_prompt(raw.replace(b"application/pdf", spelling))
-    facts = model_table().facts(prompt.model)
-    found = estimate_spend(
-        prompt, Placement(), facts, price_table(), mode=STRICT, at=NOW, output_cap_tokens=1
-    )
-
-    assert (found.input_tokens, found.bounded) == (1_000_000, True)
-
-
-def test_text_about_a_pdf_is_no_pdf() -> None:
-    said = {"type": "text", "text": '{"media_type":"application/pdf"}'}
-    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}}
-    request = body(messages=[{"role": "user", "content": [picture(30), said, plain]}])
-
-    assert estimate(request).input_tokens < 10_000
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        with_block({"type": "image", "source": {"type": "url", "url": "https://pictures.example/1.png"}}),
-        with_block({"type": "document", "source": {"type": "file", "file_id": "file_1"}}),
-        with_block({"type": "tool_result", "tool_use_id": "t", "content": [
-            {"type": "document", "source": {"type" : "url", "url": "https://papers.example/1.pdf"}}]}),
-        with_block({"type": "container_upload", "file_id": "file_1"}),
-        body(thread={"type": "continue", "previous_message_id": "msg_1"}),
-        body(container={"id": "c", "skills": []}),
-    ],
-)  # fmt: skip
-def test_trap_14_what_is_fetched_from_elsewhere_may_fill_the_context(request_: dict[str, Any]) -> None:
-    assert estimate(request_).input_tokens == 1_000_000
-
-
-def test_an_escaped_name_cannot_hide_that_something_is_fetched() -> None:
-    raw = dump(
-        with_block({"type": "image", "source": {"type": "url", "url": "https://pictures.example/1.png"}})
-    )
-    prompt = read_prompt(raw.replace(b'"type":"url"', b'"type":"u\\u0072l"'))
-    facts = model_table().facts(prompt.model)
-    found = estimate_spend(
-        prompt, Placement(), facts, price_table(), mode=STRICT, at=NOW, output_cap_tokens=1
-    )
-
-    assert found.input_tokens == 1_000_000
-
-
-def test_leaves_room_for_what_the_api_adds_for_tools() -> None:
-    plain, one = estimate(body()), estimate(body(tools=[tool(1)]))
-    typed = estimate(body(tools=[{"type": "bash_20250124", "name": "bash"}]))
-
-    assert one.input_tokens - len(dump(body(tools=[tool(1)]))) == 1_000
-    assert typed.input_tokens - plain.input_tokens > 8_000
-    assert one.bounded
+    assert 20_000 < estimate(with_block(pages), TYPICAL).input_tokens < 100_000
 
 
 @pytest.mark.parametrize(("max_uses", "searches"), [(3, 3), (0, 0), (None, ASSUMED_SEARCHES)])
@@ -219,20 +166,151 @@ def test_trap_61_sets_searches_aside_and_admits_that_a_loop_has_no_bound(
     assert found.nanousd == found.input_tokens * INPUT + 1_000 * OUTPUT + searches * 10_000_000
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"fallbacks": "default"},
-        {"context_management": {"edits": [{"type": "compact_20260112"}]}},
-        {"compaction": {"type": "summarize"}},
-        {"mcp_servers": []},
-        {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5-2"}]},
-        {"tools": [{"type": "never_heard_of_20270101", "name": "n"}]},
-        {"model": "claude-opus-latest"},
-    ],
-)
-def test_trap_61_admits_what_has_no_bound(more: dict[str, Any]) -> None:
-    assert not estimate(body(**more)).bounded
+def test_only_strict_estimates_ask_what_has_no_bound() -> None:
+    assert not estimate(body(fallbacks="default"), TYPICAL).unbounded_by
+
+
+COLD = {"prompt_tokens": 1_000, "write_5m_tokens": 900}
+WARM = {"prompt_tokens": 1_000, "read_tokens": 800, "write_5m_tokens": 100}
+
+
+def test_what_the_placement_expects_to_be_read_is_set_aside_as_read() -> None:
+    """But for a margin, which is written; the rest is written as expected, or neither."""
+    warm = estimate(body(max_tokens=0), TYPICAL, TTL.FIVE_MINUTES, expected=WARM)
+
+    assert warm.usage == Usage(
+        uncached_input_tokens=100,
+        cache_read_tokens=760,
+        cache_write_5m_tokens=100 + 40,
+        inference_geo="global",
+    )
+    assert warm.nanousd == 100 * INPUT + 760 * INPUT // 20 + 140 * INPUT * 5 // 4
+    assert (warm.input_tokens, warm.amounts.prompt_tokens) == (240, 1_000)
+
+
+def test_reads_that_may_not_come_are_written_for_as_long_as_the_dearest_mark_says() -> None:
+    long = {"prompt_tokens": 1_000, "read_tokens": 600, "write_1h_tokens": 300, "write_5m_tokens": 50}
+    used = estimate(body(), TYPICAL, TTL.ONE_HOUR, TTL.FIVE_MINUTES, expected=long).usage
+
+    assert (used.cache_read_tokens, used.cache_write_1h_tokens, used.cache_write_5m_tokens) == (570, 330, 50)
+    assert used.uncached_input_tokens == 50
+
+
+def test_a_warm_up_of_our_own_sets_aside_what_it_is_expected_to_read() -> None:
+    """It reads all of its prompt but the question, and writes no answer."""
+    begun = {"prompt_tokens": 50_000, "write_5m_tokens": 50_000}
+    goes_on = {"prompt_tokens": 50_000, "read_tokens": 49_990}
+    cold, kept = (
+        estimate(body(max_tokens=0), TYPICAL, TTL.FIVE_MINUTES, expected=expected)
+        for expected in (begun, goes_on)
+    )
+
+    assert kept.output_tokens == 0
+    assert kept.nanousd < cold.nanousd / 10
+
+
+def test_nothing_is_expected_to_be_read_where_the_placement_does_not_say() -> None:
+    silent = estimate(body(), TYPICAL, TTL.FIVE_MINUTES)
+    foreseen = estimate(body(), TYPICAL, TTL.FIVE_MINUTES, expected=COLD)
+
+    assert silent.usage.cache_read_tokens == foreseen.usage.cache_read_tokens == 0
+    assert silent.usage.cache_write_5m_tokens == silent.input_tokens
+
+
+def test_what_a_placement_expects_moves_no_strict_estimate() -> None:
+    assert estimate(body(), STRICT, TTL.FIVE_MINUTES, expected=WARM) == estimate(
+        body(), STRICT, TTL.FIVE_MINUTES
+    )
+
+
+def test_what_bills_have_taught_is_applied_in_estimate_mode_only() -> None:
+    learned, prompt = LearnedEstimates(), read_prompt(dump(body()))
+
+    def once(mode: EstimateMode) -> Estimate:
+        return estimate_spend(
+            prompt,
+            Placement(breakpoints=(Breakpoint(0, TTL.FIVE_MINUTES, "test"),), **WARM),  # type: ignore[arg-type]
+            model_table().facts(MODEL),
+            price_table(),
+            mode=mode,
+            at=NOW,
+            output_cap_tokens=8_192,
+            learned=learned,
+            default_geo="global",
+        )
+
+    before, strict = once(TYPICAL), once(STRICT)
+    billed = Usage(cache_read_tokens=1_600, uncached_input_tokens=400, output_tokens=60)
+    assert before.guess is not None
+    for _ in range(enough(0.9)):
+        learned.billed(before.guess, billed)
+    after = once(TYPICAL)
+
+    assert after.amounts.prompt_tokens == pytest.approx(2_000, rel=0.04)
+    assert after.output_tokens == pytest.approx(60, rel=0.13)
+    assert after.usage.cache_read_tokens == pytest.approx(1_600, rel=0.04)
+    assert after.nanousd == price_table().cost(after.usage, model=MODEL, at=NOW).total_nanousd
+    assert once(STRICT) == strict
+    assert strict.guess is None
+
+
+def test_an_answer_is_never_expected_to_be_longer_than_it_may_be() -> None:
+    learned = LearnedEstimates()
+    guess = estimate(body(), TYPICAL).guess
+    assert guess is not None
+    for _ in range(100):
+        learned.billed(guess, Usage(uncached_input_tokens=10, output_tokens=1_000))
+    prompt = read_prompt(dump(body(max_tokens=700)))
+    found = estimate_spend(
+        prompt, Placement(), model_table().facts(MODEL), price_table(), mode=TYPICAL, at=NOW,
+        output_cap_tokens=1, learned=learned,
+    )  # fmt: skip
+
+    assert found.output_tokens == 700
+
+
+@pytest.mark.parametrize("mode", [STRICT, TYPICAL])
+def test_a_request_that_names_no_place_is_taken_to_run_in_the_dearest(mode: EstimateMode) -> None:
+    assert estimate(body(), mode, geo=None).usage.inference_geo == "us"
+
+
+@pytest.mark.parametrize("mode", [STRICT, TYPICAL])
+def test_a_batch_is_half_price_in_either_mode(mode: EstimateMode) -> None:
+    prompt = read_prompt(dump(body()))
+    facts = model_table().facts(MODEL)
+    costs = [
+        estimate_spend(
+            prompt, Placement(), facts, price_table(), mode=mode, at=NOW, output_cap_tokens=9, batch=batch
+        ).nanousd
+        for batch in (False, True)
+    ]
+
+    assert costs[0] == 2 * costs[1] > 0
+
+
+def test_a_strict_estimate_tries_the_smaller_price_bands_as_well() -> None:
+    """No list is bound to be dearer for larger prompts."""
+    row = {"input": Fraction(1), "output": Fraction(1), "cache_read": Fraction(1)}
+    row |= {"cache_write_5m": Fraction(1), "cache_write_1h": Fraction(1)}
+    dear = {name: price * 10 for name, price in row.items()}
+    facts = ModelFacts(id="m", minimum_cacheable_tokens=1, bytes_per_token=3.0)
+    table = PriceTable(
+        [
+            PriceRow(id="small", model="m", up_to_prompt_tokens=1_000, **dear),  # type: ignore[arg-type]
+            PriceRow(id="large", model="m", **row),  # type: ignore[arg-type]
+        ],
+        terms=(),
+        fallback=PriceRow(id="any", model="", **row),  # type: ignore[arg-type]
+        names=ModelNames({"m": ()}),
+    )
+    prompt = read_prompt(dump(body(model="m")))
+    found = estimate_spend(
+        prompt, Placement(), facts, table, mode=STRICT, at=NOW, output_cap_tokens=9, default_geo="global"
+    )
+
+    assert len(prompt.body) > 1_000
+    assert found.nanousd == 10 * (1_000 + 1_000)
+    assert found.input_tokens == len(prompt.body)
 
 
 def test_clearing_the_context_is_no_compaction() -> None:

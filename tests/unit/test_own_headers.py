@@ -55,6 +55,10 @@ def test_they_say_what_was_placed_expected_and_set_aside(tmp_path: Path) -> None
         ({"placement": Placement(reason="too short")}, b"none"),
         ({"placement": Placement(holdout=True, miss=PLACED.miss)}, b"holdout"),
         ({"placement_applied": False}, b"shadow; read=12000; write=800; miss=changed"),
+        (
+            {"placement": Placement(miss=Miss(5, MissCause.OTHER_WORKSPACE, 400))},
+            b"none",  # another workspace's prompts are nobody's business
+        ),
         ({"placement": None}, None),
         ({"endpoint": "count_tokens"}, None),
     ],

@@ -54,10 +54,13 @@ def test_a_path_without_v1_is_told_about_the_base_url() -> None:
         permit_endpoint(Endpoint.UNKNOWN, "POST", "/messages", ANY)
 
 
-def test_batches_do_not_get_past_a_list_of_models() -> None:
-    """Their bodies are not read yet, so a workspace with a list may not create them; the rest passes."""
+def test_batches_do_not_get_past_a_list_of_models_where_they_are_not_read() -> None:
+    """Where they are, each item is permitted on its own; the rest passes always."""
     with pytest.raises(Forbidden, match="batches"):
-        permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches?beta=true", HAIKU)
-    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches", ANY)
-    permit_endpoint(Endpoint.BATCHES, "GET", "/v1/messages/batches", HAIKU)
-    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches/b1/cancel", HAIKU)
+        permit_endpoint(
+            Endpoint.BATCHES, "POST", "/v1/messages/batches?beta=true", HAIKU, reads_batches=False
+        )
+    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches", HAIKU)
+    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches", ANY, reads_batches=False)
+    permit_endpoint(Endpoint.BATCHES, "GET", "/v1/messages/batches", HAIKU, reads_batches=False)
+    permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches/b1/cancel", HAIKU, reads_batches=False)

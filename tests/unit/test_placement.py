@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Breakpoint, Placement, block_tokens, check_placement
+from gateway.core.placement import Breakpoint, Placement, check_placement
 from gateway.core.prompt import TTL, read_prompt
+from gateway.core.typical import block_tokens
 from tests.support.bodies import (
     BLOCKS,
     HOUR_MARK,

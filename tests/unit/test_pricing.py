@@ -307,3 +307,21 @@ def test_every_price_of_the_file_is_reached_on_its_first_day() -> None:
             used = Usage(uncached_input_tokens=listed.up_to_prompt_tokens or 900_000, speed=listed.speed)
 
             assert listed.id == prices.cost(used, model=listed.model, at=at).price_id
+
+
+def test_knows_the_sizes_at_which_a_price_changes_as_it_prices() -> None:
+    table = price_table()
+    (edge,) = table.edges("claude-haiku-5-5", at=NOW)
+    at, above = (
+        table.cost(Usage(uncached_input_tokens=tokens), model="claude-haiku-5-5", at=NOW).total_nanousd
+        for tokens in (edge, edge + 1)
+    )
+
+    assert above > 4 * at
+    assert table.edges("claude-opus-5-5", at=NOW) == ()
+    assert table.edges("claude-opus-5-5", at=NOW, speed="fast") == ()
+    assert table.edges("never heard of", at=NOW) == ()
+
+
+def test_knows_where_running_costs_more() -> None:
+    assert price_table().places(NOW) == {"us": Fraction(11, 10)}

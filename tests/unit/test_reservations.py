@@ -7,7 +7,7 @@ import pytest
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.limits import Period
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS, WINDOW_KEPT_MS
-from tests.support.budgets import bound, reservation, rid, usd
+from tests.support.budgets import bound, reservation, rid, sweep, usd
 from tests.support.clock import FakeClock
 
 DAY_MS = 86_400_000
@@ -33,10 +33,10 @@ async def test_closed_ids_are_forgotten_after_minutes(close: str) -> None:
     elif close != "refuse":
         await budgets.release(rid("a"))
     clock.advance((CLOSED_KEPT_MS - 1) / 1000)
-    await budgets.sweep()
+    await sweep(budgets)
     assert kept(budgets) == 1
     clock.advance(0.001)
-    await budgets.sweep()
+    await sweep(budgets)
 
     assert kept(budgets) == 0
 
@@ -46,12 +46,12 @@ async def test_a_swept_reservation_can_be_corrected_for_a_day_and_is_then_forgot
     budgets = MemoryBudgets(clock)
     await budgets.reserve(reservation("a", bound(100), nanousd=10, lease_seconds=1))
     clock.advance(1)
-    await budgets.sweep()
+    await sweep(budgets)
     clock.advance((SWEPT_KEPT_MS - 1) / 1000)
-    await budgets.sweep()
+    await sweep(budgets)
     assert kept(budgets) == 1
     clock.advance(0.001)
-    await budgets.sweep()
+    await sweep(budgets)
 
     assert kept(budgets) == 0
 
@@ -61,7 +61,7 @@ async def test_an_open_reservation_is_never_forgotten_only_swept() -> None:
     budgets = MemoryBudgets(clock)
     await budgets.reserve(reservation("a", bound(100), nanousd=10, lease_seconds=40 * 86_400))
     clock.advance(39 * 86_400)
-    await budgets.sweep()
+    await sweep(budgets)
 
     assert kept(budgets) == 1
 
@@ -73,13 +73,13 @@ async def test_a_drained_rate_and_a_window_long_over_take_no_room() -> None:
     await budgets.reserve(reservation("a", rate, day, nanousd=60))
     await budgets.settle(rid("a"), usd(60))
     clock.advance((DAY_MS + 60_000 - 1) / 1000)
-    await budgets.sweep()
+    await sweep(budgets)
     assert buckets(budgets) == 2
     clock.advance(3600)
-    await budgets.sweep()
+    await sweep(budgets)
     assert buckets(budgets) == 1
     clock.advance(WINDOW_KEPT_MS / 1000)
-    await budgets.sweep()
+    await sweep(budgets)
 
     assert buckets(budgets) == 0
 
@@ -93,7 +93,7 @@ async def test_what_a_forgotten_bucket_gave_back_is_not_given_back_again() -> No
     await budgets.reserve(reservation("long", slow, nanousd=10, lease_seconds=10**7))
     await budgets.release(rid("other"))
     clock.advance(60 * 3600)
-    await budgets.sweep()
+    await sweep(budgets)
     assert buckets(budgets) == 0
 
     await budgets.reserve(reservation("all", slow, nanousd=1000))

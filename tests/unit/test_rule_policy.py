@@ -9,10 +9,11 @@ import pytest
 
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
-from gateway.core.placement import Placement, block_tokens, check_placement
+from gateway.core.placement import Placement, check_placement
 from gateway.core.prompt import TTL, Level, Prompt, read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
+from gateway.core.typical import block_tokens
 from tests.support.bodies import (
     BLOCKS,
     HOUR_MARK,

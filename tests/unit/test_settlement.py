@@ -52,6 +52,7 @@ def test_trap_64_reads_do_not_count_as_input_tokens(tmp_path: Path) -> None:
     settled = settle(tmp_path, report=Report(message_id="msg_1", usage=REPORTED, complete=True))
 
     assert settled.amounts.input_tokens == 10 + 5
+    assert settled.amounts.prompt_tokens == REPORTED.prompt_tokens > 15
 
 
 def test_a_complete_answer_without_usage_is_settled_on_the_estimate(tmp_path: Path) -> None:

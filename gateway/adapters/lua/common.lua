@@ -83,7 +83,7 @@ end
 
 -- Nine arguments per limit from argument `a` on: unit, enforced, amount, capacity, period, and then for a
 -- refilled bucket rate, whole, rest, 0 with one key; for a window (period 0) the four edges of the windows
--- before, now and next, with three keys.
+-- before, now and next, with three keys; for concurrent requests (period -1) zeros, with one key.
 local function find(k, a, now)
   local found = {}
   while ARGV[a] do
@@ -98,6 +98,10 @@ local function find(k, a, now)
       f.spent, f.fraction, f.at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
         p, q, r, f.period, now)
       f.given_back = tonumber(h[4] or 0)
+    elseif f.period < 0 then
+      f.key, f.spent = KEYS[k], 0
+      k = k + 1
+      f.set_aside = tonumber(redis.call('HGET', f.key, 'set_aside') or 0)
     else
       if now < p or now >= s then
         error('GWCLOCK the clocks of the gateway and of Redis differ by more than a window', 0)
@@ -129,6 +133,13 @@ end
 -- after the taking: at, spent, fraction, given_back.
 local function settle_charge(c, actual, now, still_open)
   local key, amount, period = c[1], c[3], c[4]
+  if period < 0 then
+    -- Without an end of its own: it is there as long as somebody is open in it.
+    if still_open and amount > 0 and redis.call('HINCRBY', key, 'set_aside', -amount) <= 0 then
+      redis.call('DEL', key)
+    end
+    return
+  end
   if amount == 0 and actual == 0 then return end
   if period > 0 then
     local h = redis.call('HMGET', key, 'spent', 'fraction', 'at', 'given_back')

@@ -1,13 +1,14 @@
 -- KEYS: record, leases, schema, then those of the limits. ARGV: id, lease in ms, how long a refusal is kept in
--- ms, schema version, then the limits. Sets aside on all limits or on none. Asked again, answers as before;
--- for an id that was closed before it came, the answer is empty and nothing is held.
+-- ms, schema version, what the ledger is told if its lease ends, then the limits. Sets aside on all limits or on
+-- none. Asked again, answers as before; for an id that was closed before it came, the answer is empty and nothing
+-- is held.
 local known = redis.call('HMGET', KEYS[1], 'state', 'answer')
 if known[2] then return cmsgpack.unpack(known[2]) end
 if known[1] then return {} end
 
 local now = now_ms()
 local new_database = check_schema(KEYS[3], ARGV[4])
-local found = find(4, 5, now)
+local found = find(4, 6, now)
 local answer = answer_of(found, now)
 
 for _, f in ipairs(found) do
@@ -32,7 +33,8 @@ for i, f in ipairs(found) do
     end
   end
 end
-redis.call('HSET', KEYS[1], 'state', 'open', 'answer', cmsgpack.pack(answer), 'charges', cmsgpack.pack(charges))
+redis.call('HSET', KEYS[1], 'state', 'open', 'answer', cmsgpack.pack(answer), 'charges', cmsgpack.pack(charges),
+  'said', ARGV[5])
 redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 answer[1] = new_database
 return answer

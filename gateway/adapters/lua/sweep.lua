@@ -1,19 +1,26 @@
--- KEYS: leases. ARGV: beginning of the records' keys, how many at most, how long a swept record is kept in ms.
--- Closes reservations whose lease is over at what they had set aside; returns how many.
+-- KEYS: leases, what no ledger was given to book yet, what the one that asks was. ARGV: beginning of the records'
+-- keys, how many at most, how long a swept record is kept in ms.
+-- Closes reservations whose lease is over at what they had set aside. Returns what the ledger is to book, as
+-- entry's id, what is said of it, and so on: that, and what was taken back since.
 local now = now_ms()
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
-local swept = 0
 for _, id in ipairs(due) do
   local record = ARGV[1] .. id
-  local known = redis.call('HMGET', record, 'state', 'charges')
+  local known = redis.call('HMGET', record, 'state', 'charges', 'said')
   if known[1] == 'open' then
     redis.call('HSET', record, 'state', 'swept')
     redis.call('PEXPIRE', record, ARGV[3])
     for _, c in ipairs(cmsgpack.unpack(known[2])) do
-      if c[4] == 0 and c[3] > 0 then settle_charge(c, c[3], now, true) end
+      if c[4] <= 0 and c[3] > 0 then settle_charge(c, c[3], now, true) end
     end
-    swept = swept + 1
+    -- Without it a replica of an older version made the reservation: nobody knows whose it was.
+    if known[3] then redis.call('HSET', KEYS[3], id .. ':presumed', known[3]) end
   end
   redis.call('ZREM', KEYS[1], id)
 end
-return swept
+local back = redis.call('HRANDFIELD', KEYS[2], ARGV[2], 'WITHVALUES')
+for i = 1, #back, 2 do
+  redis.call('HSET', KEYS[3], back[i], back[i + 1])
+  redis.call('HDEL', KEYS[2], back[i])
+end
+return redis.call('HRANDFIELD', KEYS[3], ARGV[2], 'WITHVALUES')

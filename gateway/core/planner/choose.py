@@ -74,14 +74,21 @@ def premium_of(choices: Sequence[Choice], read_end: int, prices: Prices) -> floa
 
 
 def choose_writes(
-    candidates: Sequence[Candidate], read_end: int, prices: Prices, slots: int = MAX_BREAKPOINTS
+    candidates: Sequence[Candidate],
+    read_end: int,
+    prices: Prices,
+    slots: int = MAX_BREAKPOINTS,
+    pending_end: int = 0,
 ) -> tuple[float, list[Choice]]:
     """The best set of at most `slots` candidates, in block order and 1h before 5m, and its expected gain.
 
-    `candidates` are in block order and end beyond `read_end`. Exact, by dynamic programming over (last
-    candidate, slots used, its TTL); quadratic in the number of candidates, which is small.
+    `candidates` are in block order and end beyond `read_end`, and beyond `pending_end`: up to there another
+    request is writing, so that to write it again costs the premium and gains nothing. Exact, by dynamic
+    programming over (last candidate, slots used, its TTL); quadratic in the number of candidates, which is
+    small.
     """
     best: tuple[float, list[Choice]] = (0.0, [])
+    begin = max(read_end, pending_end)
     ending_at: list[dict[tuple[int, bool], tuple[float, list[Choice]]]] = []
     for place, candidate in enumerate(candidates):
         ways = [(False, gain_5m(candidate, prices))]
@@ -89,7 +96,8 @@ def choose_writes(
             ways.append((True, gain_1h(candidate, prices)))
         here: dict[tuple[int, bool], tuple[float, list[Choice]]] = {}
         for hour, per_token in ways if slots else ():
-            alone = (candidate.end - read_end) * per_token + (candidate.layer if hour else 0.0)
+            alone = (candidate.end - begin) * per_token + (candidate.layer if hour else 0.0)
+            alone -= (begin - read_end) * ((prices.write_1h if hour else prices.write_5m) - 1.0)
             here[1, hour] = (alone, [(candidate, hour)])
         for before in range(place):
             span = candidate.end - candidates[before].end

@@ -45,9 +45,11 @@ class Entries:
     def find(self, question: Question, slots: Sequence[int], now: float) -> Found:
         expires, flags, pending, keys = self.table.expires, self.table.flags, self.pending, question.keys
         read_at = pending_at = -1
+        # A block that is left out of the prefix has the key of the one before it, and takes no breakpoint.
+        unmarkable = question.unmarkable if question.fixed is None else frozenset()
         for block in range(len(slots) - 1, -1, -1):
             slot = slots[block]
-            if slot < 0 or expires[slot] <= now:
+            if slot < 0 or expires[slot] <= now or block in unmarkable:
                 continue
             if keys[block] in pending:
                 pending_at = pending_at if read_at >= 0 else max(pending_at, block)
@@ -59,7 +61,7 @@ class Entries:
         return Found(read_at, pending_at, -1)
 
     def reach(self, question: Question, slots: Sequence[int], now: float) -> int:
-        """The deepest block that a client's own breakpoints read, or -1: each searches back so far only."""
+        """The deepest block that the `fixed` breakpoints read, or -1: each searches back so far only."""
         expires, best = self.table.expires, -1
         for block, _ in question.fixed or ():
             for at in range(block, max(best, block - LOOKBACK_BLOCKS), -1):

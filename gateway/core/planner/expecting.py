@@ -42,7 +42,7 @@ class Boundaries:
     later: bool
     """Whether the prompt has an answer in it."""
     system_end: int
-    """Block that ends the system prompt, or -1."""
+    """Block that ends the system prompt, as far as it may be marked, or -1."""
 
     def contexts_at(self, block: int) -> Contexts:
         return self.shared.get(block, self.tail)
@@ -74,7 +74,7 @@ def boundaries(
             accesses[block] = min(255, table.accesses[slot] + 1)
         shared[block] = shared_contexts(question, kind, block, accesses.get(block, 0))
     tail = tail_contexts(question, shape, known, pause)
-    return Boundaries(tail, shared, accesses, shape.answers > 0, shape.system_end)
+    return Boundaries(tail, shared, accesses, shape.answers > 0, _markable(question, shape.system_end))
 
 
 def access(
@@ -116,11 +116,22 @@ def _places(table: PrefixTable, question: Question, slots: Sequence[int], shape:
         if slots[block] < 0:
             continue
         if flags[slots[block]] & BRANCH or (block == known and _parts(table, question, slots)):
-            places[block] = Place.BRANCH
+            at = _markable(question, block)
+            if at >= 0:
+                places[at] = Place.BRANCH
             if len(places) == MAX_BRANCHES:
                 break
-    if shape.tools_end >= 0:
-        places[shape.tools_end] = Place.TOOLS_END
-    if shape.system_end >= 0:
-        places[shape.system_end] = Place.SYSTEM_END
+    for end, place in ((shape.tools_end, Place.TOOLS_END), (shape.system_end, Place.SYSTEM_END)):
+        at = _markable(question, end)
+        if at >= 0:
+            places[at] = place
     return places
+
+
+def _markable(question: Question, block: int) -> int:
+    """The block, or the nearest one before it on which a breakpoint may or does stand; -1 where none is."""
+    if block in question.unmarkable:
+        fixed = [at for at, _ in question.fixed or ()]
+        while block in question.unmarkable and block not in fixed:
+            block -= 1
+    return block

@@ -36,6 +36,9 @@ class Flight:
     layered: bool
     """Whether it reads a layered entry at an age at which no other can be alive."""
     warm_up: bool
+    price: float
+    bridged: float = 0.0
+    """What its read saves, in token equivalents, only because a warm-up kept the entry alive."""
 
     @property
     def premium(self) -> float:
@@ -63,7 +66,7 @@ def flight_of(
         account=question.account,
         decided=question.decided,
         prices=question.prices,
-        tokens=question.ends[-1],
+        tokens=question.ends[-1] if question.ends else 0,
         read_tokens=decision.read_tokens,
         write_5m_tokens=decision.write_5m_tokens,
         write_1h_tokens=decision.write_1h_tokens,
@@ -74,4 +77,5 @@ def flight_of(
         marks_read=any(mark.block == read_at for mark in decision.marks),
         layered=layered,
         warm_up=question.warm_up,
+        price=question.price,
     )

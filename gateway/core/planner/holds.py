@@ -1,6 +1,11 @@
-"""Whether a request should wait for another that is writing what it could read."""
+"""Whether a request should wait for another that is writing what it could read.
+
+A wait counts as long as it is expected to be from when it begins, and as long as it was from when it is over.
+"""
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 from gateway.core.planner.values import PlannerOptions
 
@@ -12,6 +17,7 @@ LEARNING = 0.05
 LEAST_SECONDS = 0.05
 """No wait is reckoned shorter."""
 MAX_LEADERS = 1024
+MAX_WAITING = 1 << 16
 
 
 class Holds:
@@ -23,6 +29,10 @@ class Holds:
         self._spent_seconds = 0.0
         self._pace = 1.0
         self._leaders: dict[int, None] = {}
+        self._vacant = 0
+        """Leaders that failed and have no successor yet."""
+        self._waiting: OrderedDict[int, tuple[float, float]] = OrderedDict()
+        """By request that was not let go: since when, and what has been reckoned for it."""
 
     def sent(self) -> None:
         """A request was sent."""
@@ -42,16 +52,20 @@ class Holds:
     def pays(self, saving: float, wait: float) -> bool:
         """Whether one more leader could be waited for so many seconds, to save so many token equivalents."""
         options, wait = self._options, max(LEAST_SECONDS, wait)
+        if not self._saves_enough(saving, wait):
+            return False
         budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
-        return self._saves_enough(saving, wait) and self._spent_seconds + wait <= budget
+        return self._vacant > 0 or self._spent_seconds + wait <= budget
 
     def worth(self, leader: int, saving: float, wait: float) -> bool:
         """Whether to wait so many seconds for `leader`, to save so many token equivalents; if so, they count
-        as spent. A herd behind one leader is let wait as one, and may overdraw what others could spend."""
+        as spent: tell `waits` who does. A herd behind one leader is let wait as one, and may overdraw what
+        others could spend; until that is made up for, nobody waits for another leader."""
         wait = max(LEAST_SECONDS, wait)
         if leader not in self._leaders:
             if not self.pays(saving, wait):
                 return False
+            self._vacant = max(0, self._vacant - 1)
             if len(self._leaders) >= MAX_LEADERS:
                 del self._leaders[next(iter(self._leaders))]
             self._leaders[leader] = None
@@ -60,8 +74,35 @@ class Holds:
         self._spent_seconds += wait
         return True
 
+    def waits(self, request: int, now: float, wait: float | None = None) -> None:
+        """`request` is held from `now` on, or still: for a leader, with the seconds that `worth` was asked
+        about, or for whoever has its claims."""
+        since, reckoned = self._waiting.pop(request, (now, 0.0))
+        if wait is not None:
+            reckoned += max(LEAST_SECONDS, wait)
+        self._waiting[request] = since, reckoned
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popitem(last=False)
+
+    def let_go(self, request: int, now: float) -> None:
+        """Its waiting is over, if it waited: what counts is how long it was."""
+        if self._waiting and request in self._waiting:
+            since, reckoned = self._waiting.pop(request)
+            self._spent_seconds += now - since - reckoned
+
+    def left(self, request: int) -> None:
+        """It ended before it was sent: what was reckoned for it stays."""
+        self._waiting.pop(request, None)
+
+    def failed(self, leader: int) -> None:
+        """One that was waited for failed. Those who waited may wait once more, for one of them, though they
+        have spent what there was: otherwise each of a large herd would write what one was to write."""
+        if leader in self._leaders:
+            del self._leaders[leader]
+            self._vacant += 1
+
     def spent(self, seconds: float) -> None:
-        """A request was held for so long by another replica's claim."""
+        """A request of another replica was held for so long."""
         self._spent_seconds += seconds
 
     def _saves_enough(self, saving: float, wait: float) -> bool:

@@ -18,6 +18,9 @@ length of its conversation."""
 BYTES_PER_SLOT = 8 + 8 + 8 + 1 + 1
 """Key, last access, expiry, flags, accesses. A table is best kept three quarters full at most."""
 
+NEVER = -1.0
+"""When an empty slot was last accessed: before any instant, so that it is taken before one that is used."""
+
 HAS_CHILD = 1
 """A longer prompt went through this prefix."""
 BRANCH = 2
@@ -43,7 +46,7 @@ class PrefixTable:
         self._mask = size - 1
         room = size + WINDOW
         self.keys = array("Q", bytes(8 * room))
-        self.last = array("d", bytes(8 * room))
+        self.last = array("d", [NEVER]) * room
         self.expires = array("d", bytes(8 * room))
         self.flags = bytearray(room)
         self.accesses = bytearray(room)
@@ -59,12 +62,13 @@ class PrefixTable:
         """The slots of a prompt's prefixes up to the deepest known one: of the first `head`, and of the last
         `NEAR` of them. All others have -1, as those have that were forgotten."""
         keys, mask, find = self.keys, self._mask, self.find
-        known = len(prefixes) - 1
-        while known >= 0:
-            at = prefixes[known] & mask
-            if prefixes[known] in keys[at : at + WINDOW]:
+        for known in range(len(prefixes) - 1, -1, -1):
+            key = prefixes[known]
+            at = key & mask
+            if key in keys[at : at + WINDOW]:
                 break
-            known -= 1
+        else:
+            return []
         near = max(head, known - NEAR)
         looked_at = (
             (*prefixes[:head], *prefixes[near : known + 1]) if near <= known else prefixes[: known + 1]
@@ -74,18 +78,24 @@ class PrefixTable:
             slots[head:head] = [-1] * (near - head)
         return slots
 
-    def add_all(self, prefixes: Sequence[int], now: float) -> list[int]:
-        """As `add` for each of them."""
+    def add_new(self, prefixes: Sequence[int], now: float) -> list[int]:
+        """Slots taken for prefixes that are not known; accessed `now`. Neighbours may be the same prefix."""
         keys, last, mask = self.keys, self.last, self._mask
         slots = []
+        before, slot = 0, -1
         for key in prefixes:
-            slot = key & mask
-            if keys[slot]:
-                slot = self.add(key, now)
-            else:  # the usual case, without a call: an empty slot is all zeros
-                keys[slot] = key
+            if key != before:
+                slot = key & mask
+                if keys[slot]:
+                    ages = last[slot : slot + WINDOW]
+                    slot += ages.index(min(ages))
+                if keys[slot]:
+                    self.expires[slot] = 0.0
+                    self.flags[slot] = self.accesses[slot] = 0
+                else:
+                    self.used += 1
+                keys[slot] = before = key
                 last[slot] = now
-                self.used += 1
             slots.append(slot)
         return slots
 
@@ -97,18 +107,7 @@ class PrefixTable:
             slot = at + window.index(key)
             self.last[slot] = now
             return slot
-        if 0 in window:
-            slot = at + window.index(0)
-            self.used += 1
-        else:
-            ages = self.last[at : at + WINDOW]
-            slot = at + ages.index(min(ages))
-        self.keys[slot] = key
-        self.last[slot] = now
-        self.expires[slot] = 0.0
-        self.flags[slot] = 0
-        self.accesses[slot] = 0
-        return slot
+        return self.add_new((key,), now)[0]
 
 
 def table_bytes(capacity: int) -> int:

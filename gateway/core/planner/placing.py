@@ -44,6 +44,8 @@ class Outlook:
     """Boundaries at which other prompts are expected."""
     trust: float
     """Belief that a 1h entry behind a 5m one lives for an hour."""
+    pending_at: int = -1
+    """Deepest block whose prefix another request is writing, or -1."""
 
 
 @dataclass(slots=True)
@@ -75,10 +77,11 @@ def place(
     prolong = 0 <= outlook.hour_at < read_at
     tail = _next_markable(question, len(ends) - 1, -1, read_at)
     candidates = _candidates(question, outlook, tail, read_end)
+    pending_end = ends[outlook.pending_at] if outlook.pending_at > read_at else 0
     slots = MAX_BREAKPOINTS - prolong
-    _, choices = choose_writes(candidates, read_end, prices, slots)
+    _, choices = choose_writes(candidates, read_end, prices, slots, pending_end)
     if _needs_read(choices, read_at) and len(choices) == slots:
-        _, choices = choose_writes(candidates, read_end, prices, slots - 1)
+        _, choices = choose_writes(candidates, read_end, prices, slots - 1, pending_end)
     why = Why.NOTHING_PAYS
     if choices:
         why = _why(choices[-1][0].block, outlook, tail)
@@ -87,6 +90,8 @@ def place(
             choices = [(candidate, False) for candidate, _ in choices]
             while choices and not allow(premium_of(choices, read_end, prices), choices):
                 choices = choices[:-1]
+    elif outlook.pending_at > read_at:
+        why = Why.TWIN
     elif read_at >= 0:
         why = Why.READ
     marks = _writes(choices, outlook, tail, read_end)
@@ -137,15 +142,16 @@ def _candidates(question: Question, outlook: Outlook, tail: int, read_end: int) 
     prices, ends, read_at = question.prices, question.ends, outlook.read_at
     layered = outlook.trust >= TRUSTED
     may_hour = layered or read_at < 0 or outlook.hour_at == read_at
-    blocks = {block for block in outlook.shared if block > read_at}
-    if tail > read_at:
+    from_here = max(read_at, outlook.pending_at)
+    blocks = {block for block in outlook.shared if block > from_here}
+    if tail > from_here:
         blocks.add(tail)
     layer = 0.0
-    if layered and 0 <= read_at < tail:
+    if layered and read_at >= 0 and from_here < tail:
         kept_end = ends[outlook.hour_at] if outlook.hour_at >= 0 else 0
         layer = (read_end - kept_end) * outlook.tail.hour * (prices.write_5m - prices.read) * outlook.trust
         if layer > 0.0:
-            blocks.add(_next_markable(question, read_at + 1, 1, tail))
+            blocks.add(_next_markable(question, from_here + 1, 1, tail))
     candidates = []
     five, within = outlook.tail.five, outlook.tail.within_hour
     for block in sorted(blocks, reverse=True):

@@ -17,9 +17,10 @@ from gateway.core.planner.features import NOTHING_SEEN, shape_of
 from gateway.core.planner.flights import MAX_FLIGHTS, Flight, flight_of
 from gateway.core.planner.holds import Holds
 from gateway.core.planner.index import HAS_CHILD, LAYERED, NEAR, PrefixTable, table_bytes
-from gateway.core.planner.ledger import Account, Bounds
+from gateway.core.planner.ledger import Account
 from gateway.core.planner.placing import NOTHING_KNOWN, Known, Outlook, as_fixed, place
 from gateway.core.planner.reuse import BYTES, Reuse
+from gateway.core.planner.stakes import Stakes
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
     ONE_HOUR_SECONDS,
@@ -34,6 +35,10 @@ from gateway.core.planner.warming import Keeping, Kept, may_be_kept, warm_up_of
 
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
+LUCK = 0.5
+"""Of the accesses at the ends of prompts of a kind and age, what says nothing yet where a warm-up is to be
+paid for: one can always happen."""
+NOTHING_READ = Decision((), Why.EMPTY)
 SHORT_READ = 0.85
 """Of what was expected; a billed read below it says that an entry is gone. Counts may be estimates."""
 
@@ -43,18 +48,20 @@ class Planner:
         self.options = options or PlannerOptions()
         self.table = PrefixTable(self.options.capacity)
         self.reuse = Reuse()
-        self.accounts: dict[int, Account] = {}
+        self.stakes = Stakes(self.options, self.reuse)
         self.layered_read = self.options.layered_trust * TRUST_WEIGHT
         self.layered_tried = TRUST_WEIGHT
+        self.resumed_at: float | None = None
+        """When the memory was taken that it went on with; None for one that began with nothing."""
         self._entries = Entries(self.table)
         self._holds = Holds(self.options)
         self._keeping = Keeping()
         self._flights: dict[int, Flight] = {}
-        self._bounds = Bounds(
-            opening=self.options.opening_tokens,
-            share=self.options.regret_share,
-            open_share=self.options.open_share,
-        )
+
+    @property
+    def accounts(self) -> dict[int, Account]:
+        """By workspace: what was decided here."""
+        return self.stakes.accounts
 
     def plan(
         self, question: Question, now: float, *, may_wait: bool = True, may_claim: bool = False
@@ -66,10 +73,12 @@ class Planner:
         neither: claim them over all replicas, wait for whoever has them, and ask again without `may_claim`.
         Any other answer counts as sent; before it nothing is learned.
         """
-        if not question.keys:
-            return Decision((), Why.EMPTY)
         if question.id in self._flights:
             self.failed(question.id)
+        if not question.keys:
+            if question.fixed is not None:  # its prompt is not known, and what it reads was paid for here
+                self._take_off(question, (), NOTHING_READ, now, layered=False)
+            return NOTHING_READ
         self.reuse.advance(now)
         if question.fixed is not None:
             return self._follow(question, question.fixed, now)
@@ -78,7 +87,7 @@ class Planner:
         found = self._entries.find(question, slots, now)
         leader = self._leader(question, found, now) if may_wait else None
         if leader is not None:
-            read_end = _read_end(question, found)
+            read_end = _end(question, found.read_at)
             saved = question.ends[found.pending_at] - read_end
             return Decision((), Why.WAITS, wait_for=leader, wait_tokens=saved, read_tokens=read_end)
         where = boundaries(self.table, question, slots, shape, now)
@@ -92,15 +101,16 @@ class Planner:
             if claimed:
                 saved = question.ends[claimed[0]] - decision.read_tokens
                 keys = tuple(question.keys[block] for block in claimed)
+                self._holds.waits(question.id, now)
                 return replace(decision, claims=keys, wait_tokens=saved)
         access(self.table, self.reuse, question, slots, where, now)
         expected = expect(self.reuse, where)
         decision = self._decide(question, slots, found, where, expected, now)
-        self._send(question, slots, decision, where, now)
+        self._send(question, slots, decision, where, found.pending_at, now)
         return self._keep(question, slots, decision, where, expected, now)
 
     def held(self, seconds: float) -> None:
-        """A request waited so long for one of another replica that had claimed what it would have written."""
+        """A request of another replica, of which is heard now, waited so long before it was sent."""
         self._holds.spent(seconds)
 
     def answered(self, request: int, now: float) -> None:
@@ -119,21 +129,18 @@ class Planner:
         if flight is None:
             return
         usage = usage or flight.as_expected()
-        if flight.decided:
-            self.accounts[flight.account].settle(
-                flight.premium, plain=float(usage.total), cost=usage.cost(flight.prices)
-            )
-        self._compare(flight, usage)
+        self.stakes.bill(flight, usage, came=self._compare(flight, usage))
 
     def failed(self, request: int) -> None:
         """It was not served: nothing was written or billed. Unknown ids: nothing happens."""
+        self._holds.left(request)
         flight = self._flights.pop(request, None)
         if flight is None:
             return
         self._entries.answered(request, flight.written)
         self._entries.lost(flight.written)
-        if flight.decided:
-            self.accounts[flight.account].settle(flight.premium, plain=0.0, cost=0.0)
+        self._holds.failed(request)
+        self.stakes.fail(flight)
 
     def woken(self, now: float) -> list[Warm]:
         """The warm-ups to send now. Each counts as sent and billed as expected."""
@@ -143,7 +150,8 @@ class Planner:
         """A warm-up's usage is known. Need not be told where it is as expected. What it did not read it may
         have written instead, which costs more and is as good for whoever comes."""
         cost = usage.cost(warm.prices)
-        self.accounts[warm.account].settle(0.0, plain=0.0, cost=cost - warm.cost)
+        account = self.stakes.account(warm.account, decided=warm.decided)
+        account.settle(0.0, plain=0.0, cost=cost - warm.cost, price=warm.price)
         if usage.read < SHORT_READ * warm.tokens:
             self._keeping.disproved(warm.key)
             if usage.write_5m + usage.write_1h == 0:
@@ -151,7 +159,8 @@ class Planner:
 
     def not_warmed(self, warm: Warm, now: float) -> None:
         """A warm-up was not sent, or failed: it cost nothing and kept nothing alive."""
-        self.accounts[warm.account].settle(0.0, plain=0.0, cost=-warm.cost)
+        account = self.stakes.account(warm.account, decided=warm.decided)
+        account.settle(0.0, plain=0.0, cost=-warm.cost, price=warm.price)
         slot = self.table.find(warm.key)
         if slot >= 0:
             self.table.expires[slot] = min(self.table.expires[slot], now)
@@ -179,14 +188,17 @@ class Planner:
         flight = self._flights.get(leader)
         if flight is None:
             return None
-        saving = question.ends[found.pending_at] - _read_end(question, found)
+        saving = question.ends[found.pending_at] - _end(question, found.read_at)
         wait = flight.sent_at + flight.first_byte_after - now
-        return leader if self._holds.worth(leader, saving * (1.0 - question.prices.read), wait) else None
+        if not self._holds.worth(leader, saving * (1.0 - question.prices.read), wait):
+            return None
+        self._holds.waits(question.id, now, wait)
+        return leader
 
     def _worth_claiming(self, question: Question, found: Found, block: int) -> bool:
         """Whether a request with the same prefix up to this block, arriving now, had better wait for this
         one's first byte."""
-        read_end = _read_end(question, found)
+        read_end = _end(question, found.read_at)
         saving = (question.ends[block] - read_end) * (1.0 - question.prices.read)
         return self._holds.pays(saving, self._holds.first_byte_after(question.ends[-1] - read_end, read_end))
 
@@ -194,17 +206,29 @@ class Planner:
         """Learn from a request that goes out with these breakpoints, whoever decided them."""
         shape = shape_of(question.kinds)
         slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
-        read_at = self._entries.reach(question, slots, now)
-        decision = as_fixed(question, fixed, read_at, self._known(question, slots, read_at, now))
+        decision = self._as_fixed(question, fixed, slots, now)
         if question.warm_up:
             self._send_warm_up(question, slots, decision, now)
             return decision
         where = boundaries(self.table, question, slots, shape, now)
+        pending_at = self._entries.find(question, slots, now).pending_at
+        begins_at = _end(question, max(decision.read_at, pending_at))
+        alone = question.otherwise
+        if alone is not None and not self.stakes.allow_added(question, decision, where, begins_at, now):
+            question = replace(question, fixed=alone, decided=False)
+            decision = self._as_fixed(question, alone, slots, now)
+            decision = replace(decision, why=Why.LOSS_BOUND)
         access(self.table, self.reuse, question, slots, where, now)
-        self._send(question, slots, decision, where, now)
+        self._send(question, slots, decision, where, pending_at, now)
         if not self.options.warming or not question.warmable:
             return decision
         return self._keep(question, slots, decision, where, expect(self.reuse, where), now)
+
+    def _as_fixed(
+        self, question: Question, fixed: Sequence[tuple[int, bool]], slots: Sequence[int], now: float
+    ) -> Decision:
+        read_at = self._entries.reach(question, slots, now)
+        return as_fixed(question, fixed, read_at, self._known(question, slots, read_at, now))
 
     def _decide(
         self,
@@ -215,13 +239,11 @@ class Planner:
         expected: Expected,
         now: float,
     ) -> Decision:
-        account = self._account(question.account)
-        read_end = _read_end(question, found)
+        begins_at = _end(question, max(found.read_at, found.pending_at))
 
         def allow(premium: float, choices: Sequence[Choice]) -> bool:
-            last = choices[-1][0]
-            promise = self._promise(question, where, last.block, last.end - read_end)
-            return account.may_stake(premium, promise, self._bounds, now)
+            promise = self.stakes.promise(question, where, choices[-1][0].block, begins_at)
+            return self.stakes.allow(question, premium, promise, now)
 
         alive = [
             block
@@ -229,7 +251,15 @@ class Planner:
             if block < found.read_at and self._entries.alive(question, slots, block, now)
         ]
         alive.sort(key=lambda block: self.table.expires[slots[block]])
-        outlook = Outlook(found.read_at, found.hour_at, alive, expected.tail, expected.shared, self.trust)
+        outlook = Outlook(
+            found.read_at,
+            found.hour_at,
+            alive,
+            expected.tail,
+            expected.shared,
+            self.trust,
+            found.pending_at,
+        )
         return place(question, outlook, allow, self._known(question, slots, found.read_at, now))
 
     def _known(self, question: Question, slots: Sequence[int], read_at: int, now: float) -> Known:
@@ -239,15 +269,16 @@ class Planner:
         goes_on = bool(self.table.flags[slots[-1]] & HAS_CHILD)
         return Known(len(slots) - 1, goes_on, self._entries.miss(question, slots, read_at, now))
 
-    def _promise(self, question: Question, where: Boundaries, block: int, written: int) -> float:
-        """What reads of so many written tokens up to `block` will earn within 5 min, by what was seen of
-        their kind alone."""
-        proven = self.reuse.proven(where.contexts_at(block)[-2:])
-        return proven * written * (1.0 - question.prices.read)
-
     def _send(
-        self, question: Question, slots: list[int], decision: Decision, where: Boundaries, now: float
+        self,
+        question: Question,
+        slots: list[int],
+        decision: Decision,
+        where: Boundaries,
+        pending_at: int,
+        now: float,
     ) -> None:
+        """It goes out. What is written up to `pending_at`, another request is writing too."""
         table, keys, read_at = self.table, question.keys, decision.read_at
         layered = read_at >= 0 and bool(table.flags[slots[read_at]] & LAYERED)
         if layered:
@@ -258,13 +289,11 @@ class Planner:
             table.last[slots[read_at]] = now
         flight = self._take_off(question, slots, decision, now, layered=layered)
         if question.decided:
-            promise = 0.0
-            if flight.premium > 0.0:
-                written = decision.write_5m_tokens + decision.write_1h_tokens
-                promise = self._promise(question, where, decision.marks[-1].block, written)
-            account = self._account(question.account)
-            account.stake(flight.premium, promise, now, now + FIVE_MINUTES_SECONDS)
+            self.stakes.send(question, decision, where, _end(question, max(read_at, pending_at)), now)
+        elif flight.read_key:
+            flight.bridged = self._keeping.bridged(flight.read_key, now)
         self._holds.sent()
+        self._holds.let_go(question.id, now)
         watch(self.reuse, keys, where, now)
 
     def _send_warm_up(self, question: Question, slots: list[int], decision: Decision, now: float) -> None:
@@ -282,7 +311,7 @@ class Planner:
     ) -> Flight:
         if len(self._flights) >= MAX_FLIGHTS:
             self.failed(next(iter(self._flights)))
-        uncached = question.ends[-1] - decision.read_tokens
+        uncached = _end(question, len(question.ends) - 1) - decision.read_tokens
         flight = self._flights[question.id] = flight_of(
             question,
             decision,
@@ -301,7 +330,7 @@ class Planner:
         for block in range(max(0, known - NEAR), known + 1):
             if slots[block] < 0 or block == known:
                 slots[block] = table.add(keys[block], now)
-        slots.extend(table.add_all(keys[known + 1 :], now))
+        slots.extend(table.add_new(keys[known + 1 :], now))
         for slot in slots[max(known, 0) : -1]:
             flags[slot] |= HAS_CHILD
 
@@ -320,7 +349,8 @@ class Planner:
         upto = None
         for kept in may_be_kept(question, slots, self.table, decision, where, expected, now):
             if self._keeping.pays(kept):
-                kept.outlook = self.reuse.chances(where.contexts_at(kept.block), NOTHING_SEEN)
+                luck = 0.0 if kept.block in where.shared else LUCK
+                kept.outlook = self.reuse.chances(where.contexts_at(kept.block), NOTHING_SEEN, doubt=luck)
                 if self._keeping.consider(kept):
                     upto = kept.block if upto is None else max(upto, kept.block)
         return decision if upto is None else replace(decision, keep_upto=upto)
@@ -335,23 +365,18 @@ class Planner:
         self._keeping.judge(kept, came)
         if came or table.expires[slot] <= now or not self._keeping.pays(kept):
             return None
-        account = self._account(kept.account)
-        if not account.may_stake(kept.cost, 0.0, self._bounds, now):
+        if not self.stakes.renew(kept, now):
             return None
-        account.settle(0.0, plain=0.0, cost=kept.cost)
         table.expires[slot] = now + kept.lifetime_seconds
         warm = warm_up_of(kept)
         self._keeping.renewed(kept, now)
         return warm
 
-    def _account(self, account: int) -> Account:
-        return self.accounts.setdefault(account, Account())
-
-    def _compare(self, flight: Flight, usage: Reported) -> None:
-        """Set right what was believed of the entry that this request was to read."""
+    def _compare(self, flight: Flight, usage: Reported) -> bool:
+        """Set right what was believed of the entry that this request was to read; whether it was read."""
         expected = flight.read_tokens
         if not expected or not usage.total:
-            return
+            return False
         read = usage.read * flight.tokens / usage.total
         came = read >= SHORT_READ * expected
         if flight.layered:
@@ -361,6 +386,7 @@ class Planner:
             self._keeping.disproved(flight.read_key)
             if not (flight.marks_read and usage.write_5m + usage.write_1h):
                 self._entries.lost([flight.read_key])
+        return came
 
 
 def total_bytes(options: PlannerOptions) -> int:
@@ -368,5 +394,6 @@ def total_bytes(options: PlannerOptions) -> int:
     return table_bytes(options.capacity) + BYTES
 
 
-def _read_end(question: Question, found: Found) -> int:
-    return question.ends[found.read_at] if found.read_at >= 0 else 0
+def _end(question: Question, block: int) -> int:
+    """Tokens up to and including a block; -1 is none."""
+    return question.ends[block] if block >= 0 else 0

@@ -135,9 +135,10 @@ class Reuse:
                 else:
                     del opened[key]
 
-    def chances(self, contexts: Contexts, prior: Sequence[float]) -> Chances:
-        """What to expect of a prefix that is being accessed. `prior` are hazards per age."""
-        hazards = self.hazards(contexts, prior)
+    def chances(self, contexts: Contexts, prior: Sequence[float], *, doubt: float = 0.0) -> Chances:
+        """What to expect of a prefix that is being accessed. `prior` are hazards per age; `doubt` is how many
+        accesses of each context and age are put down to luck."""
+        hazards = self.hazards(contexts, prior, doubt)
         alive = 1.0
         for hazard in hazards[:WITHIN_5M]:
             alive *= 1.0 - hazard
@@ -147,7 +148,7 @@ class Reuse:
         hour = 1.0 - alive - five
         return Chances(five, hour, tuple(hazards))
 
-    def hazards(self, contexts: Contexts, prior: Sequence[float]) -> list[float]:
+    def hazards(self, contexts: Contexts, prior: Sequence[float], doubt: float = 0.0) -> list[float]:
         """Per age, the chance of an access in it, given that none came before."""
         reached, ended = self._reached, self._ended
         hazards = list(prior)
@@ -157,7 +158,8 @@ class Reuse:
                 continue
             for index, count in enumerate(reached[at : at + AGES]):
                 if count:
-                    hazards[index] = (ended[at + index] + DRAW * hazards[index]) / (count + DRAW)
+                    seen = max(0.0, ended[at + index] - doubt)
+                    hazards[index] = (seen + DRAW * hazards[index]) / (count + DRAW)
         return hazards
 
     def proven(self, contexts: Contexts) -> float:

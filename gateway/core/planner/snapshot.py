@@ -2,8 +2,8 @@
 
 What is kept: known prefixes with their entries, what was learned of reuse, the accounts, the belief in
 layered entries. What is not: requests in flight, warm-ups to come, promises of the last five minutes
-(so that less is risked until new ones are made). Instants are kept as they are: the clock after the restart
-must be the same one.
+(so that less is risked until new ones are made). Instants are kept as they are: time after the restart goes
+on from `Planner.resumed_at` (`instants.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.core.planner.ledger import Account
 from gateway.core.planner.planner import Planner
 from gateway.core.planner.reuse import context
 
-MADE_BY = struct.pack("<3q", context(1, 2, 3), context(5, 1 << 63), 2)
+MADE_BY = struct.pack("<3q", context(1, 2, 3), context(5, 1 << 63), 4)
 """Changes where contexts are hashed differently, or the layout changes: then nothing is taken up."""
 
 _ACCOUNT = struct.Struct("<Qdd")
@@ -30,6 +30,8 @@ class Snapshot:
     """One planner's memory. Integers and floats are in the machine's own order."""
 
     made_by: bytes
+    taken_at: float
+    """No instant in it is later than this, but for when entries expire."""
     keys: bytes
     last: bytes
     expires: bytes
@@ -39,6 +41,7 @@ class Snapshot:
     ended: bytes
     observing: bytes
     accounts: bytes
+    kept_accounts: bytes
     trust: tuple[float, float]
 
 
@@ -46,9 +49,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Snapshot)
 
 
-def dump(planner: Planner) -> bytes:
-    """What the planner knows, as one string."""
-    return _ENCODER.encode(take(planner))
+def dump(planner: Planner, now: float) -> bytes:
+    """What the planner knows at `now`, as one string."""
+    return _ENCODER.encode(take(planner, now))
 
 
 def load(planner: Planner, data: bytes) -> bool:
@@ -59,15 +62,13 @@ def load(planner: Planner, data: bytes) -> bool:
         return False
 
 
-def take(planner: Planner) -> Snapshot:
-    """What the planner knows. Costs a copy of its tables."""
+def take(planner: Planner, now: float) -> Snapshot:
+    """What the planner knows at `now`. Costs a copy of its tables."""
     table = planner.table
     reached, ended, observing = planner.reuse.export()
-    accounts = b"".join(
-        _ACCOUNT.pack(name, account.plain, account.saved) for name, account in planner.accounts.items()
-    )
     return Snapshot(
         made_by=MADE_BY,
+        taken_at=now,
         keys=table.keys.tobytes(),
         last=table.last.tobytes(),
         expires=table.expires.tobytes(),
@@ -76,7 +77,8 @@ def take(planner: Planner) -> Snapshot:
         reached=reached,
         ended=ended,
         observing=observing,
-        accounts=accounts,
+        accounts=_pack(planner.accounts),
+        kept_accounts=_pack(planner.stakes.kept_accounts),
         trust=(planner.layered_read, planner.layered_tried),
     )
 
@@ -93,6 +95,8 @@ def restore(planner: Planner, snapshot: Snapshot) -> bool:
     read, tried = snapshot.trust
     if len(snapshot.accesses) != rooms or len(snapshot.accounts) % _ACCOUNT.size:
         return False
+    if len(snapshot.kept_accounts) % _ACCOUNT.size or not math.isfinite(snapshot.taken_at):
+        return False
     if not (math.isfinite(tried) and 0.0 <= read <= tried and tried > 0.0):
         return False
     try:
@@ -100,10 +104,19 @@ def restore(planner: Planner, snapshot: Snapshot) -> bool:
     except ValueError:
         return False
     _restore_table(planner, snapshot)
-    for name, plain, saved in _ACCOUNT.iter_unpack(snapshot.accounts):
-        planner.accounts[name] = Account(plain=plain, saved=saved)
+    planner.accounts.update(_unpack(snapshot.accounts))
+    planner.stakes.kept_accounts.update(_unpack(snapshot.kept_accounts))
     planner.layered_read, planner.layered_tried = snapshot.trust
+    planner.resumed_at = snapshot.taken_at
     return True
+
+
+def _pack(accounts: dict[int, Account]) -> bytes:
+    return b"".join(_ACCOUNT.pack(name, account.plain, account.saved) for name, account in accounts.items())
+
+
+def _unpack(packed: bytes) -> dict[int, Account]:
+    return {name: Account(plain=plain, saved=saved) for name, plain, saved in _ACCOUNT.iter_unpack(packed)}
 
 
 def _restore_table(planner: Planner, snapshot: Snapshot) -> None:

@@ -50,10 +50,11 @@ class PlannerOptions:
     regret_share: float = 0.005
     """What may be lost at most against no caching, as a share of a workspace's input cost."""
     opening_tokens: float = 65_536.0
-    """What may be lost while that share has not yet grown to as much."""
-    open_share: float = 0.01
+    """What may be lost while that share has not yet grown to as much: at the price of the model that asks."""
+    open_share: float = 0.02
     """Of the input cost, what may be in entries at one time that have not expired, were not read yet, and
-    that what was seen of their kind says will be: not counted as lost until they expire."""
+    that what was seen of their kind says will be: not counted as lost until they expire. Five minutes of all
+    premiums come to less once traffic has gone on for an hour, so this binds in the first hours only."""
     layered_trust: float = 0.9
     """Belief, before anything was measured, that a 1h entry written behind a 5m one is readable for an hour.
     Reported usage corrects it; 0 turns the use of it off."""
@@ -98,6 +99,11 @@ class Question:
     warm_up: bool = False
     """It has `max_tokens: 0` itself: it writes and prolongs entries at its `fixed` breakpoints, and says
     nothing of what will be asked next."""
+    price: float = 1.0
+    """Of one uncached input token, in any one unit of money: accounts are kept in it."""
+    otherwise: tuple[tuple[int, bool], ...] | None = None
+    """Where some of the `fixed` ones are this gateway's, by rule: the client's alone. They are sent instead
+    where the account does not allow the others; the answer is `Why.LOSS_BOUND` then."""
 
 
 class Why(StrEnum):
@@ -113,6 +119,7 @@ class Why(StrEnum):
     NOTHING_PAYS = "nothing_pays"
     TOO_SHORT = "too_short"
     LOSS_BOUND = "loss_bound"
+    TWIN = "twin"
     WAITS = "waits"
     EMPTY = "empty"
 
@@ -186,6 +193,10 @@ class Decision:
     keep_upto: int | None = None
     """The prompt up to this block may be asked for as a warm-up later."""
 
+    def premium(self, prices: Prices) -> float:
+        """What its writes cost beyond plain input, in token equivalents."""
+        return self.write_5m_tokens * (prices.write_5m - 1.0) + self.write_1h_tokens * (prices.write_1h - 1.0)
+
     @property
     def reason(self) -> str:
         """A sentence a person understands."""
@@ -209,6 +220,10 @@ class Warm:
     cost: float
     """Expected, in token equivalents."""
     prices: Prices
+    price: float = 1.0
+    """Of one uncached token."""
+    decided: bool = True
+    """False where the entry was written by breakpoints that were not decided here."""
 
     @property
     def reason(self) -> str:
@@ -257,6 +272,7 @@ _REASONS = {
     Why.NOTHING_PAYS: "no prefix is likely enough to be read again before it expires",
     Why.TOO_SHORT: "the prompt is shorter than the model's minimum",
     Why.LOSS_BOUND: "writing may pay, but the share that may be lost on trying is used up",
+    Why.TWIN: "another request is writing the same prefix, which need not be written twice",
     Why.WAITS: "waits for another request that is writing the same prefix",
     Why.EMPTY: "the prompt has no blocks",
 }

@@ -55,11 +55,17 @@ class Kept:
     account: int
     prices: Prices
     outlook: Chances
+    price: float = 1.0
+    """Of one uncached token."""
+    decided: bool = True
+    """Whether its breakpoint was decided here: which account pays for its warm-ups follows from it."""
     lifetimes: int = 0
     """Renewals so far."""
     renewed_at: float = 0.0
     hoped: float = 0.0
     """The chance of a read on which it was last renewed."""
+    earned: bool = False
+    """Whether a read came that its renewals made possible."""
 
     @property
     def lifetime_seconds(self) -> float:
@@ -82,7 +88,7 @@ class Keeping:
         self._number = 0
         self._read = DOUBT
         self._expected = DOUBT
-        self._renewed: dict[int, None] = {}
+        self._renewed: dict[int, Kept] = {}
         self.warmed = 0
         """Warm-ups so far."""
         self.used = 0
@@ -111,10 +117,20 @@ class Keeping:
         self.warmed += 1
         kept.lifetimes += 1
         kept.renewed_at = now
-        self._renewed[kept.key] = None
+        self._renewed[kept.key] = kept
         if len(self._renewed) > MAX_KEPT:
             del self._renewed[next(iter(self._renewed))]
         self.consider(kept)
+
+    def bridged(self, key: int, now: float) -> float:
+        """What a read of this prefix saves, in token equivalents, only because a warm-up bridged the end of
+        its lifetime: 0 where it would have lived anyway. Once for each lifetime that was bridged."""
+        kept = self._renewed.get(key)
+        if kept is None or kept.earned or now <= kept.since + kept.lifetime_seconds:
+            return 0.0
+        kept.earned = True
+        prices = kept.prices
+        return kept.tokens_saved * ((prices.write_1h if kept.hour else prices.write_5m) - prices.read)
 
     def judge(self, kept: Kept, came: bool) -> None:
         """The lifetime that it was given is over: was it read?"""
@@ -177,6 +193,8 @@ def may_be_kept(
             account=question.account,
             prices=question.prices,
             outlook=expected.at(block),
+            price=question.price,
+            decided=question.decided,
         )
 
 
@@ -192,4 +210,6 @@ def warm_up_of(kept: Kept) -> Warm:
         key=kept.key,
         cost=kept.cost,
         prices=kept.prices,
+        price=kept.price,
+        decided=kept.decided,
     )

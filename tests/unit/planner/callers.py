@@ -12,10 +12,10 @@ from msgspec.structs import replace as msgspec_replace
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.learned import LearnedPolicy
 from gateway.core.news import News, Sent, decode, encode
-from gateway.core.placement import block_tokens
 from gateway.core.plan import Plan, Reading, place_call, read_call
 from gateway.core.planner import PlannerOptions
 from gateway.core.rules import Rules, Workspace
+from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage
 from tests.support.fakes import make_rules
 

@@ -97,3 +97,13 @@ def test_is_as_good_as_trying_every_set(seed: int) -> None:
     assert gain == pytest.approx(brute_force(candidates, 3))
     assert len(choices) <= 3
     assert [hour for _, hour in choices] == sorted((hour for _, hour in choices), reverse=True)
+
+
+def test_what_another_request_writes_costs_again_and_gains_nothing() -> None:
+    alone, _ = choose_writes([candidate(20_000, 0.9)], 0, USUAL)
+    behind, choices = choose_writes([candidate(20_000, 0.9)], 0, USUAL, pending_end=5_000)
+    short, nothing = choose_writes([candidate(18_100, 0.9)], 0, USUAL, pending_end=18_000)
+
+    assert len(choices) == 1
+    assert behind == pytest.approx(alone * 15 / 20 - 5_000 * 0.25)
+    assert (short, nothing) == (0.0, [])

@@ -36,6 +36,23 @@ def test_herd_behind_one_leader_waits_as_one() -> None:
     assert not holds.worth(8, 1e6, 2.0)
 
 
+def test_a_herd_whose_leader_failed_waits_for_one_of_its_own() -> None:
+    holds = Holds(OPTIONS)
+    assert all(holds.worth(7, 1e6, 2.0) for _ in range(100))
+    holds.failed(7)
+
+    assert all(holds.worth(8, 1e6, 2.0) for _ in range(99))
+    assert not holds.worth(9, 1e6, 2.0)
+
+
+def test_a_failure_that_nobody_waited_for_changes_nothing() -> None:
+    holds = Holds(OPTIONS)
+    assert all(holds.worth(7, 1e6, 2.0) for _ in range(100))
+    holds.failed(3)
+
+    assert not holds.worth(8, 1e6, 2.0)
+
+
 def test_remembers_a_bounded_number_of_leaders() -> None:
     holds = Holds(PlannerOptions(hold_opening_seconds=1e9))
     for leader in range(MAX_LEADERS + 50):

@@ -66,7 +66,7 @@ def test_many_are_added_as_one_by_one() -> None:
     one, many = PrefixTable(64), PrefixTable(64)
     keys = [number * 0x9E3779B97F4A7C15 % 2**64 for number in range(1, 200)]
     for at in range(0, len(keys), 20):
-        batch = [*keys[at : at + 20], keys[at]]
-        assert many.add_all(batch, float(at)) == [one.add(key, float(at)) for key in batch]
+        batch = [*keys[at : at + 20], keys[min(at + 19, len(keys) - 1)]]
+        assert many.add_new(batch, float(at)) == [one.add(key, float(at)) for key in batch]
 
     assert (one.keys, one.last, one.used) == (many.keys, many.last, many.used)

@@ -21,8 +21,9 @@ def outlook(
     alive: Sequence[int] = (),
     shared: dict[int, Chances] | None = None,
     trust: float = 0.9,
+    pending_at: int = -1,
 ) -> Outlook:
-    return Outlook(read_at, hour_at, alive, tail, shared or {}, trust)
+    return Outlook(read_at, hour_at, alive, tail, shared or {}, trust, pending_at)
 
 
 def yes(premium: float, choices: Sequence[Choice]) -> bool:
@@ -146,3 +147,16 @@ def test_clients_own_breakpoints_are_taken_as_they_are() -> None:
         (3, "5m", Why.CLIENT),
     ]
     assert (decision.read_tokens, decision.write_1h_tokens, decision.write_5m_tokens) == (2000, 1000, 2000)
+
+
+def test_prefix_that_another_request_writes_is_not_written_twice() -> None:
+    expected = outlook(chances(0.8), shared={0: chances(0.9)}, pending_at=3)
+    decision = place(turn(4), expected, yes)
+
+    assert (decision.marks, decision.why) == ((), Why.TWIN)
+
+
+def test_long_stretch_behind_what_another_request_writes_is_written() -> None:
+    expected = outlook(chances(0.8), shared={0: chances(0.9)}, pending_at=0)
+
+    assert placed(turn(30), expected)[-1] == (29, "5m", Why.WRITE_TAIL)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.misses import MissCause
-from gateway.core.planner import Planner, PlannerOptions, Prices, Question, Reported, Warm, Why
+from gateway.core.planner import Planner, PlannerOptions, Prices, Reported, Warm, Why
 from gateway.core.planner.flights import MAX_FLIGHTS
 from gateway.core.planner.planner import total_bytes
 from tests.unit.planner.conversations import Blocks, Upstream, ask, bill
@@ -207,6 +207,7 @@ def test_expired_prefix_is_explained() -> None:
     assert decision.miss.seconds >= 400.0
 
 
+SESSIONS = 40
 PAUSES = (0.0, 20.0, 440.0, 460.0, 880.0, 900.0)
 """Instants of a session's turns: after every other one it pauses for seven minutes."""
 
@@ -239,7 +240,7 @@ def test_prefixes_worth_it_are_kept_alive_and_it_pays() -> None:
 def paused_once(**more: bool) -> Planner:
     """Sessions that pause, up to where some may be warmed."""
     planner = Planner(PlannerOptions(capacity=1 << 14, layered_trust=0.0))
-    for number, (at, blocks) in enumerate(pausing(30)):
+    for number, (at, blocks) in enumerate(pausing(SESSIONS)):
         planner.plan(ask(number, blocks, Prices(read=0.025), **more), at, may_wait=False)
         planner.billed(number, None, at + 1.0)
     return planner
@@ -247,13 +248,14 @@ def paused_once(**more: bool) -> Planner:
 
 def first_warm_ups(planner: Planner) -> tuple[list[Warm], float, float]:
     """The warm-ups asked for first, when, and what had been saved until then."""
-    now = 60.0 * 29 + 900.0
-    while True:
-        now = max(now, planner.next_wake() or 0.0)
+    now = 60.0 * (SESSIONS - 1) + 900.0
+    while (wake := planner.next_wake()) is not None:
+        now = max(now, wake)
         saved = planner.accounts[11].saved
         warms = planner.woken(now)
         if warms:
             return warms, now, saved
+    raise AssertionError("nothing is warmed")
 
 
 def test_warm_up_that_read_nothing_is_charged_and_its_entry_believed_gone() -> None:
@@ -340,77 +342,6 @@ def test_stated_memory_of_a_million_prefixes() -> None:
     assert total_bytes(PlannerOptions(capacity=1_000_000)) < 60e6
 
 
-COLD = [("s1", 30_000), ("u1", 100)]
-
-
-def test_claims_come_before_anything_is_learned() -> None:
-    planner, untouched = Planner(BOLD), Planner(BOLD)
-    claiming = planner.plan(ask(1, COLD), 0.0, may_claim=True)
-    final = planner.plan(ask(1, COLD), 0.1, may_wait=False)
-
-    assert set(claiming.claims) == {ask(1, COLD).keys[0], ask(1, COLD).keys[1]}
-    assert claiming.wait_tokens == 30_000
-    assert final == untouched.plan(ask(1, COLD), 0.1)
-    assert planner.reuse.export() == untouched.reuse.export()
-    assert planner.accounts == untouched.accounts
-
-
-def test_what_is_read_or_being_written_is_not_claimed() -> None:
-    planner = Planner(BOLD)
-    planner.plan(ask(1, COLD), 0.0)
-    waiting = planner.plan(ask(2, COLD), 0.1, may_claim=True)
-    planner.answered(1, 2.0)
-    reading = planner.plan(ask(3, COLD), 2.1, may_claim=True)
-
-    assert (waiting.wait_for, waiting.claims) == (1, ())
-    assert (reading.read_tokens, reading.claims) == (30_100, ())
-
-
-def test_waiting_for_claims_is_spent_like_any_waiting() -> None:
-    planner = Planner(BOLD)
-    planner.held(BOLD.hold_opening_seconds + 1.0)
-
-    assert not planner.plan(ask(1, COLD), 0.0, may_claim=True).claims
-
-
-def a_warm_up(number: int) -> Question:
-    return ask(
-        number, [("s1", 30_000), ("u.placeholder", 5)], fixed=((0, False),), decided=False, warm_up=True
-    )
-
-
-def test_warm_up_writes_what_the_next_request_reads() -> None:
-    planner = Planner(BOLD)
-    planner.plan(a_warm_up(1), 0.0)
-    leader = planner.plan(ask(2, COLD), 0.5).wait_for
-    planner.billed(1, Reported(5, 0, 30_000, 0), 2.0)
-    read = planner.plan(ask(2, COLD), 2.0)
-
-    assert leader == 1
-    assert (read.read_tokens, read.miss) == (30_000, None)
-    assert planner.accounts[11].saved == 0.0
-
-
-def test_warm_up_is_no_access() -> None:
-    planner = Planner(BOLD)
-    planner.billed(1, bill(ask(1, COLD), planner.plan(ask(1, COLD), 0.0)), 1.0)
-    before = planner.reuse.export()[1], bytes(planner.table.accesses), planner.table.last.tobytes()
-    planner.plan(a_warm_up(2), 250.0)
-    planner.billed(2, Reported(5, 30_000, 0, 0), 251.0)
-
-    assert (planner.reuse.export()[1], bytes(planner.table.accesses), planner.table.last.tobytes()) == before
-    assert planner.plan(ask(3, COLD), 540.0).read_tokens == 30_000
-
-
-def test_warm_up_that_had_to_write_leaves_the_entry_alive() -> None:
-    planner = Planner(BOLD)
-    planner.billed(1, bill(ask(1, COLD), planner.plan(ask(1, COLD), 0.0)), 1.0)
-    planner.plan(a_warm_up(2), 250.0)
-    planner.billed(2, Reported(5, 0, 30_000, 0), 252.0)
-
-    assert planner.plan(ask(3, COLD), 500.0).read_tokens == 30_000
-
-
 def test_breakpoints_that_were_not_decided_here_are_in_nobodys_account() -> None:
     planner = Planner(BOLD)
     for number, decided in ((1, False), (2, True)):
@@ -425,9 +356,9 @@ def test_breakpoints_that_were_not_decided_here_are_in_nobodys_account() -> None
 def test_says_what_was_known_and_whether_it_went_on() -> None:
     planner = Planner(BOLD)
     planner.billed(1, None, 0.0)
-    new = planner.plan(ask(1, COLD), 0.0)
+    new = planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
     other = planner.plan(ask(2, [("s1", 30_000), ("u2", 100)]), 0.1, may_wait=False)
-    again = planner.plan(ask(3, COLD), 0.2, may_wait=False)
+    again = planner.plan(ask(3, [("s1", 30_000), ("u1", 100)]), 0.2, may_wait=False)
 
     assert (new.known_to, new.known_goes_on) == (-1, False)
     assert (other.known_to, other.known_goes_on) == (0, True)

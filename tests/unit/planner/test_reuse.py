@@ -120,3 +120,27 @@ def test_memory_is_as_stated() -> None:
 
 def test_contexts_stay_in_the_table() -> None:
     assert {context(1, key, 1 << 63) for key in range(100)} <= set(range(CONTEXTS))
+
+
+def test_who_is_in_the_middle_of_an_age_has_not_survived_it() -> None:
+    """Half of all come again after 200 s. In the first minutes as many as then are still on their way."""
+    reuse = Reuse()
+    for number in range(1, 401):
+        now = float(number)
+        reuse.advance(now)
+        if (number - 200) % 2 == 0 and number > 200:
+            reuse.accessed([number - 200], now)
+        reuse.watch(number, (7,), now)
+    hazards = reuse.hazards((7,), NEVER)
+
+    assert hazards[3] == pytest.approx(0.5, abs=0.12)
+
+
+def test_luck_is_taken_off_what_was_seen() -> None:
+    reuse = Reuse()
+    reuse.watch(1, (7,), 0.0)
+    reuse.advance(400.0)
+    reuse.accessed([1], 400.0)
+
+    assert reuse.chances((7,), NEVER).hazards[4] > 0.0
+    assert reuse.chances((7,), NEVER, doubt=1.0).hazards[4] == 0.0

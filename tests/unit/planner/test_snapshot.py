@@ -28,7 +28,7 @@ def test_restored_planner_decides_as_the_one_it_was_taken_from() -> None:
     taught(planner)
     other = Planner(PlannerOptions(capacity=4096, warming=False))
 
-    assert snapshot.restore(other, snapshot.take(planner))
+    assert snapshot.restore(other, snapshot.take(planner, 0.0))
     for number, blocks in enumerate([turns(19, 6), turns(50, 1), turns(3, 2)]):
         question = ask(1000 + number, blocks)
         assert planner.plan(question, 2500.0) == other.plan(question, 2500.0)
@@ -39,20 +39,20 @@ def test_table_of_another_size_is_filled_prefix_by_prefix() -> None:
     taught(planner)
     larger = Planner(PlannerOptions(capacity=16384))
 
-    assert snapshot.restore(larger, snapshot.take(planner))
+    assert snapshot.restore(larger, snapshot.take(planner, 0.0))
     assert larger.table.used == planner.table.used
 
 
 def test_memory_of_another_version_is_not_taken_up() -> None:
     planner = Planner(PlannerOptions(capacity=64))
-    taken = replace(snapshot.take(planner), made_by=b"other")
+    taken = replace(snapshot.take(planner, 0.0), made_by=b"other")
 
     assert not snapshot.restore(Planner(PlannerOptions(capacity=64)), taken)
 
 
 def test_damaged_memory_is_not_taken_up() -> None:
     planner = Planner(PlannerOptions(capacity=64))
-    taken = snapshot.take(planner)
+    taken = snapshot.take(planner, 0.0)
 
     assert not snapshot.restore(Planner(), replace(taken, keys=taken.keys[:-8]))
     assert not snapshot.restore(Planner(), replace(taken, reached=b""))
@@ -62,17 +62,17 @@ def test_goes_through_one_string_of_bytes() -> None:
     planner = Planner(PlannerOptions(capacity=4096, warming=False))
     taught(planner)
     other = Planner(PlannerOptions(capacity=4096, warming=False))
-    data = snapshot.dump(planner)
+    data = snapshot.dump(planner, 0.0)
 
     assert snapshot.load(other, data)
-    assert snapshot.dump(other) == data
+    assert snapshot.dump(other, 0.0) == data
     assert len(zlib.compress(data, 1)) < len(data) / 5
 
 
 @given(st.binary(max_size=64), st.integers(0, 400))
 def test_no_damage_is_taken_up_or_raises(rubbish: bytes, at: int) -> None:
     planner = Planner(PlannerOptions(capacity=16))
-    data = snapshot.dump(planner)
+    data = snapshot.dump(planner, 0.0)
     at = at * len(data) // 400
     snapshot.load(Planner(PlannerOptions(capacity=16)), data[:at] + rubbish + data[at + len(rubbish) :])
 
@@ -81,7 +81,7 @@ def test_no_damage_is_taken_up_or_raises(rubbish: bytes, at: int) -> None:
 
 
 def test_belief_that_cannot_be_is_not_taken_up() -> None:
-    taken = snapshot.take(Planner(PlannerOptions(capacity=64)))
+    taken = snapshot.take(Planner(PlannerOptions(capacity=64)), 0.0)
 
     assert not snapshot.restore(Planner(), replace(taken, trust=(2.0, 1.0)))
     assert not snapshot.restore(Planner(), replace(taken, accounts=b"x"))

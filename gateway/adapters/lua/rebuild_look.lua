@@ -1,0 +1,73 @@
+-- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether all
+-- replicas share that, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
+-- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text,
+-- then the replicas that are expected to contribute.
+-- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
+-- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
+-- Returns the generation or '', and 1 where this replica is to read its ledger now.
+local generation = redis.call('GET', KEYS[1])
+if generation then return {generation, 0} end
+
+local now = now_ms()
+local begun = redis.call('HGET', KEYS[2], 'begun')
+if not begun then
+  begun = now
+  redis.call('HSET', KEYS[2], 'begun', now)
+  redis.call('DEL', KEYS[3], KEYS[4])
+  redis.call('ZUNIONSTORE', KEYS[6], 2, KEYS[5], KEYS[6])
+  redis.call('DEL', KEYS[5])
+end
+redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[1], 1)
+for i = 11, #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
+
+-- What was set aside before: released, so that no lease books it later, and forgotten, so that who still runs can
+-- take it anew, under either id.
+local lost = redis.call('ZRANGE', KEYS[6], 0, ARGV[9] - 1)
+for _, id in ipairs(lost) do
+  local record = ARGV[8] .. id
+  local known = redis.call('HMGET', record, 'state', 'charges')
+  if known[1] == 'open' then
+    for _, c in ipairs(cmsgpack.unpack(known[2])) do settle_charge(c, 0, now, true) end
+    redis.call('DEL', record)
+  end
+  redis.call('ZREM', KEYS[6], id)
+end
+if #lost == tonumber(ARGV[9]) then return {'', 0} end
+
+local shared = ARGV[3] == '1'
+local mine = redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 1
+if mine or shared then redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1) end
+
+-- Whether somebody who lives has not said its part: of a ledger that is shared, that all it knows is in there.
+local function waiting()
+  if now >= begun + ARGV[7] then return false end
+  if ARGV[4] ~= '1' and now < begun + ARGV[6] then return true end
+  local fields, said = redis.call('HGETALL', KEYS[2]), {}
+  for i = 1, #fields, 2 do said[fields[i]] = true end
+  for i = 1, #fields, 2 do
+    local name = string.match(fields[i], '^x:(.*)$')
+    if name and not said['a:' .. name] then return true end
+  end
+  return false
+end
+
+if shared and waiting() then return {'', 0} end
+if not mine then
+  local claim = redis.call('HGET', KEYS[2], 'k:' .. ARGV[2])
+  if claim and string.match(claim, '^%S+') ~= ARGV[1] and now < tonumber(string.match(claim, '%d+$')) then
+    return {'', 0}
+  end
+  redis.call('HSET', KEYS[2], 'k:' .. ARGV[2], string.format('%s %d', ARGV[1], now + ARGV[5]))
+  return {'', 1}
+end
+if not shared and waiting() then return {'', 0} end
+
+generation = string.format('%d-%s', now, ARGV[10])
+redis.call('SET', KEYS[1], generation)
+local staged = redis.call('HGETALL', KEYS[3])
+for i = 1, #staged, 2 do
+  redis.call('HSET', staged[i], 'spent', saturated(tonumber(staged[i + 1])), 'set_aside', 0)
+  redis.call('PEXPIRE', staged[i], 3456000000) -- 40 days: a month and a week, and more
+end
+redis.call('DEL', KEYS[2], KEYS[3])
+return {generation, 0}

@@ -1,0 +1,74 @@
+"""What the ledger is told of an exchange whose replica died, and how a replica that is back finds what it had
+not settled. Pure.
+
+The store closes a reservation whose lease ended at what it had set aside, and takes that back if a
+settlement comes late. Both are entries of their own (`<id>:presumed`, `<id>:corrected`), beside the
+exchange's, if there is one: so ledger and counters come to the same sum, and no entry is ever changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.bucket import Amounts, Presumed, Reservation
+from gateway.core.exchange import Basis, ExchangeRecord, State, Timings
+from gateway.core.ids import KeyId, ReservationId, WorkspaceId
+from gateway.core.pricing import Cost
+from gateway.core.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """An exchange that the ledger has and whose reservation may still be open."""
+
+    reservation_id: ReservationId
+    amounts: Amounts
+
+
+def presumed_record(presumed: Presumed) -> ExchangeRecord:
+    """The record of one change that the store made by itself. Its tokens are unknown; the money stands with
+    the output, which is most of an estimate."""
+    payer, nanousd = presumed.payer, presumed.nanousd
+    return ExchangeRecord(
+        id=presumed.id,
+        upstream_request_id=None,
+        received_at=payer.received_at_ms / 1000,
+        endpoint=payer.endpoint,
+        method="POST",
+        streaming=False,
+        principal=Principal(
+            workspace=WorkspaceId(payer.workspace),
+            key_id=KeyId(payer.key_id),
+            key_name="",
+            organisation=payer.organisation,
+        ),
+        route=payer.route or None,
+        model=payer.model or None,
+        state=State.LOST,
+        basis=Basis.PRESUMED,
+        status=0,
+        error_code=None,
+        upstream_error_type=None,
+        attempts=0,
+        usage=None,
+        cost=Cost(output_nanousd=nanousd, counterfactual_nanousd=nanousd),
+        savings=None,
+        placement=None,
+        placement_applied=False,
+        plan_failed=False,
+        client_marks=0,
+        held_tokens=0,
+        estimated_nanousd=nanousd,
+        overrun_nanousd=0,
+        reservation=Reservation(
+            id=presumed.reservation_id, limits=(), amounts=Amounts(), lease_seconds=0.0, payer=payer
+        ),
+        binding_limit=None,
+        shadow_refusals=(),
+        store_degraded=False,
+        request_bytes=0,
+        response_bytes=0,
+        report=None,
+        timings=Timings(total_seconds=0.0),
+        tags=payer.tags,
+    )

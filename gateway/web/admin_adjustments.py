@@ -1,0 +1,353 @@
+"""`/v1/overrides`, `/v1/grants`, `/v1/freezes`: what people change while the gateway runs; `/v1/adjustments`:
+who did what and why.
+
+Each takes effect on the replica that answers at once, on the others within three seconds. What an adjustment
+does is `core/adjustments.py`; nothing here decides about a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+from aiohttp import web
+
+from gateway.core.adjustments import (
+    MAX_IN_FORCE,
+    Adjustment,
+    Author,
+    Freeze,
+    FreezeScope,
+    Grant,
+    LogEntry,
+    Override,
+    TakenBack,
+    Target,
+    limit_of,
+)
+from gateway.core.errors import StoreUnavailable, TooManyAdjustments
+from gateway.core.limits import Limit, Scope
+from gateway.core.rules import Rules
+from gateway.ports import AdjustmentStore, Clock
+from gateway.web.adjustment_bodies import (
+    FreezeBody,
+    GrantBody,
+    OverrideBody,
+    begins_and_ends,
+    page_in,
+    said_in,
+    taken_back_in,
+)
+from gateway.web.admin_api import AUTHENTICATED, AdminError, Operation, Respond, answer_json
+from gateway.web.budget_view import AdjustmentAnswer, InForce, entry_answer
+from gateway.web.openapi import Answer, Description, Parameter
+
+T = TypeVar("T")
+
+SHOWN = 10
+"""Names of what there is instead, in an error."""
+
+
+class HistoryAnswer(Answer):
+    """A page of the audit trail, newest first. One entry when an adjustment is made, another when it is taken
+    back."""
+
+    entries: list[AdjustmentAnswer]
+    next_before: int | None
+    """For `before` of the next page; null at the end."""
+
+
+def adjustment_operations(
+    in_force: InForce,
+    *,
+    store: AdjustmentStore,
+    clock: Clock,
+    new_id: Callable[[], str],
+) -> list[Operation]:
+    """What changes budgets, and the audit trail."""
+    changes = Changes(in_force, store, clock, new_id)
+
+    async def history(request: web.Request) -> web.Response:
+        before, at_most = page_in(request.query)
+        entries = await _reached(store.history(before=before, at_most=at_most))
+        last = entries[-1].number if entries else 1
+        answers = [entry_answer(entry) for entry in entries]
+        return answer_json(HistoryAnswer(entries=answers, next_before=last if last > 1 else None))
+
+    return [
+        Operation(method="GET", path="/v1/adjustments", respond=history, description=_HISTORY),
+        Operation(method="POST", path="/v1/overrides", respond=changes.override, description=_OVERRIDE),
+        Operation(method="POST", path="/v1/grants", respond=changes.grant, description=_GRANT),
+        Operation(method="POST", path="/v1/freezes", respond=changes.freeze, description=_FREEZE),
+        *(
+            Operation(
+                method="DELETE",
+                path=f"/v1/{kind.__name__.lower()}s/{{id}}",
+                respond=changes.taking_back(kind),
+                description=_taking_back(kind),
+            )
+            for kind in (Override, Grant, Freeze)
+        ),
+    ]
+
+
+_ERRORS = {
+    400: "Something in the body cannot be understood; the message says what, and how to write it.",
+    403: "The admin plane has no token, and the caller is not on the same machine.",
+    404: "There is no such limit or subject.",
+    409: "The id is taken, the limit does not bind the subject, or too many adjustments are in force.",
+    503: "The store of adjustments does not answer; nothing was changed, or the same request can be sent "
+    "again with the same id.",
+}
+_HISTORY = Description(
+    id="adjustments",
+    summary="Who changed what and why, newest first. Nothing is ever deleted from it.",
+    parameters=(
+        Parameter(
+            name="limit", description="How many entries, up to 200; 50 without it.", pattern="^[0-9]+$"
+        ),
+        Parameter(name="before", description="`next_before` of the page before.", pattern="^[0-9]+$"),
+    ),
+    answer=HistoryAnswer,
+    errors={400: "A parameter is no number.", 503: "The store of adjustments does not answer."},
+)
+_OVERRIDE = Description(
+    id="override",
+    summary="Give one subject another amount of a limit, until it is taken back.",
+    text="What was spent stays spent. It takes the place of an override that was made before, which is "
+    "taken back, and of one in limits.yaml. Holds on every replica within three seconds.",
+    takes="application/json",
+    takes_text="Send the same `id` again where an answer got lost: nothing happens twice.",
+    takes_model=OverrideBody,
+    answer=AdjustmentAnswer,
+    errors=_ERRORS,
+)
+_GRANT = Description(
+    id="grant",
+    summary="Give one subject more of a limit for a while.",
+    text="Grants add up, and add to overrides. Of a limit per day, week or month it ends with the window "
+    "that it begins in at the latest, so that it is given once; for more in each window make an override. "
+    "It ends on every replica within three seconds of `until`.",
+    takes="application/json",
+    takes_text="Send the same `id` again where an answer got lost: nothing happens twice.",
+    takes_model=GrantBody,
+    answer=AdjustmentAnswer,
+    errors=_ERRORS,
+)
+_FREEZE = Description(
+    id="freeze",
+    summary="Take no new calls of an organisation, team, workspace or key, until that is taken back.",
+    text="Calls are refused with status 403 and the API's `permission_error`, which names the reason and "
+    "whom to ask; answers that are under way end normally. Holds on every replica within three seconds.",
+    takes="application/json",
+    takes_text="Send the same `id` again where an answer got lost: nothing happens twice.",
+    takes_model=FreezeBody,
+    answer=AdjustmentAnswer,
+    errors=_ERRORS,
+)
+
+
+def _taking_back(kind: type[Adjustment]) -> Description:
+    name = kind.__name__.lower()
+    return Description(
+        id=f"take_back_{name}",
+        summary=f"Take back this {name}.",
+        text="It stays in the audit trail, with who took it back and why. A second time changes nothing.",
+        parameters=(
+            Parameter(name="id", description=f"Of the {name}.", required=True, place="path"),
+            Parameter(name="by", description="Who takes it back, for the audit trail.", required=True),
+            Parameter(name="reason", description="Why, for the audit trail.", required=True),
+        ),
+        answer=AdjustmentAnswer,
+        errors={status: _ERRORS[status] for status in (400, 403, 503)} | {404: f"There is no such {name}."},
+    )
+
+
+class Changes:
+    """Makes adjustments and takes them back."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        store: AdjustmentStore,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._in_force = in_force
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+
+    async def override(self, request: web.Request) -> web.Response:
+        """Another amount. One that was made before for the same limit and subject is taken back."""
+        body = await said_in(request, OverrideBody)
+        limit = self._limit(body.limit, body.subject)
+        made = Override(
+            id=body.id or self._new_id(),
+            target=_target(limit, body.subject),
+            amount=self._amount(limit, body.amount),
+            reason=body.reason,
+            by=_author(request, body.by),
+            at=self._clock.now(),
+        )
+        entry = await self._keep(made)
+        if entry.adjustment == made:
+            await self._replace_others(made)
+        return await self._answer(entry)
+
+    async def grant(self, request: web.Request) -> web.Response:
+        """Some more, for a while."""
+        body = await said_in(request, GrantBody)
+        limit = self._limit(body.limit, body.subject)
+        extra = self._amount(limit, body.amount)
+        if extra < 1:
+            raise AdminError(400, "A grant of nothing changes nothing; say how much more it is to be.")
+        now = self._clock.now()
+        from_at, until_at = begins_and_ends(body, limit, now)
+        made = Grant(
+            id=body.id or self._new_id(),
+            target=_target(limit, body.subject),
+            extra=extra,
+            from_at=from_at,
+            until_at=until_at,
+            reason=body.reason,
+            by=_author(request, body.by),
+            at=now,
+        )
+        return await self._answer(await self._keep(made))
+
+    async def freeze(self, request: web.Request) -> web.Response:
+        """No new calls."""
+        body = await said_in(request, FreezeBody)
+        known = _members(self._in_force.rules, body.scope)
+        if body.subject not in known:
+            raise AdminError(404, f"There is no {body.scope} {body.subject!r}{_those(known)}.")
+        made = Freeze(
+            id=body.id or self._new_id(),
+            scope=body.scope,
+            subject=body.subject,
+            reason=body.reason,
+            by=_author(request, body.by),
+            at=self._clock.now(),
+        )
+        return await self._answer(await self._keep(made))
+
+    def taking_back(self, kind: type[Adjustment]) -> Respond:
+        """What takes back an adjustment of this kind. The first time counts."""
+
+        async def take_back(request: web.Request) -> web.StreamResponse:
+            by, reason = taken_back_in(request.query)
+            found = await _reached(self._store.find(request.match_info["id"]))
+            if found is None or not isinstance(found.adjustment, kind):
+                raise AdminError(404, f"There is no {kind.__name__.lower()} of this id.")
+            taken_back = TakenBack(reason=reason, by=_author(request, by), at=self._clock.now())
+            entry = await _reached(self._store.take_back(found.adjustment.id, taken_back))
+            assert entry is not None  # nothing is ever removed
+            return await self._answer(entry)
+
+        return take_back
+
+    def _limit(self, limit_id: str, subject: str) -> Limit:
+        """The limit as configured. Raises `AdminError` where there is none, or it does not bind the
+        subject."""
+        limits, rules = self._in_force.configured, self._in_force.rules
+        named = [limit for limit in limits.all if limit.id == limit_id]
+        if not named:
+            ids = {limit.id for limit in limits.all}
+            raise AdminError(404, f"There is no limit {limit_id!r}{_those(ids)}.")
+        scope = named[0].scope
+        if named[0].shared and subject:
+            raise AdminError(
+                400, f"Limit {limit_id!r} is one pool for all that it binds; leave the subject out."
+            )
+        if not named[0].shared and not subject and not named[0].require:
+            raise AdminError(400, f"Limit {limit_id!r} is one for each {scope}; say whose is meant.")
+        known = _members(rules, scope) | {each for limit in named for each in limit.subjects}
+        if scope is not Scope.TAG and subject and subject not in known:
+            raise AdminError(404, f"There is no {scope} {subject!r}{_those(known)}.")
+        found = limit_of(limits, limit_id, subject)
+        if found is None:
+            raise AdminError(
+                409,
+                f"Limit {limit_id!r} does not bind {subject!r}: limits.yaml has another one in its place.",
+            )
+        return found
+
+    def _amount(self, limit: Limit, amount: str | int) -> int:
+        try:
+            return self._in_force.read_amount(limit, amount)
+        except ValueError as error:
+            raise AdminError(400, f"`amount` of limit {limit.id!r}: {error}.") from None
+
+    async def _keep(self, made: Adjustment) -> LogEntry:
+        try:
+            entry = await _reached(self._store.add(made))
+        except TooManyAdjustments:
+            raise AdminError(
+                409,
+                f"{MAX_IN_FORCE} adjustments are in force, which is as many as there may be. Take some "
+                "back, and write what is meant to last into limits.yaml.",
+            ) from None
+        if not _says_the_same(entry.adjustment, made):
+            raise AdminError(409, f"The id {made.id!r} is that of another adjustment.")
+        return entry
+
+    async def _replace_others(self, made: Override) -> None:
+        for each in await _reached(self._store.load(made.at)):
+            if isinstance(each, Override) and each.target == made.target and each.id != made.id:
+                replaced = TakenBack(reason=f"Replaced by {made.id}.", by=made.by, at=made.at)
+                await _reached(self._store.take_back(each.id, replaced))
+
+    async def _answer(self, entry: LogEntry) -> web.Response:
+        """In force here before the answer is there."""
+        await self._in_force.refresh_adjustments(self._store, self._clock.now())
+        return answer_json(entry_answer(entry))
+
+
+def _says_the_same(one: Adjustment, other: Adjustment) -> bool:
+    """Whether they differ in nothing but when and by whom they were made."""
+    match one, other:
+        case Override(), Override():
+            return (one.target, one.amount) == (other.target, other.amount)
+        case Grant(), Grant():
+            return (one.target, one.extra) == (other.target, other.extra)
+        case Freeze(), Freeze():
+            return (one.scope, one.subject) == (other.scope, other.subject)
+    return False
+
+
+def _target(limit: Limit, subject: str) -> Target:
+    return Target(limit=limit.id, subject=subject, scope=limit.scope, unit=limit.unit, period=limit.period)
+
+
+def _author(request: web.Request, name: str) -> Author:
+    return Author(name=name, via=request[AUTHENTICATED])
+
+
+def _members(rules: Rules, scope: Scope | FreezeScope) -> set[str]:
+    """Those that are known of a scope; of tags nobody knows."""
+    match scope.value:
+        case "organisation":
+            return {workspace.organisation for workspace in rules.workspaces.values()}
+        case "team":
+            return {workspace.team for workspace in rules.workspaces.values() if workspace.team}
+        case "workspace":
+            return {str(workspace) for workspace in rules.workspaces}
+        case "key":
+            return {str(record.id) for record in rules.keyring.records()}
+    return set()
+
+
+def _those(known: Collection[str]) -> str:
+    """The end of a sentence on what there is instead."""
+    if not known:
+        return "; there is none"
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return f"; there are: {', '.join(sorted(known)[:SHOWN])}{more}"
+
+
+async def _reached(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except StoreUnavailable as error:
+        raise AdminError(503, f"The adjustments cannot be reached: {error.message}") from None

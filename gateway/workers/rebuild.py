@@ -1,0 +1,265 @@
+"""Keeps the dollar windows right: notices that they were lost, rebuilds them from the ledger, books what
+waited for the store, and says on demand how far counters and ledger are apart.
+
+What a ledger's sums mean is `core/rebuild.py`'s, what is written to Redis `adapters/redis_fence.py`'s.
+
+How exact it is. With one replica, or a ledger that all share: every entry that is in the ledger counts once,
+and so does every exchange that ends meanwhile. With a ledger for each replica the same holds once all that
+live have brought their part; one that died together with the counters brings its part when it is started
+again, and until then they say too little. With a shared ledger, what a replica that died had not shipped is
+missing likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from gateway.core.bucket import Verdict
+from gateway.core.errors import ConfigError, StoreUnavailable
+from gateway.core.ids import WorkspaceId
+from gateway.core.limits import BoundLimit, Scope
+from gateway.core.rebuild import (
+    KNOWN_MS,
+    Drift,
+    LedgerPart,
+    Span,
+    WindowSpend,
+    drift_of,
+    spans_of,
+    window_spends,
+)
+from gateway.core.rules import Rules
+from gateway.ports import Clock
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS: Final = 1.0
+REBUILD_SECONDS: Final = 0.1
+"""Between two turns while the counters are being rebuilt."""
+WRITTEN_SECONDS: Final = 5.0
+PEEKED_AT_ONCE: Final = 100
+
+
+class Fence(Protocol):
+    """What is asked of `RedisFence`; its docstrings say more."""
+
+    lost: asyncio.Event
+
+    @property
+    def found(self) -> str: ...
+
+    @property
+    def generation(self) -> str: ...
+
+    @property
+    def opened_at(self) -> float: ...
+
+    async def beat(self) -> None: ...
+
+    async def look(self, ledger: str, *, shared: bool) -> bool: ...
+
+    async def add(self, ledger: str, windows: Mapping[str, int], known: Sequence[str]) -> bool: ...
+
+    async def has(self, ledger: str) -> bool: ...
+
+    def join(self) -> None: ...
+
+    async def take_away(self) -> None: ...
+
+
+class Guard(Protocol):
+    """What is asked of `GuardedBudgets`."""
+
+    async def pay(self) -> None: ...
+
+    async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]: ...
+
+
+class LedgerReader(Protocol):
+    """`adapters/ledger_spend.read_part` of one ledger. Blocks; raises `ConfigError` and OSError."""
+
+    def __call__(
+        self, spans: Sequence[Span], *, known_since_ms: int, ended_before_ms: int | None, by_tags: bool
+    ) -> LedgerPart: ...
+
+
+class Rebuilding:
+    """One replica's share of it. `written` returns once the ledger has all that was observed when it was
+    called; `shared` says that all replicas have one ledger, whose identity is `ledger`."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        read: LedgerReader,
+        rules: Callable[[], Rules],
+        clock: Clock,
+        fence: Fence | None = None,
+        ledger: str = "",
+        shared: bool = False,
+        written: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._guard = guard
+        self._read = read
+        self._rules = rules
+        self._clock = clock
+        self._fence = fence
+        self._ledger = ledger
+        self._shared = shared
+        self._written = written
+        self._is_written = False
+        self._said = False
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises nothing."""
+        while True:
+            seconds = BEAT_SECONDS
+            try:
+                seconds = await self.turn()
+            except StoreUnavailable:
+                pass  # the guard has said so, and each call finds out by itself
+            except (ConfigError, OSError) as error:
+                log.error("the ledger cannot be read, so the counters of money stay closed: %s", error)
+            except Exception:
+                log.exception("rebuilding the counters failed; it is tried again")
+            await self._rest(seconds)
+
+    async def open(self, seconds: float) -> bool:
+        """At the start: until the counters are there, or the time is over. Whether they are."""
+        until = self._clock.monotonic() + seconds
+        while self._clock.monotonic() < until:
+            try:
+                if await self.turn() == BEAT_SECONDS:
+                    return True
+            except (StoreUnavailable, ConfigError, OSError):
+                return False
+            await self._clock.sleep(REBUILD_SECONDS)
+        return False
+
+    async def turn(self) -> float:
+        """One look at how things stand, and one step; after how many seconds the next one is due. Raises
+        `StoreUnavailable`; `ConfigError` or OSError where the ledger cannot be read."""
+        fence = self._fence
+        if fence is not None:
+            fence.lost.clear()
+            await fence.beat()
+            if not fence.found:
+                await self._rebuild(fence)
+            if fence.found and not fence.generation:
+                await self._join(fence)
+            if not fence.generation:
+                return REBUILD_SECONDS
+            self._is_written = self._said = False
+        await self._guard.pay()
+        return BEAT_SECONDS
+
+    async def audit(self) -> tuple[Drift, ...]:
+        """Every counter that the ledger knows of, beside the ledger's sum for it. What runs or is just being
+        settled makes small differences; with a ledger for each replica, this is only its part. Raises
+        `StoreUnavailable`, `ConfigError`."""
+        await self._written()
+        now_ms = round(self._clock.now() * 1000)
+        sums = self._sums(await self._part(None, now_ms))
+        spends = [spend for spend in sums if spend.window.start_ms <= now_ms < spend.window.end_ms]
+        drifts: list[Drift] = []
+        for start in range(0, len(spends), PEEKED_AT_ONCE):
+            some = spends[start : start + PEEKED_AT_ONCE]
+            verdicts = await self._guard.peek([spend.bound for spend in some])
+            drifts += map(drift_of, some, verdicts)
+        return tuple(drifts)
+
+    async def repair(self) -> None:
+        """Have all dollar windows rebuilt from the ledger, behind the fence: they refuse for as long as that
+        takes. What was presumed spent of exchanges that no ledger knows is forgotten. Raises
+        `StoreUnavailable`."""
+        if self._fence is not None:
+            await self._fence.take_away()
+
+    async def _rest(self, seconds: float) -> None:
+        if self._fence is None:
+            await self._clock.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._fence.lost.wait()
+            await self._clock.sleep(0.01)  # so that no fault makes this loop a busy one
+        except TimeoutError:
+            pass
+
+    async def _rebuild(self, fence: Fence) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("the counters of money in the store are gone: they are rebuilt from the ledger")
+        await self._all_written()
+        for _ in range(2):  # who has brought the last part can open at once
+            if await fence.look(self._ledger, shared=self._shared):
+                await self._bring(fence, ended_before_ms=None)
+        if fence.found:
+            log.warning("the counters of money are rebuilt, and admit again")
+
+    async def _join(self, fence: Fence) -> None:
+        """Others have opened the fence: perhaps without this replica's ledger."""
+        if await fence.has(self._ledger):
+            fence.join()
+        else:
+            await self._all_written()
+            if await self._bring(fence, ended_before_ms=round(fence.opened_at * 1000)):
+                fence.join()
+
+    async def _all_written(self) -> None:
+        if not self._is_written:
+            await self._written()
+            self._is_written = True
+
+    async def _bring(self, fence: Fence, *, ended_before_ms: int | None) -> bool:
+        part = await self._part(ended_before_ms, round(self._clock.now() * 1000))
+        sums = {spend.key: spend.nanousd for spend in self._sums(part)}
+        return await fence.add(self._ledger, sums, part.known)
+
+    async def _part(self, ended_before_ms: int | None, now_ms: int) -> LedgerPart:
+        limits = self._rules().limits.all
+        return await asyncio.to_thread(
+            lambda: self._read(
+                spans_of(limits, now_ms),
+                known_since_ms=min(now_ms, ended_before_ms or now_ms) - KNOWN_MS,
+                ended_before_ms=ended_before_ms,
+                by_tags=any(limit.scope is Scope.TAG for limit in limits),
+            )
+        )
+
+    def _sums(self, part: LedgerPart) -> tuple[WindowSpend, ...]:
+        rules = self._rules()
+
+        def team_of(workspace: str) -> str:
+            known = rules.workspaces.get(WorkspaceId(workspace))
+            return known.team if known is not None else ""
+
+        return window_spends(part, rules.limits, team_of=team_of, canonical=rules.models.canonical)
+
+
+class _Status(Protocol):
+    """What is asked of `LedgerStatus`."""
+
+    @property
+    def backlog(self) -> int: ...
+
+    @property
+    def stored(self) -> int: ...
+
+    @property
+    def spilled(self) -> int: ...
+
+
+async def until_written(status: Callable[[], _Status], clock: Clock) -> None:
+    """Return once all that was observed until now is in the ledger's table, or in the log. Raises
+    `ConfigError` where that takes longer than `WRITTEN_SECONDS`: a disk that is full, say."""
+    before = status()
+    wanted = before.stored + before.spilled + before.backlog
+    until = clock.monotonic() + WRITTEN_SECONDS
+    while (now := status()).backlog and now.stored + now.spilled < wanted:
+        if clock.monotonic() > until:
+            raise ConfigError("The ledger does not take in what it is given.")
+        await clock.sleep(0.01)

@@ -1,0 +1,125 @@
+"""One replica's budgets as the service wires them, without the rest: Redis, fence, guard, a ledger of its
+own, and the worker that rebuilds. Time is real, unless its clock is told to jump."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.adapters.guarded_budgets import GuardedBudgets
+from gateway.adapters.ledger import Ledger
+from gateway.adapters.ledger_spend import identity, read_part
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.redis_fence import RedisFence
+from gateway.core.exchange import Timings
+from gateway.core.ids import KeyId, ReservationId, WorkspaceId
+from gateway.core.limits import Limit, Limits
+from gateway.core.pricing import Cost
+from gateway.core.principal import Principal
+from gateway.core.rules import Rules
+from gateway.workers.rebuild import Rebuilding, until_written
+from tests.support.budgets import reservation, usd
+from tests.support.clock import ShiftedClock
+from tests.support.fakes import make_rules
+from tests.support.records import a_record
+
+WHO = Principal(workspace=WorkspaceId("w"), key_id=KeyId("k"), key_name="k", organisation="org")
+MODEL = "claude-test-1"
+
+
+class BudgetReplica:
+    """`spend` is an exchange from reservation to settlement, written to the ledger in between as the pipeline
+    does it. `turn` drives the worker by hand; `run` lets it run."""
+
+    def __init__(self, url: str, state: Path, limits: Sequence[Limit], *, alone: bool = True) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.clock = ShiftedClock()
+        self.path = state / "ledger.db"
+        self.ledger = Ledger(self.path)
+        self.limits = Limits(tuple(limits))
+        rules = replace(make_rules(state, {}), limits=self.limits)
+        self.rules: Rules = rules
+        self.redis = RedisBudgets(url, self.clock)
+        self.fence = RedisFence(
+            self.redis,
+            self.clock,
+            replica=f"{random.getrandbits(64):x}",
+            alone=alone,
+            gather_most_seconds=2.0,
+        )
+        self.degraded: list[bool] = []
+        self.budgets = GuardedBudgets(
+            self.redis,
+            self.clock,
+            fence=self.fence,
+            fenced=self.redis.under(lambda: self.fence.generation),
+            degraded=self.degraded.append,
+        )
+        self.rebuilding = Rebuilding(
+            guard=self.budgets,
+            read=functools.partial(read_part, self.path),
+            rules=lambda: self.rules,
+            clock=self.clock,
+            fence=self.fence,
+            ledger=identity(self.path),
+            written=self.written,
+        )
+        self._worker: asyncio.Task[None] | None = None
+
+    async def written(self) -> None:
+        """Until the ledger has all that was observed."""
+        await until_written(self.ledger.status, self.clock)
+
+    def run(self) -> None:
+        self._worker = asyncio.get_running_loop().create_task(self.rebuilding.run())
+
+    async def until_open(self, seconds: float = 5.0) -> None:
+        for _ in range(20):  # the store may have been away until now: the breaker waits for a second
+            if await self.rebuilding.open(seconds):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the counters were not rebuilt in time")
+
+    async def reserve(self, id: str, nanousd: int) -> bool:
+        """Whether it is admitted. Raises `StoreUnavailable` as the budgets do."""
+        bound = self.limits.binding(WHO, MODEL)
+        decision = await self.budgets.reserve(reservation(id, *bound, nanousd=nanousd, requests=1))
+        return decision.allowed
+
+    def write_down(self, id: str, nanousd: int, *, seconds: float = 0.0) -> None:
+        """The exchange has ended; its entry is on the way to the ledger. It had lasted `seconds`."""
+        cost = Cost(output_nanousd=nanousd, counterfactual_nanousd=nanousd, price_id="test")
+        timings = Timings(total_seconds=seconds)
+        at = self.clock.now() - seconds
+        record = a_record(
+            id=id, principal=WHO, model=MODEL, cost=cost, received_at=at, timings=timings, reservation=None
+        )
+        self.ledger.observe(record)
+
+    async def settle(self, id: str, nanousd: int) -> None:
+        await self.budgets.settle(ReservationId(id), replace(usd(nanousd), requests=1))
+
+    async def spend(self, id: str, nanousd: int, *, estimate: int | None = None) -> None:
+        assert await self.reserve(id, nanousd if estimate is None else estimate)
+        self.write_down(id, nanousd)
+        await self.settle(id, nanousd)
+
+    async def spent(self, limit: str = "") -> int:
+        """What the counter of a limit says, the first one's where none is named."""
+        bound = self.limits.binding(WHO, MODEL)
+        verdicts = await self.redis.peek(bound)
+        return next(v.spent for v in verdicts if not limit or v.bound.limit.id == limit)
+
+    async def set_aside(self) -> int:
+        return (await self.redis.peek(self.limits.binding(WHO, MODEL)))[0].set_aside
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        self.ledger.close()
+        await self.budgets.close()
