@@ -14,6 +14,7 @@ from gateway.adapters.recording import Recording
 from gateway.core.changes import Changes
 from gateway.core.errors import StoreUnavailable
 from gateway.core.learned import LearnedPolicy
+from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.news import Answered, Billed, Failed, News, Sent, decode, encode
 from gateway.core.planner import PlannerOptions
 from gateway.placing import Flights
@@ -45,9 +46,11 @@ class Learning:
         flights: Flights,
         clock: Clock,
         replica: str,
+        estimates: LearnedEstimates,
     ) -> None:
         """`secret` keys the digests by which changes are found. `shared`: whether there may be other
-        replicas. `shelf` and `recording` are None where nothing is to be kept, or recorded."""
+        replicas. `shelf` and `recording` are None where nothing is to be kept, or recorded. `estimates` are
+        kept with what the policy learned."""
         self.policy = LearnedPolicy(
             options,
             tell=self._tell,
@@ -64,6 +67,7 @@ class Learning:
         self._flights = flights
         self._clock = clock
         self._replica = replica
+        self._estimates = estimates
         self._saved_at = clock.now()
 
     async def start(self) -> None:
@@ -85,7 +89,7 @@ class Learning:
         if self._shelf is None:
             return
         if not (self._shared and await self._is_saved_elsewhere()):
-            data = self.policy.snapshot()
+            data = msgspec.msgpack.encode((self.policy.snapshot(), self._estimates.snapshot()))
             try:
                 await self._shelf.save(await asyncio.to_thread(zlib.compress, data, 1))
             except StoreUnavailable as error:
@@ -151,8 +155,11 @@ class Learning:
         if self._shelf is None or (data := await self._shelf.load()) is None:
             return False
         try:
-            restored = self.policy.restore(await asyncio.to_thread(zlib.decompress, data))
-        except zlib.error:
+            unpacked = await asyncio.to_thread(zlib.decompress, data)
+            policy, estimates = msgspec.msgpack.decode(unpacked, type=tuple[bytes, bytes])
+            restored = self.policy.restore(policy)
+            self._estimates.restore(estimates)
+        except (zlib.error, msgspec.DecodeError):
             restored = False
         if not restored:
             log.warning("what was learned before cannot be read by this version; learning starts anew")

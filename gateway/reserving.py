@@ -20,11 +20,10 @@ from gateway.core.estimate import Estimate
 from gateway.core.exchange import Basis, Closing, Exchange
 from gateway.core.ids import ReservationId
 from gateway.core.limit_headers import limit_headers
-from gateway.core.limits import BoundLimit, Mode, OnStoreFailure, Scope, Unit
+from gateway.core.limits import BoundLimit, Mode, Scope, Unit
 from gateway.core.principal import Principal
 from gateway.core.refusal import exhausted, unbounded
 from gateway.core.rules import LimitHeaders, Rules, Unbounded, Workspace
-from gateway.core.settlement import afterwards
 from gateway.core.thresholds import Thresholds
 from gateway.ports import BudgetStore, Call, Clock
 
@@ -87,11 +86,9 @@ class Reserving:
                 decision = await self._budgets.reserve(reservation)
         except StoreUnavailable:
             exchange.store_degraded = True
-            if any(
-                bound.limit.on_store_failure is OnStoreFailure.REFUSE and bound.limit.mode is Mode.ENFORCE
-                for bound in limits
-            ):
-                raise
+            raise
+        if decision.degraded:
+            exchange.store_degraded = True
             return estimate
         exchange.shadow_refusals, exchange.verdicts = decision.shadow_refusals, decision.verdicts
         if not decision.allowed:
@@ -117,24 +114,19 @@ class Reserving:
         again; if the store stays away, the sweeper closes it at what was set aside. What was set aside for a
         batch stays so until the batch has ended."""
         reservation, pending = exchange.reservation, exchange.basis is Basis.PENDING
-        if reservation is None or (pending and not exchange.store_degraded):
+        if reservation is None or pending:
             return
         for delay in CLOSE_DELAYS_SECONDS:
             await self._clock.sleep(delay)
             try:
-                if exchange.closing is Closing.SETTLE and not exchange.store_degraded:
-                    await self._budgets.settle(reservation.id, amounts)
-                    return
-                await self._budgets.release(reservation.id)
                 if exchange.closing is Closing.SETTLE:
-                    late = afterwards(reservation, amounts)
-                    await self._budgets.reserve(late)
-                    if not pending:
-                        await self._budgets.settle(late.id, amounts)
+                    await self._budgets.settle(reservation.id, amounts)
+                else:
+                    await self._budgets.release(reservation.id)
                 return
             except StoreUnavailable:
                 continue
-        log.error("reservation %s could not be closed; it will expire", reservation.id)
+        log.error("reservation %s could not be closed yet; it is when the store is back", reservation.id)
 
 
 def _binding(call: Call, rules: Rules, principal: Principal, exchange: Exchange) -> tuple[BoundLimit, ...]:

@@ -20,6 +20,7 @@ from gateway.adapters.ledger_shipping import ShippedLedger
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
 from gateway.core.errors import Draining, Overloaded
+from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.principal import KeyRecord
 from gateway.core.rule_policy import RulePolicy
@@ -78,6 +79,7 @@ class Service:
         self._in_force = RulesInForce(settings, more_keys)
         self._announcing = self._refusing = False
         self._quiet = quiet
+        self._estimates = LearnedEstimates()
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
         self.data_url = ""
@@ -173,6 +175,8 @@ class Service:
             upstream=self._upstream,
             tasks=self._tasks,
             observers=[self.metrics, *([] if self._quiet else [self._access_log])],
+            written=self._ledger.written,
+            replica=self._replica,
         )
         self._peers = MeasuredPeers(
             open_peers(
@@ -211,6 +215,7 @@ class Service:
             random=random.random,
             observer_failed=self.metrics.observer_failed,
             written=self._ledger.written,
+            estimates=self._estimates,
             batching=self.spending.batching,
         )
 
@@ -237,6 +242,7 @@ class Service:
             flights=flights,
             clock=self._clock,
             replica=self._replica,
+            estimates=self._estimates,
         )
 
     def _make_warming(self, file: GatewayFile) -> Warming:
@@ -264,7 +270,7 @@ class Service:
     async def _listen(self, file: GatewayFile) -> None:
         self._listener, self.data_url = await listen_data(file, self.pipeline, self._clock, _new_id)
         conditions = Conditions(
-            started=lambda: bool(self.admin_url) and self._in_force.complete,
+            started=lambda: bool(self.admin_url) and self._in_force.complete and self._in_force.adjusted,
             draining=lambda: self._announcing,
             store_needed=lambda: any(
                 limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE

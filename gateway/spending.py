@@ -3,12 +3,17 @@ progress. What each does is in `adapters/` and `workers/`."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
+from gateway.adapters.guarded_budgets import GuardedBudgets
+from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.measured_budgets import MeasuredBudgets
 from gateway.adapters.prometheus import Metrics
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.redis_fence import RedisFence
 from gateway.batching import Batching
 from gateway.core.bucket import Reservation
 from gateway.core.errors import StoreUnavailable
@@ -21,10 +26,13 @@ from gateway.tasks import TaskSet
 from gateway.workers.batches import TURN_SECONDS, BatchSettler
 from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
+from gateway.workers.rebuild import Rebuilding
 from gateway.workers.sweeping import Sweeping
 
 SWEEP_SECONDS = 10.0
 GAUGES_SECONDS = 10.0
+OPENING_SECONDS = 2.0
+"""How long a replica waits at its start for counters that have to be rebuilt; then it serves all the same."""
 
 
 class Spending:
@@ -34,7 +42,7 @@ class Spending:
         self,
         file: GatewayFile,
         settings: Settings,
-        budgets: BudgetStore,
+        store: BudgetStore,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -42,9 +50,24 @@ class Spending:
         upstream: Upstream,
         tasks: TaskSet,
         observers: Sequence[Observer],
+        written: Callable[[], Awaitable[None]],
+        replica: str,
     ) -> None:
-        """`observers` are told of what batches cost in the end."""
-        self.budgets = MeasuredBudgets(budgets, took=metrics.store_operation, failed=metrics.store_error)
+        """`observers` are told of what batches cost in the end; `written` returns once the ledger has all
+        that it was told."""
+        self._fence = RedisFence(store, clock, replica=replica) if isinstance(store, RedisBudgets) else None
+        self._guard = self._guarded(store, clock, metrics)
+        self.budgets = MeasuredBudgets(self._guard, took=metrics.store_operation, failed=metrics.store_error)
+        ledger = file.state_path(LEDGER_FILE)
+        self._rebuilding = Rebuilding(
+            guard=self._guard,
+            read=partial(read_part, ledger),
+            rules=rules,
+            clock=clock,
+            fence=self._fence,
+            ledger=identity(ledger),
+            written=written,
+        )
         self._clock = clock
         self._metrics = metrics
         self._rules = rules
@@ -78,6 +101,8 @@ class Spending:
         upstream: Upstream,
         tasks: TaskSet,
         observers: Sequence[Observer],
+        written: Callable[[], Awaitable[None]],
+        replica: str,
     ) -> Spending:
         """Open the stores that the settings name. Raises `ConfigError`."""
         return cls(
@@ -90,11 +115,15 @@ class Spending:
             upstream=upstream,
             tasks=tasks,
             observers=observers,
+            written=written,
+            replica=replica,
         )
 
     async def begin(self) -> None:
-        """Find what an earlier process left; before this one books anything. Raises `ConfigError`."""
+        """Find what an earlier process left, and see that the counters can be trusted; before this one books
+        anything. Raises `ConfigError`."""
         await self._sweeping.begin()
+        await self._rebuilding.open(OPENING_SECONDS)
 
     def run(self, loops: TaskSet, open_reservations: Callable[[], Iterable[Reservation]]) -> None:
         """Sweep, renew, settle batches, read gauges."""
@@ -112,6 +141,7 @@ class Spending:
             (GAUGES_SECONDS, self._read_gauges, "reading budgets"),
             (TURN_SECONDS, self.settler.turn, "settling batches"),
         ]
+        loops.spawn(self._rebuilding.run(), "rebuilding counters")
         for seconds, work, name in works:
             loops.spawn(every(seconds, work, name=name, clock=self._clock), name)
 
@@ -121,8 +151,12 @@ class Spending:
         await self._batches.close()
 
     async def _read_gauges(self) -> None:
-        try:
+        with contextlib.suppress(StoreUnavailable):  # counted already, and the guard has said so
             self._metrics.budgets(await read_budgets(self._rules(), self.budgets))
-            self._metrics.store_degraded(False)
-        except StoreUnavailable:
-            self._metrics.store_degraded(True)
+
+    def _guarded(self, store: BudgetStore, clock: Clock, metrics: Metrics) -> GuardedBudgets:
+        fence = self._fence
+        if fence is None or not isinstance(store, RedisBudgets):
+            return GuardedBudgets(store, clock, degraded=metrics.store_degraded)
+        fenced = store.under(lambda: fence.generation)
+        return GuardedBudgets(store, clock, fence=fence, fenced=fenced, degraded=metrics.store_degraded)

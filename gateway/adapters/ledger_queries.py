@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.adapters.ledger_source import LedgerSource, Reading, reading
-from gateway.core.ledger import SUMMED, Dimension, Loss, Total
+from gateway.core.ledger import SUMMED, By, Dimension, Loss, Tag, Total
 
 _GROUPS = {
     Dimension.ORGANISATION: "COALESCE(organisation, '-')",
@@ -19,6 +19,7 @@ _GROUPS = {
     Dimension.ENDPOINT: "endpoint",
     Dimension.DAY: "date(received_at_ms / 1000, 'unixepoch')",
     Dimension.COHORT: "COALESCE(cohort, '-')",
+    Dimension.TEAM: "COALESCE(workspace, '-')",
     Dimension.MONTH: "substr(date(received_at_ms / 1000, 'unixepoch'), 1, 7)",
 }
 _UTC = "to_timestamp(received_at_ms / 1000) AT TIME ZONE 'UTC'"
@@ -42,7 +43,7 @@ _SUMS = {
 }
 
 CAUSES_SINCE = 2
-_SINCE: dict[str, int] = dict.fromkeys(
+_SINCE: dict[By | str, int] = dict.fromkeys(
     (Dimension.COHORT, "miss_nanousd", "held_saved_nanousd", "shadow_nanousd", "shadow_paid_nanousd"),
     CAUSES_SINCE,
 )
@@ -52,7 +53,7 @@ _BETWEEN = "WHERE received_at_ms >= ? AND received_at_ms < ?"
 
 
 def read_totals(
-    source: LedgerSource, by: Sequence[Dimension], *, start_ms: int, end_ms: int
+    source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int
 ) -> tuple[Total, ...]:
     """Totals of the entries received from `start_ms` up to but not including `end_ms`, by group.
 
@@ -76,7 +77,7 @@ def read_totals(
 
 
 def read_losses(
-    source: LedgerSource, by: Sequence[Dimension], *, start_ms: int, end_ms: int
+    source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int
 ) -> tuple[Loss, ...]:
     """What misses cost in the same span of time, by group and cause. Raises as `read_totals`."""
     with reading(source) as ledger:
@@ -119,9 +120,21 @@ def read_losses(
     )
 
 
-def _groups(by: Sequence[Dimension], ledger: Reading) -> list[str]:
-    words = _GROUPS | _POSTGRES_GROUPS if ledger.postgres else _GROUPS
-    return ["'-'" if ledger.version < _SINCE.get(dimension, 0) else words[dimension] for dimension in by]
+def _groups(by: Sequence[By], ledger: Reading) -> list[str]:
+    return [_group(one, ledger) for one in by]
+
+
+def _group(by: By, ledger: Reading) -> str:
+    if isinstance(by, Tag):  # whose name holds nothing that SQL or a path in JSON would take for its own
+        value = f"CAST(tags AS json) ->> '{by.name}'" if ledger.postgres else _json_value(by.name)
+        return f"COALESCE(NULLIF({value}, ''), '-')"
+    if ledger.version < _SINCE.get(by, 0):
+        return "'-'"
+    return _POSTGRES_GROUPS.get(by, _GROUPS[by]) if ledger.postgres else _GROUPS[by]
+
+
+def _json_value(name: str) -> str:
+    return f"json_extract(tags, '$.\"{name}\"')"
 
 
 def _sum(name: str, ledger: Reading) -> str:

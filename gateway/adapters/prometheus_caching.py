@@ -95,8 +95,8 @@ FIRINGS = Spec(
     "gateway_schedule_firings_total",
     "counter",
     ("schedule", "state"),
-    "Times that a schedule of warm-ups was due, by what became of it: done, partly, broken (its file cannot be "
-    "used), unread (skipped: nobody reads what it warms), elsewhere (another replica). Sum.",
+    "Times that a schedule of warm-ups was due, by what became of it: done, partly, broken (its file cannot "
+    "be used), unread (skipped: nobody reads what it warms), elsewhere (another replica). Sum.",
 )
 PEER_NEWS = Spec(
     "gateway_peer_news_total",

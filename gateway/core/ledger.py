@@ -6,10 +6,12 @@ and reading them is `adapters/ledger.py` and `adapters/ledger_queries.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from typing import TypeVar
 
 from gateway.core.misses import MissCause
 from gateway.core.usage import Usage
@@ -42,8 +44,42 @@ class Dimension(StrEnum):
     ENDPOINT = "endpoint"
     COHORT = "cohort"
     """Whose breakpoints it went out with (`savings.Cohort`); "-" where nothing was billed."""
+    TEAM = "team"
+    """The team of the workspace, as it is configured today. The ledger does not know it: what reads the ledger
+    gives the workspace, and `into_teams` puts the team in its place."""
     DAY = "day"
     MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """The value of one tag header, by which a report can be split as well; "-" where a call had none."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _TAG.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a header; write it as tag:x-cost-centre")
+
+    @property
+    def value(self) -> str:
+        """As it is asked for, and the heading of its column."""
+        return f"{_TAG_PREFIX}{self.name}"
+
+
+_TAG_PREFIX = "tag:"
+_TAG = re.compile("[a-z0-9_-]{1,100}")
+
+By = Dimension | Tag
+
+
+def read_by(name: str) -> By:
+    """What people write: "workspace", "tag:x-cost-centre". Raises ValueError."""
+    if name.startswith(_TAG_PREFIX):
+        return Tag(name.removeprefix(_TAG_PREFIX).lower())
+    if name not in list(Dimension):
+        raise ValueError(f"cannot split by {name}; there are {', '.join(Dimension)}, {_TAG_PREFIX}NAME")
+    return Dimension(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +97,7 @@ class Total:
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
     output_tokens: int = 0
+    web_search_requests: int = 0
     uncached_input_nanousd: int = 0
     cache_read_nanousd: int = 0
     cache_write_5m_nanousd: int = 0
@@ -141,6 +178,13 @@ def add_up(totals: Iterable[Total]) -> tuple[Total, ...]:
     return tuple(sorted(added, key=lambda total: (-total.cost_nanousd, total.group)))
 
 
+SAVED_MEANS = (
+    "Saved: what the same prompts would have cost with each of their tokens at the price of uncached input, "
+    "less what they did cost."
+)
+"""The counterfactual that all savings in reports are against, in one sentence."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """What the misses of one cause cost one group. Tokens and money are sums over its calls."""
@@ -178,6 +222,21 @@ def _both(one: Loss, other: Loss) -> Loss:
         first_ms=min(one.first_ms, other.first_ms),
         last_ms=max(one.last_ms, other.last_ms),
     )
+
+
+_Grouped = TypeVar("_Grouped", Total, Loss)
+
+
+def into_teams(rows: Iterable[_Grouped], by: Sequence[By], team_of: Mapping[str, str]) -> list[_Grouped]:
+    """The same rows, with the team of each workspace in the column of teams; "-" for those without one.
+    Rows that fall into one group so have still to be added up."""
+    if Dimension.TEAM not in by:
+        return list(rows)
+    at = list(by).index(Dimension.TEAM)
+    return [
+        replace(row, group=(*row.group[:at], team_of.get(row.group[at]) or "-", *row.group[at + 1 :]))
+        for row in rows
+    ]
 
 
 _IN_WORDS: dict[str, str] = {
@@ -241,6 +300,19 @@ def month_bounds(month: str) -> tuple[int, int]:
         raise ValueError(f"{month!r} is no month; write it as 2026-11") from None
     following = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     return round(start.timestamp() * 1000), round(following.timestamp() * 1000)
+
+
+def day_bounds(first: date | None, last: date | None) -> tuple[int, int]:
+    """Epoch milliseconds of whole days in UTC, the end exclusive; all there is on a side that is not said.
+    Raises ValueError."""
+    if first and last and last < first:
+        raise ValueError(f"{first} to {last} is no span of days")
+    start = _midnight_ms(first) if first else 0
+    return start, _midnight_ms(last + timedelta(days=1)) if last else 2**62
+
+
+def _midnight_ms(day: date) -> int:
+    return round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 def iso_instant(epoch_ms: int) -> str:

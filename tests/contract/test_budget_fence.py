@@ -8,6 +8,7 @@ import contextlib
 import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +68,8 @@ async def test_after_a_flush_no_money_is_admitted_until_it_is_rebuilt(
 async def test_rates_and_soft_money_go_on_while_it_is_rebuilt_and_are_counted(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    one = BudgetReplica(own_redis.url, tmp_path / "one", [SOFT, RATE])
+    slow = replace(RATE, amount=60)  # what it gives back in a minute, no test waits for
+    one = BudgetReplica(own_redis.url, tmp_path / "one", [SOFT, slow])
     await one.until_open()
     await one.spend("a", 600)
     own_redis.command("FLUSHALL")

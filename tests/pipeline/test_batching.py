@@ -164,6 +164,7 @@ async def test_money_that_the_store_could_not_set_aside_is_set_aside_later(tmp_p
     await task
     world.budgets.failure = None
     await world.tasks.drain(5.0)
+    await world.guard.pay()
 
     kept = await store.find("msgbatch_1")
     assert kept is not None

@@ -49,7 +49,7 @@ class BudgetReplica:
             self.clock,
             replica=f"{random.getrandbits(64):x}",
             alone=alone,
-            gather_most_seconds=2.0,
+            gather_most_seconds=2.0 if alone else 8.0,
         )
         self.degraded: list[bool] = []
         self.budgets = GuardedBudgets(

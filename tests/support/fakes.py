@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.no_peers import NoPeers
 from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
@@ -222,6 +223,7 @@ class World:
         self.rules = make_rules(tmp_path, environ or {}, config)
         self.memory = MemoryBudgets(self.clock)
         self.budgets = StagedBudgets(self.memory, self.stage, store_failure)
+        self.guard = GuardedBudgets(self.budgets, self.clock)
         self.upstream = FakeUpstream(script, self.stage)
         self.seen = Seen()
         self.tasks = TaskSet()
@@ -238,7 +240,7 @@ class World:
                 hold_seconds=8.0,
             ),
             upstream=self.upstream,
-            budgets=self.budgets,
+            budgets=self.guard,
             observers=self.observers,
             clock=self.clock,
             tasks=self.tasks,

@@ -10,7 +10,9 @@ import pytest
 
 from gateway.core.errors import BadRequest
 from gateway.core.ids import WorkspaceId
+from gateway.core.placement import Breakpoint, Placement
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
+from gateway.core.prompt import TTL
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import EstimateMode, PlacementMode
 from tests.support.fakes import a_body, make_rules
@@ -73,3 +75,26 @@ def test_strict_estimates_are_never_below_typical_ones(tmp_path: Path) -> None:
     )
 
     assert strict.amounts.nanousd > typical.amounts.nanousd > 0
+
+
+def test_what_fails_after_it_was_decided_does_not_count_as_sent(tmp_path: Path) -> None:
+    class Wrong(RulePolicy):
+        """Marks a block that there is not."""
+
+        failures: list[tuple[str, float]]
+
+        def plan(self, *args: object, **more: object) -> Placement:
+            return Placement(breakpoints=(Breakpoint(99, TTL.FIVE_MINUTES, ""),))
+
+        def failed(self, call_id: str, at: float) -> None:
+            self.failures.append((call_id, at))
+
+    rules, policy = make_rules(tmp_path, {}), Wrong()
+    policy.failures = []
+    workspace, body = rules.workspaces[WorkspaceId("demo")], json.dumps(a_body()).encode()
+    reading = read_call(body, rules=rules, workspace=workspace, policy=policy, headers=(), wanted=True)
+    plan = place_call(reading, rules=rules, workspace=workspace, policy=policy, call_id="c", at=5.0)
+
+    assert plan.failure is not None
+    assert plan.pieces == (body,)
+    assert policy.failures == [("c", 5.0)]

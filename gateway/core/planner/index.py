@@ -65,7 +65,8 @@ class PrefixTable:
         for known in range(len(prefixes) - 1, -1, -1):
             key = prefixes[known]
             at = key & mask
-            if key in keys[at : at + WINDOW]:
+            # No slot is ever emptied: where the first of its window is empty, a prefix is not known.
+            if keys[at] and key in keys[at : at + WINDOW]:
                 break
         else:
             return []
@@ -79,24 +80,29 @@ class PrefixTable:
         return slots
 
     def add_new(self, prefixes: Sequence[int], now: float) -> list[int]:
-        """Slots taken for prefixes that are not known; accessed `now`. Neighbours may be the same prefix."""
-        keys, last, mask = self.keys, self.last, self._mask
-        slots = []
-        before, slot = 0, -1
+        """Slots taken for prefixes that are not known, each but the last with a child; accessed `now`.
+        Neighbours may be the same prefix."""
+        keys, last, flags, mask = self.keys, self.last, self.flags, self._mask
+        slots: list[int] = []
+        before, slot, fresh = 0, -1, 0
         for key in prefixes:
             if key != before:
                 slot = key & mask
                 if keys[slot]:
                     ages = last[slot : slot + WINDOW]
                     slot += ages.index(min(ages))
-                if keys[slot]:
-                    self.expires[slot] = 0.0
-                    self.flags[slot] = self.accesses[slot] = 0
-                else:
-                    self.used += 1
+                    if keys[slot]:
+                        self.expires[slot] = 0.0
+                        self.accesses[slot] = 0
+                        fresh -= 1
+                fresh += 1
                 keys[slot] = before = key
                 last[slot] = now
+                flags[slot] = HAS_CHILD
             slots.append(slot)
+        self.used += fresh
+        if slots:
+            flags[slot] = 0
         return slots
 
     def add(self, key: int, now: float) -> int:

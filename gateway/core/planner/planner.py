@@ -325,14 +325,15 @@ class Planner:
     def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
         """The deepest prefixes of this prompt were accessed; those that are new become known. What is looked
         at and was forgotten is taken in again."""
-        table, flags = self.table, self.table.flags
+        table = self.table
         known = len(slots) - 1
         for block in range(max(0, known - NEAR), known + 1):
             if slots[block] < 0 or block == known:
                 slots[block] = table.add(keys[block], now)
-        slots.extend(table.add_new(keys[known + 1 :], now))
-        for slot in slots[max(known, 0) : -1]:
-            flags[slot] |= HAS_CHILD
+        if known + 1 < len(keys):
+            if known >= 0:
+                table.flags[slots[known]] |= HAS_CHILD
+            slots.extend(table.add_new(keys[known + 1 :], now))
 
     def _keep(
         self,

@@ -158,8 +158,8 @@ class Reuse:
                 continue
             for index, count in enumerate(reached[at : at + AGES]):
                 if count:
-                    seen = max(0.0, ended[at + index] - doubt)
-                    hazards[index] = (seen + DRAW * hazards[index]) / (count + DRAW)
+                    seen = ended[at + index] - doubt
+                    hazards[index] = ((seen if seen > 0.0 else 0.0) + DRAW * hazards[index]) / (count + DRAW)
         return hazards
 
     def proven(self, contexts: Contexts) -> float:

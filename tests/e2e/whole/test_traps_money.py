@@ -133,7 +133,7 @@ async def test_trap_60_what_is_set_aside_is_refused_to_others_and_comes_back(tmp
         answering.set()
         assert (await first).status == 200
         for _ in range(3):
-            await eventually(lambda: not stack.service.pipeline.open)
+            await eventually(lambda: not stack.service.pipeline.open_reservations())
             assert (await call(stack, ask)).status == 200
 
 
@@ -143,7 +143,7 @@ async def test_trap_61_what_exceeds_every_bound_is_charged_and_stops_the_next_ca
         loop = Scripted(content="Said.", usage={"input_tokens": 200_000, "output_tokens": 5_000})
         stack.simulator.script.add(loop)
         first = await call(stack, {**ASK, "max_tokens": 100})
-        await eventually(lambda: not stack.service.pipeline.open)
+        await eventually(lambda: not stack.service.pipeline.open_reservations())
         second = await call(stack, {**ASK, "max_tokens": 100})
         (total,) = await stack.books()
 
@@ -157,7 +157,7 @@ async def test_trap_64_what_is_read_from_the_cache_uses_up_no_input_tokens(tmp_p
         for number in range(4):
             got = await call(stack, {**ASK, "system": LONG * 3, "max_tokens": 10})
             assert got.status == 200, number
-            await eventually(lambda: not stack.service.pipeline.open)
+            await eventually(lambda: not stack.service.pipeline.open_reservations())
         (total,) = await stack.books()
 
     assert total.cache_read_tokens > 20_000

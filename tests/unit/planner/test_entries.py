@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.core.misses import MissCause
 from gateway.core.planner.entries import Entries
 from gateway.core.planner.index import HOUR, LAYERED, PrefixTable
@@ -129,3 +131,15 @@ def test_learns_of_entries_that_others_wrote() -> None:
     sent.entries.learn(question.keys[1], hour=True, until=500.0, now=1.0)
 
     assert sent.entries.alive(question, sent.slots(question), 1, 499.0)
+
+
+def test_a_block_left_out_of_the_prefix_is_not_where_it_is_read() -> None:
+    """A deferred tool has the key of the block before it, and the API refuses a breakpoint on it."""
+    sent, question = Sent(), ask(1, BLOCKS)
+    keys = [question.keys[0], question.keys[0], *question.keys[1:]]
+    deferred = replace(question, keys=keys, ends=[2000, 2000, 3000, 3500, 4000], unmarkable=frozenset({1}))
+    written = sent.send(deferred, [(0, False)], 0.0)
+    sent.entries.answered(1, written)
+
+    assert sent.found(deferred, 1.0)[0] == 0
+    assert sent.found(replace(deferred, unmarkable=frozenset()), 1.0)[0] == 1

@@ -52,3 +52,17 @@ def test_prompt_that_comes_again_is_expected_again() -> None:
     learning.see([("u1", 10), ("u2", 10)], 0.0)
 
     assert learning.see([("u1", 10), ("u2", 10)], 1.0) == {1}
+
+
+def test_a_shared_boundary_that_takes_no_breakpoint_is_expected_before_it() -> None:
+    table = PrefixTable(1024)
+    blocks = [("t1", 900), ("t2", 10), ("s1", 900), ("s2", 1), ("u1", 50)]
+
+    def shared(**more: object) -> set[int]:
+        question = ask(1, blocks, **more)
+        return set(boundaries(table, question, [], shape_of(question.kinds), 0.0).shared)
+
+    assert shared() == {1, 3}
+    assert shared(unmarkable=frozenset({1, 3})) == {0, 2}
+    assert shared(unmarkable=frozenset({0, 1, 3})) == {2}
+    assert shared(unmarkable=frozenset({3}), fixed=((3, False),)) == {1, 3}, "the client's own stands there"

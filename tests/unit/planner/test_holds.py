@@ -84,3 +84,57 @@ def test_time_that_another_replicas_claim_took_is_spent_too() -> None:
     holds.spent(2.5)
 
     assert not holds.pays(1e6, 1.0)
+
+
+def test_a_wait_counts_as_long_as_it_was() -> None:
+    holds = Holds(OPTIONS)
+    assert holds.worth(7, 1e6, 2.0)
+    holds.waits(1, 100.0, 2.0)
+    holds.let_go(1, 102.9)
+
+    assert not holds.worth(8, 1e6, 0.2)
+    assert holds.worth(8, 1e6, 0.05)
+
+
+def test_a_wait_that_was_short_gives_back_what_it_did_not_take() -> None:
+    holds = Holds(OPTIONS)
+    assert holds.worth(7, 1e6, 3.0)
+    holds.waits(1, 100.0, 3.0)
+    holds.let_go(1, 100.5)
+
+    assert holds.worth(8, 1e6, 2.5)
+
+
+def test_who_has_its_claims_is_waited_for_too() -> None:
+    holds = Holds(OPTIONS)
+    holds.waits(1, 100.0)
+    holds.let_go(1, 102.9)
+
+    assert not holds.pays(1e6, 1.0)
+
+
+def test_what_a_herd_overdraws_is_made_up_for_before_anybody_waits_again() -> None:
+    """So that in the long run a request waits no longer than its share, on average."""
+    holds = Holds(OPTIONS)
+    requests = waited = 0
+    for herd in range(200):
+        for _ in range(50):
+            requests += 1
+            if holds.worth(herd, 1e6, 1.0):
+                holds.waits(requests, 10.0 * herd, 1.0)
+                holds.let_go(requests, 10.0 * herd + 3.0)
+                waited += 3
+            holds.sent()
+
+    assert waited > 0
+    assert waited <= 3.0 + 0.05 * requests + 50 * 3.0
+
+
+def test_who_left_while_it_was_held_counts_as_reckoned() -> None:
+    holds = Holds(OPTIONS)
+    assert holds.worth(7, 1e6, 3.0)
+    holds.waits(1, 100.0, 3.0)
+    holds.left(1)
+    holds.let_go(1, 500.0)
+
+    assert not holds.worth(8, 1e6, 0.05)

@@ -78,3 +78,15 @@ def test_promises_that_ended_make_room_for_others() -> None:
         account.stake(1.0, 1.0, now=float(at), until=at + 10.0)
 
     assert account.promised == 10.0
+
+
+def test_what_is_staked_is_money() -> None:
+    account = Account()
+    account.settle(0.0, plain=10e6, cost=2e6)
+
+    assert account.may_stake(8.0e6, 0.0, BOUNDS, 0.0)
+    assert not account.may_stake(8.0e6, 0.0, BOUNDS, 0.0, price=10.0)
+    account.stake(60.0, 0.0, 0.0, 300.0, price=10.0)
+    assert account.at_stake == 600.0
+    account.settle(60.0, plain=100.0, cost=125.0, price=10.0)
+    assert (account.at_stake, account.plain) == (0.0, 10e6 + 1_000.0)
