@@ -11,10 +11,10 @@ COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint fmt bench redis postgres lock clean
+.PHONY: help run demo test check lint fmt bench chaos chaos-many redis postgres lock clean
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/ready ## Start the gateway on this machine; without ANTHROPIC_API_KEY, with a simulated Claude API behind it
 	@$(PY) -m gateway run --demo
@@ -39,6 +39,14 @@ fmt: .venv/ready-dev ## Format, and mend what can be mended safely
 
 bench: .venv/ready-dev ## CPU and memory per request beside nginx, in one run (needs cc and nginx)
 	@$(PY) -m tests.bench.run
+
+SEED := 1
+SEEDS := 1..20
+chaos: redis .venv/ready-dev ## Break a running gateway in ways that SEED draws, and compare its books with the bill
+	@$(PY) -m tests.chaos.run --seed $(SEED)
+
+chaos-many: redis .venv/ready-dev ## The same with many seeds (SEEDS=1..20), and a table of what broke
+	@$(PY) -m tests.chaos.run --seeds $(SEEDS)
 
 redis:
 	@command -v redis-server valkey-server >/dev/null || .ci/apt-install redis-server

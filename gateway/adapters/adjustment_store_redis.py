@@ -10,12 +10,12 @@ from collections.abc import Awaitable
 from math import inf
 from typing import TypeVar, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 
 from gateway.adapters.adjustment_store_text import entry_of, text_of
+from gateway.adapters.redis_topology import client
 from gateway.core.adjustments import (
     EXPIRED_KEPT_SECONDS,
     MAX_IN_FORCE,
@@ -64,8 +64,9 @@ class RedisAdjustmentStore:
     """`ports.AdjustmentStore` under `{<prefix>}:adjustments`. Owns its connections."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
-        self._redis = Redis.from_url(
+        self._redis = client(
             url,
+            prefix,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(ConstantBackoff(0.05), 1),

@@ -1,4 +1,4 @@
-"""Questions to the ledger, read-only: totals by any dimension, what misses cost by cause.
+"""Questions to the ledger, read-only: totals by any dimension, what misses cost by cause, charges for export.
 
 The SQL is what SQLite and PostgreSQL both understand. A ledger may be read beside its writers, and a file of
 an older schema as it is: what it does not have counts as nothing. Sums are exact integers.
@@ -6,9 +6,14 @@ an older schema as it is: what it does not have counts as nothing. Sums are exac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import groupby
 
 from gateway.adapters.ledger_source import LedgerSource, Reading, reading
+from gateway.core.focus import KINDS, Charge
 from gateway.core.ledger import SUMMED, By, Dimension, Loss, Tag, Total
 
 _GROUPS = {
@@ -52,9 +57,7 @@ _SINCE: dict[By | str, int] = dict.fromkeys(
 _BETWEEN = "WHERE received_at_ms >= ? AND received_at_ms < ?"
 
 
-def read_totals(
-    source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int
-) -> tuple[Total, ...]:
+def read_totals(source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int) -> tuple[Total, ...]:
     """Totals of the entries received from `start_ms` up to but not including `end_ms`, by group.
 
     Raises `ConfigError` where the ledger is missing, is none, or cannot be reached.
@@ -76,9 +79,7 @@ def read_totals(
     )
 
 
-def read_losses(
-    source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int
-) -> tuple[Loss, ...]:
+def read_losses(source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms: int) -> tuple[Loss, ...]:
     """What misses cost in the same span of time, by group and cause. Raises as `read_totals`."""
     with reading(source) as ledger:
         if ledger.version < CAUSES_SINCE:
@@ -117,6 +118,84 @@ def read_losses(
             detail_nanousd=dearest[tuple(row[: len(groups)])][1],
         )
         for row in rows
+    )
+
+
+def read_charges(sources: Sequence[LedgerSource], *, start_ms: int, end_ms: int) -> Iterator[Charge]:
+    """What the same span of time cost, in the order of `Charge.key`; ledgers are added up as they are read,
+    so that memory does not grow with their number of entries. Raises as `read_totals`, while it is read."""
+    with ExitStack() as opened:
+        ledgers = [opened.enter_context(reading(source)) for source in sources]
+        parts = [_charges(ledger, start_ms, end_ms) for ledger in ledgers]
+        for _, same in groupby(heapq.merge(*parts, key=_key), key=_key):
+            yield _together(list(same))
+
+
+_CHARGED_BY = (
+    "COALESCE(organisation, '-')",
+    "COALESCE(workspace, '-')",
+    "COALESCE(model, '-')",
+    "COALESCE(service_tier, 'standard')",
+    "COALESCE(inference_geo, '-')",
+    "price_id",
+    "CASE WHEN basis IN ('partial', 'estimated', 'presumed') THEN 1 ELSE 0 END",
+    "price_fallback",
+    "tags",
+)
+
+
+def _charges(ledger: Reading, start_ms: int, end_ms: int) -> Iterator[Charge]:
+    groups = [_group(Dimension.DAY, ledger), *_CHARGED_BY]
+    columns = [column for kind in KINDS for column in (kind.column, kind.cost)]
+    sums = [f"CAST(SUM({column}) AS BIGINT)" for column in columns]
+    order = ", ".join(str(n + 1) for n in range(len(groups)))
+    rows = ledger.rows(
+        f"SELECT {', '.join([*groups, *sums])} FROM entries {_BETWEEN} AND {_COST} + {_USED} > 0 "  # noqa: S608
+        f"GROUP BY {order} ORDER BY {order}",
+        (start_ms, end_ms),
+    )
+    for (
+        day,
+        organisation,
+        workspace,
+        model,
+        tier,
+        geography,
+        price_id,
+        guessed,
+        fallback,
+        tags,
+        *used,
+    ) in rows:
+        yield Charge(
+            day=day,
+            organisation=organisation,
+            workspace=workspace,
+            model=model,
+            tier=tier,
+            geography=geography,
+            price_id=price_id,
+            guessed=bool(guessed),
+            fallback=bool(fallback),
+            tags=tags,
+            amounts=tuple(zip(used[::2], used[1::2], strict=True)),
+        )
+
+
+_USED = f"({' + '.join(kind.column for kind in KINDS)})"
+
+
+def _key(charge: Charge) -> tuple[str | bool, ...]:
+    return charge.key
+
+
+def _together(same: Sequence[Charge]) -> Charge:
+    if len(same) == 1:
+        return same[0]
+    pairs = zip(*(charge.amounts for charge in same), strict=True)
+    return replace(
+        same[0],
+        amounts=tuple((sum(q for q, _ in kind), sum(cost for _, cost in kind)) for kind in pairs),
     )
 
 

@@ -100,7 +100,8 @@ RESERVATIONS = Spec(
     "gateway_reservations_total",
     "counter",
     ("outcome",),
-    "Reservations closed: settled on reported, partial or estimated usage, or unmetered; released; expired. "
+    "Reservations closed: settled on reported, partial or estimated usage, unmetered, or presumed; released; "
+    "expired. "
     "pending: held for a batch, which is counted once more when it is settled. Sum.",
 )
 PLACEMENTS = Spec(

@@ -126,7 +126,7 @@ class RedisBudgets:
         return decide(limits, amounts, _standings(limits, reply), reply[1])
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
-        keys = [self._record(reservation_id), self._leases, self._presumed("")]
+        keys = [self._record(reservation_id), self._leases, self._presumed(""), self._generation_key]
         args: list[str | int] = [reservation_id, CLOSED_KEPT_MS, *(actual.of(unit) for unit in _UNITS)]
         await self._run("close", keys, args)
 
@@ -138,7 +138,7 @@ class RedisBudgets:
         await self._scripts.run(self._lua["renew"], keys, [reservation_id, round(lease_seconds * 1000)])
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
-        keys = [self._leases, self._presumed(""), self._presumed(ledger)]
+        keys = [self._leases, self._presumed(""), self._presumed(ledger), self._generation_key]
         args: list[str | int] = [self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS]
         reply: list[bytes] = await self._scripts.run(self._lua["sweep"], keys, args)
         return tuple(map(_read, reply[::2], reply[1::2]))

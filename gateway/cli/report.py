@@ -1,47 +1,57 @@
-"""`gateway report`: what was spent, on what, what caching saved and misses cost, from the ledger, read-only.
+"""`gateway report`: what was spent, on what, what caching saved and misses cost, why it is more than in
+another period, and charges for export; from the ledger, read-only.
 
 Several ledgers (one for each replica) are added up. Days and months are those of UTC, by the arrival of the
 call. Costs are the gateway's own, from its price table; the invoice is the provider's. Tables for people are
-`report_tables.py`'s.
+`report_tables.py`'s, lines for machines `report_rows.py`'s.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
-from gateway.adapters.ledger_queries import read_losses, read_totals
+from gateway.adapters.ledger_queries import read_charges, read_losses, read_totals
 from gateway.adapters.ledger_source import LedgerSource
-from gateway.cli.config import ConfigOption, settings_or_exit
+from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
+from gateway.cli.report_rows import (
+    CAUSE,
+    LOSS_COLUMNS,
+    loss_row,
+    print_csv,
+    print_json,
+    total_row,
+    variance_columns,
+    variance_row,
+)
 from gateway.core.errors import ConfigError
+from gateway.core.focus import COLUMNS, focus_rows
 from gateway.core.ledger import (
+    By,
     Dimension,
     Loss,
     Total,
     add_up,
     add_up_losses,
-    iso_instant,
-    loss_sentence,
+    day_bounds,
+    into_teams,
     month_bounds,
-    usd,
+    read_by,
 )
+from gateway.core.variance import Variance, variances
+from gateway.settings import Settings
 from gateway.stores import ledger_source
 
-app = typer.Typer(help="What was spent, by workspace, model, key, day or month.")
-
-
-CAUSE = "cause"
-"""In `--by`: not totals, but what misses cost, by cause and what else is asked for."""
-
-Row = dict[str, str | int | float | None]
-"""One line for machines. Dollars are exact, as text with nine decimals."""
+app = typer.Typer(help="What was spent, by workspace, team, model, key, tag, day or month; and why.")
 
 
 class Format(StrEnum):
@@ -50,169 +60,230 @@ class Format(StrEnum):
     JSON = "json"
 
 
+LedgerOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A ledger file; repeat it for each replica. Else that of the configuration."),
+]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180), for spreadsheets.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A period of time, and its name for people. Epoch milliseconds, the end exclusive."""
+
+    start_ms: int
+    end_ms: int
+    name: str
+
+
 @app.callback(invoke_without_command=True)
 def report(
-    ledger: Annotated[
-        list[Path] | None,
-        typer.Option(help="A ledger file; repeat it for each replica. Else that of the configuration."),
-    ] = None,
+    ledger: LedgerOption = None,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help=f"What to split by, with commas: {', '.join(Dimension)}. With {CAUSE} among them: what "
-            "misses cost, by cause (and workspace, where nothing else is named)."
+            help=f"What to split by, with commas: {', '.join(Dimension)}, tag:NAME; else workspace,model. "
+            f"With {CAUSE} among them: what misses cost, by cause (and workspace, if nothing else is named)."
         ),
-    ] = "workspace,model",
+    ] = None,
     month: Annotated[
         str | None, typer.Option(help="Such as 2026-11, in UTC; without it, all there is.")
     ] = None,
+    from_day: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC).")
+    ] = None,
+    to_day: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day (UTC).")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="A month, or days as 2026-10-01..2026-10-15: why the period cost more or less than it."
+        ),
+    ] = None,
+    focus: Annotated[
+        Path | None,
+        typer.Option(help="Write the charges to this file as FOCUS 1.3 (CSV); - for standard output."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Print totals of cost, tokens, requests and savings, or what misses cost."""
+    """Print totals of cost, tokens, requests and savings, or what misses cost, or why it is more or less than
+    in another period; or write charges for other programs."""
+    format = Format.JSON if as_json else Format.CSV if as_csv else format
     try:
-        dimensions, causes = _dimensions(by)
-        start_ms, end_ms = month_bounds(month) if month else (0, 2**62)
+        split, causes = _split(by)
+        span = span_of(month, from_day, to_day)
+        other = None if against is None else _other(against)
+        if other is not None and (causes or len(split) > 1 or not (month or from_day)):
+            raise ValueError("--against wants a period (--month or --from), and one thing in --by at most")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    paths: list[LedgerSource] = [*ledger] if ledger else [configured_ledger(config)]
+    sources, settings = sources_of(ledger, config, Dimension.TEAM in split)
+    books = Books(sources, teams_of(settings))
+    with said():
+        if focus is not None:
+            _write_focus(focus, books, span)
+        elif other is not None:
+            (one,) = split or (Dimension.WORKSPACE,)
+            before, after = (books.totals((one, Dimension.MODEL), part) for part in (other, span))
+            _show_variances(format, one, variances(before, after), other.name, span.name)
+        elif causes:
+            _show_losses(format, split, books.losses(split, span))
+        else:
+            split = split if by is not None else (Dimension.WORKSPACE, Dimension.MODEL)
+            cohorts = (Dimension.WORKSPACE, Dimension.COHORT)
+            by_cohort = books.totals(cohorts, span) if format is Format.TABLE else ()
+            _show_totals(format, split, books.totals(split, span), by_cohort)
 
-    def totals(split: Sequence[Dimension]) -> tuple[Total, ...]:
+
+def span_of(month: str | None, first: datetime | None, last: datetime | None) -> Span:
+    """Of the options; all there is where none is given. Raises ValueError."""
+    if month is not None:
+        if first or last:
+            raise ValueError("--month goes without --from and --to")
+        return Span(*month_bounds(month), name=month)
+    days = first and first.date(), last and last.date()
+    return Span(*day_bounds(*days), name="..".join(str(day or "") for day in days))
+
+
+def _other(text: str) -> Span:
+    """A month, or days as 2026-10-01..2026-10-15. Raises ValueError."""
+    first, dots, last = text.partition("..")
+    if not dots:
+        return span_of(text, None, None)
+    days = datetime.strptime(first, "%Y-%m-%d"), datetime.strptime(last, "%Y-%m-%d")  # noqa: DTZ007
+    return span_of(None, *days)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Ledgers that are read as one. All raise `ConfigError` where one of them cannot be read."""
+
+    sources: Sequence[LedgerSource]
+    team_of: Mapping[str, str]
+
+    def totals(self, by: Sequence[By], span: Span) -> tuple[Total, ...]:
+        """Dearest first."""
         return add_up(
-            total for path in paths for total in read_totals(path, split, start_ms=start_ms, end_ms=end_ms)
+            total
+            for source in self.sources
+            for total in into_teams(
+                read_totals(source, by, start_ms=span.start_ms, end_ms=span.end_ms), by, self.team_of
+            )
         )
 
+    def losses(self, by: Sequence[By], span: Span) -> tuple[Loss, ...]:
+        """Dearest first."""
+        return add_up_losses(
+            loss
+            for source in self.sources
+            for loss in into_teams(
+                read_losses(source, by, start_ms=span.start_ms, end_ms=span.end_ms), by, self.team_of
+            )
+        )
+
+
+def sources_of(
+    ledger: Sequence[Path] | None, config: Path | None, configured: bool
+) -> tuple[list[LedgerSource], Settings | None]:
+    """The ledgers that were named, else that of the configuration; and the configuration where it was needed,
+    as it is if `configured`. Prints what is wrong and exits where the configuration is."""
+    if ledger and not configured:
+        return [*ledger], None
+    settings = settings_or_exit(config)
+    with said():
+        return [*ledger] if ledger else [ledger_source(settings.gateway, settings)], settings
+    raise AssertionError("unreachable")
+
+
+def teams_of(settings: Settings | None) -> Mapping[str, str]:
+    """The team of each workspace that has one."""
+    named = settings.workspaces.workspaces.items() if settings else ()
+    return {name: workspace.team for name, workspace in named if workspace.team}
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """A ledger that cannot be read is said in a line, with exit code 2."""
     try:
-        if causes:
-            losses = [
-                loss
-                for path in paths
-                for loss in read_losses(path, dimensions, start_ms=start_ms, end_ms=end_ms)
-            ]
-            _show_losses(format, dimensions, add_up_losses(losses))
-        else:
-            by_cohort = totals((Dimension.WORKSPACE, Dimension.COHORT)) if format is Format.TABLE else ()
-            _show_totals(format, dimensions, totals(dimensions), by_cohort)
+        yield
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
 
 
+def _write_focus(path: Path, books: Books, span: Span) -> None:
+    """Whole or not at all: a file that was there is replaced when the new one is complete."""
+
+    def write(file: TextIO) -> None:
+        charges = read_charges(books.sources, start_ms=span.start_ms, end_ms=span.end_ms)
+        print_csv(COLUMNS, (row for charge in charges for row in focus_rows(charge)), file)
+
+    if str(path) == "-":
+        write(sys.stdout)
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 def _show_totals(
-    format: Format, dimensions: Sequence[Dimension], totals: Sequence[Total], by_cohort: Sequence[Total]
+    format: Format, by: Sequence[By], totals: Sequence[Total], by_cohort: Sequence[Total]
 ) -> None:
     if format is Format.TABLE:
         from gateway.cli.report_tables import print_totals
 
-        print_totals(dimensions, totals, by_cohort)
+        print_totals(by, totals, by_cohort)
+    elif format is Format.CSV:
+        columns = list(total_row(by, Total(group=("",) * len(by))))
+        print_csv(columns, (total_row(by, total) for total in totals))
     else:
-        columns = list(_row(dimensions, Total(group=("",) * len(dimensions))))
-        _PRINTERS[format](columns, [_row(dimensions, total) for total in totals])
+        print_json([total_row(by, total) for total in totals])
 
 
-def _show_losses(format: Format, dimensions: Sequence[Dimension], losses: Sequence[Loss]) -> None:
+def _show_losses(format: Format, by: Sequence[By], losses: Sequence[Loss]) -> None:
     if format is Format.TABLE:
         from gateway.cli.report_tables import print_losses
 
-        print_losses(dimensions, losses)
+        print_losses(by, losses)
+    elif format is Format.CSV:
+        print_csv([*(one.value for one in by), *LOSS_COLUMNS], (loss_row(by, loss) for loss in losses))
     else:
-        _PRINTERS[format]([*dimensions, *_LOSS_COLUMNS], [_loss_row(dimensions, loss) for loss in losses])
+        print_json([loss_row(by, loss) for loss in losses])
+
+
+def _show_variances(format: Format, by: By, found: Sequence[Variance], before: str, after: str) -> None:
+    if format is Format.TABLE:
+        from gateway.cli.report_tables import print_variances
+
+        print_variances(by, found, before, after)
+    elif format is Format.CSV:
+        print_csv(variance_columns(by), (variance_row(by, one) for one in found))
+    else:
+        print_json([variance_row(by, one) for one in found])
 
 
 def configured_ledger(config: Path | None) -> LedgerSource:
     """The ledger of the configuration: the shared one where there is one, else this host's. Prints what is
     wrong and exits where the configuration is."""
-    settings = settings_or_exit(config)
-    try:
-        return ledger_source(settings.gateway, settings)
-    except ConfigError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
+    (source,), _ = sources_of(None, config, configured=True)
+    return source
 
 
-def _dimensions(by: str) -> tuple[tuple[Dimension, ...], bool]:
-    """What to split by, and whether causes of misses are asked for."""
-    names = [name.strip() for name in by.split(",") if name.strip()]
-    unknown = [name for name in names if name != CAUSE and name not in list(Dimension)]
-    if unknown:
-        raise ValueError(f"cannot split by {', '.join(unknown)}; there are {', '.join(Dimension)}, {CAUSE}")
-    dimensions = tuple(dict.fromkeys(Dimension(name) for name in names if name != CAUSE))
+def _split(by: str | None) -> tuple[tuple[By, ...], bool]:
+    """What to split by, and whether causes of misses are asked for. Raises ValueError."""
+    names = [name.strip() for name in (by or "").split(",") if name.strip()]
+    split = tuple(dict.fromkeys(read_by(name) for name in names if name != CAUSE))
     if CAUSE in names:
-        return dimensions or (Dimension.WORKSPACE,), True
-    return dimensions, False
-
-
-def _row(dimensions: Sequence[Dimension], total: Total) -> Row:
-    row: Row = {dimension.value: value for dimension, value in zip(dimensions, total.group, strict=True)}
-    row |= {
-        "requests": total.requests,
-        "refused": total.refused,
-        "failed": total.failed,
-        "uncached_input_tokens": total.uncached_input_tokens,
-        "cache_read_tokens": total.cache_read_tokens,
-        "cache_write_5m_tokens": total.cache_write_5m_tokens,
-        "cache_write_1h_tokens": total.cache_write_1h_tokens,
-        "output_tokens": total.output_tokens,
-        "cache_read_ratio": _rounded(total.cache_read_ratio),
-        "uncached_input_usd": usd(total.uncached_input_nanousd),
-        "cache_read_usd": usd(total.cache_read_nanousd),
-        "cache_write_5m_usd": usd(total.cache_write_5m_nanousd),
-        "cache_write_1h_usd": usd(total.cache_write_1h_nanousd),
-        "output_usd": usd(total.output_nanousd),
-        "server_tools_usd": usd(total.server_tools_nanousd),
-        "cost_usd": usd(total.cost_nanousd),
-        "counterfactual_cost_usd": usd(total.counterfactual_nanousd),
-        "input_plain_usd": usd(total.plain_nanousd),
-        "input_paid_usd": usd(total.paid_nanousd),
-        "saved_usd": usd(total.saved_nanousd),
-        "saved_ratio": _rounded(total.saved_ratio),
-        "lost_by_misses_usd": usd(total.miss_nanousd),
-        "saved_by_holding_usd": usd(total.held_saved_nanousd),
-        "shadow_paid_usd": usd(total.shadow_paid_nanousd),
-        "shadow_usd": usd(total.shadow_nanousd),
-        "guessed_usd": usd(total.guessed_nanousd),
-        "fallback_usd": usd(total.fallback_nanousd),
-    }
-    return row
-
-
-def _rounded(ratio: float | None) -> float | None:
-    return None if ratio is None else round(ratio, 6)
-
-
-_LOSS_COLUMNS = (CAUSE, "calls", "tokens", "lost_usd", "first_at", "last_at", "detail", "sentence")
-
-
-def _loss_row(dimensions: Sequence[Dimension], loss: Loss) -> Row:
-    row: Row = {dimension.value: value for dimension, value in zip(dimensions, loss.group, strict=True)}
-    values: tuple[str | int, ...] = (
-        loss.cause,
-        loss.calls,
-        loss.tokens,
-        usd(loss.nanousd),
-        iso_instant(loss.first_ms),
-        iso_instant(loss.last_ms),
-        loss.detail,
-        loss_sentence(loss),
-    )
-    return row | dict(zip(_LOSS_COLUMNS, values, strict=True))
-
-
-def _print_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _inert(value) for name, value in row.items()})
-
-
-def _inert(value: str | int | float | None) -> str | int | float | None:
-    """A model name that a spreadsheet would take for a formula is shown as text."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r") else value
-
-
-def _print_json(_columns: Sequence[str], rows: Iterable[Row]) -> None:
-    json.dump(list(rows), sys.stdout, indent=2)
-    sys.stdout.write("\n")
-
-
-_PRINTERS = {Format.CSV: _print_csv, Format.JSON: _print_json}
+        return split or (Dimension.WORKSPACE,), True
+    return split, False

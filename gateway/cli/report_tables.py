@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.core.ledger import (
-    Dimension,
+    SAVED_MEANS,
+    By,
     Loss,
     Total,
     add_up,
@@ -21,20 +22,19 @@ from gateway.core.ledger import (
     loss_sentence,
 )
 from gateway.core.savings import Cohort
+from gateway.core.variance import PARTS, Variance, add_up_variances
 
 MOST_SENTENCES = 10
 """Below a table of losses."""
 
 
-def print_totals(
-    dimensions: Sequence[Dimension], totals: Sequence[Total], by_cohort: Sequence[Total]
-) -> None:
+def print_totals(by: Sequence[By], totals: Sequence[Total], by_cohort: Sequence[Total]) -> None:
     """`by_cohort`: the same entries by workspace and cohort, for the comparison with what was held out."""
     overall = add_up(replace(total, group=()) for total in totals)
     if not overall:
         typer.echo("No entries.")
         return
-    table = _table(dimensions, [total.group for total in totals])
+    table = _table(by, [total.group for total in totals])
     for heading, figure in zip(_HEADINGS, _figures(overall[0]), strict=True):
         table.add_column(heading, figure, justify="right", no_wrap=True)
     for total in totals:
@@ -65,6 +65,7 @@ def _notes(overall: Total) -> Iterator[str]:
         "input plain: what the input would have cost without caching; paid: what it did cost. "
         "Days and months in UTC."
     )
+    yield SAVED_MEANS
     if overall.miss_nanousd:
         yield f"${dollars(overall.miss_nanousd)} of it was lost by misses: --by cause says by which."
     if overall.shadow_paid_nanousd:
@@ -93,12 +94,12 @@ def _comparisons(by_cohort: Sequence[Total]) -> Iterator[str]:
             yield f"{_plain(workspace)}: {sentence}"
 
 
-def print_losses(dimensions: Sequence[Dimension], losses: Sequence[Loss]) -> None:
+def print_losses(by: Sequence[By], losses: Sequence[Loss]) -> None:
     """What misses cost, dearest first, and in a sentence each."""
     if not losses:
         typer.echo("No misses.")
         return
-    table = _table(dimensions, [loss.group for loss in losses])
+    table = _table(by, [loss.group for loss in losses])
     table.add_column("cause", "")
     sums = [sum(column) for column in zip(*((x.calls, x.tokens, x.nanousd) for x in losses), strict=True)]
     for heading, figure in zip(("calls", "tokens", "lost $"), _loss_figures(*sums), strict=True):
@@ -117,13 +118,39 @@ def _loss_figures(calls: int, tokens: int, nanousd: int) -> tuple[str, str, str]
     return f"{calls:,}", _tokens(tokens), dollars(nanousd)
 
 
-def _table(dimensions: Sequence[Dimension], groups: Sequence[tuple[str, ...]]) -> Table:
+def print_variances(by: By, found: Sequence[Variance], before: str, after: str) -> None:
+    """What each part of the difference is, and in a sentence for each."""
+    if not found:
+        typer.echo("No entries.")
+        return
+    table = _table([by], [(one.name,) for one in found])
+    whole = _variance_figures(add_up_variances(found, "all"))
+    headings = (f"{before} $", f"{after} $", "difference $", *(f"{part} $" for part in PARTS))
+    for heading, figure in zip(headings, whole, strict=True):
+        table.add_column(heading, figure, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(*_cells((one.name,)), *_variance_figures(one))
+    notes = [
+        "volume: more or fewer tokens. mix: other models, or more or less output beside the prompt. "
+        "cache: more or less of the prompts read from caches or written to them. price: other prices. "
+        "They add up to the difference.",
+        *(_plain(one.sentence) for one in found[:MOST_SENTENCES]),
+    ]
+    _print(table, notes)
+
+
+def _variance_figures(one: Variance) -> tuple[str, ...]:
+    return tuple(
+        dollars(amount)
+        for amount in (one.before_nanousd, one.after_nanousd, one.difference_nanousd, *one.parts)
+    )
+
+
+def _table(by: Sequence[By], groups: Sequence[tuple[str, ...]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_footer=len(groups) > 1, footer_style="bold")
-    for index, dimension in enumerate(dimensions):
+    for index, one in enumerate(by):
         longest = max(len(_plain(group[index])) for group in groups)
-        table.add_column(
-            dimension.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8)
-        )
+        table.add_column(one.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8))
     return table
 
 

@@ -45,8 +45,8 @@ class Dimension(StrEnum):
     COHORT = "cohort"
     """Whose breakpoints it went out with (`savings.Cohort`); "-" where nothing was billed."""
     TEAM = "team"
-    """The team of the workspace, as it is configured today. The ledger does not know it: what reads the ledger
-    gives the workspace, and `into_teams` puts the team in its place."""
+    """The team of the workspace, as it is configured today. The ledger does not know it: what reads the
+    ledger gives the workspace, and `into_teams` puts the team in its place."""
     DAY = "day"
     MONTH = "month"
 
@@ -224,7 +224,7 @@ def _both(one: Loss, other: Loss) -> Loss:
     )
 
 
-_Grouped = TypeVar("_Grouped", Total, Loss)
+_Grouped = TypeVar("_Grouped", bound=Total | Loss)
 
 
 def into_teams(rows: Iterable[_Grouped], by: Sequence[By], team_of: Mapping[str, str]) -> list[_Grouped]:
@@ -233,10 +233,11 @@ def into_teams(rows: Iterable[_Grouped], by: Sequence[By], team_of: Mapping[str,
     if Dimension.TEAM not in by:
         return list(rows)
     at = list(by).index(Dimension.TEAM)
-    return [
-        replace(row, group=(*row.group[:at], team_of.get(row.group[at]) or "-", *row.group[at + 1 :]))
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        team = team_of.get(row.group[at]) or "-"
+        found.append(replace(row, group=(*row.group[:at], team, *row.group[at + 1 :])))
+    return found
 
 
 _IN_WORDS: dict[str, str] = {

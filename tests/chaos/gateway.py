@@ -1,5 +1,5 @@
 """One replica of the chaos run: the gateway's own `Service` on the run's settings, with a short lease, and
-with failpoints around its adapters at which the process can be made to die. Nothing of this is in the gateway.
+with failpoints around its adapters at which the process can be made to die. The gateway knows nothing of it.
 
 Started as `python -m tests.chaos.gateway CONFIG KEY_BYTES`; says where it listens on a line of its standard
 output. A line of its standard input arms a failpoint: at the next passing the process is gone, as by SIGKILL.
@@ -20,16 +20,12 @@ from typing import Any
 
 import gateway.adapters.ledger as ledger
 import gateway.service as service
-from gateway.adapters.guarded_budgets import GuardedBudgets
-from gateway.adapters.ledger_spend import identity, read_part
-from gateway.adapters.redis_budgets import RedisBudgets
-from gateway.adapters.redis_fence import RedisFence
+import gateway.spending as spending
 from gateway.core.ids import WorkspaceId
 from gateway.core.principal import mint_key
 from gateway.ports import Answer, Upstream, UpstreamRequest
 from gateway.settings import load_settings
-from gateway.settings.gateway import LEDGER_FILE, GatewayFile
-from gateway.workers.rebuild import Rebuilding
+from gateway.settings.gateway import GatewayFile
 
 LEASE_SECONDS = 3.0
 SWEEP_SECONDS = 0.5
@@ -69,35 +65,12 @@ class ChaosService(service.Service):
     def __init__(self, *arguments: Any, failpoints: Failpoints, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._failpoints = failpoints
-        self._rebuilding: Rebuilding | None = None
 
     async def _open_adapters(self, file: GatewayFile) -> None:
         await super()._open_adapters(file)
-        if isinstance(self.budgets._store, RedisBudgets):
-            self._fence_off(self.budgets._store, file)
-        self.budgets = _Around(self.budgets, self._failpoints)  # type: ignore[assignment]
+        measured: Any = self.spending.budgets
+        measured._store = _Around(measured._store, self._failpoints)
         self._upstream = _AroundUpstream(self._upstream, self._failpoints)  # type: ignore[assignment]
-
-    async def start(self) -> None:
-        await super().start()
-        if self._rebuilding is not None:
-            self._loops.spawn(self._rebuilding.run(), "rebuilding counters")
-
-    def _fence_off(self, store: RedisBudgets, file: GatewayFile) -> None:
-        fence = RedisFence(store, self._clock, replica=self._replica)
-        fenced = store.under(lambda: fence.generation)
-        guard = GuardedBudgets(store, self._clock, fence=fence, fenced=fenced)
-        self.budgets._store = guard
-        path = file.state_path(LEDGER_FILE)
-        self._rebuilding = Rebuilding(
-            guard=guard,
-            read=partial(read_part, path),
-            rules=lambda: self.rules,
-            clock=self._clock,
-            fence=fence,
-            ledger=identity(path),
-            written=self._ledger.written,
-        )
 
 
 class _Around:
@@ -163,16 +136,16 @@ class _AroundAnswer:
 
 async def _run(config: Path, key_bytes: bytes) -> None:
     failpoints = Failpoints()
-    spending.SWEEP_SECONDS = SWEEP_SECONDS
-    commit = ledger.insert
+    vars(spending)["SWEEP_SECONDS"] = SWEEP_SECONDS
+    commit = vars(ledger)["insert"]
 
     def insert(*arguments: Any) -> int:
         failpoints("before commit")
-        stored = commit(*arguments)
+        stored: int = commit(*arguments)
         failpoints("after commit")
         return stored
 
-    ledger.insert = insert  # type: ignore[attr-defined]
+    vars(ledger)["insert"] = insert
     settings = load_settings(config, os.environ)
     store = settings.gateway.store.model_copy(update={"lease": LEASE_SECONDS})  # shorter than people may
     settings = replace(settings, gateway=settings.gateway.model_copy(update={"store": store}))

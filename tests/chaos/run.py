@@ -26,6 +26,7 @@ from tests.chaos.world import World
 
 LIMIT_PER_SECOND_AND_CLIENT = 45_000
 """Nano-dollars: so that about half of what clients could spend in a run is allowed."""
+LOSING = {"failover", "flushall"}
 ALWAYS = ("kill", "pause", "lost_reply", "script_flush")
 ONE_OF = (("restart",), ("failover",), ("flushall",), ())
 
@@ -61,7 +62,7 @@ async def play(seed: int, *, seconds: float, clients: int, kinds: Sequence[str],
         await world.simulator.idle(10)
         findings = [await settled(world)]
         codes = await asyncio.gather(*(replica.end() for replica in world.replicas))
-        findings += check(world, callers.ends, callers.hung)
+        findings += check(world, callers.ends, callers.hung, lost=bool(LOSING & set(faults.seen)))
         outcome = Outcome(
             seed=seed,
             faults=faults.seen,

@@ -129,6 +129,14 @@ class World:
     key: str = ""
 
     async def __aenter__(self) -> World:
+        try:
+            await self._begin()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         if self.sentinels:
             self.group = await asyncio.to_thread(SentinelGroup, self.folder / "redis")
         else:
@@ -148,13 +156,13 @@ class World:
             self.replicas.append(replica)
             replica.keep()
         await self.all_listen()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         for replica in self.replicas:
             replica.signal(signal.SIGCONT)
         await asyncio.gather(*(replica.end() for replica in self.replicas))
-        await self.simulator.stop()
+        if self.simulator is not None:
+            await self.simulator.stop()
         for proxy in self.proxies:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):

@@ -286,6 +286,25 @@ async def test_while_redis_is_down_the_newest_news_are_kept_and_little_is_tried(
     assert not two.gone
 
 
+async def test_what_waited_too_long_to_be_told_is_dropped_and_counted(
+    replicas: Replicas, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears of it would take it for new, and believe in entries that are gone."""
+    monkeypatch.setattr("gateway.adapters.redis_peers_talk.STALE_SECONDS", 1.0)
+    one, two = await replicas.join("one"), await replicas.join("two")
+    own_redis.stop()
+    for news in (b"old 1", b"old 2", b"old 3"):
+        one.peers.tell(news)
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.2)
+    own_redis.start()
+    one.peers.tell(b"new")
+    await until(lambda: ("one", b"new") in two.heard)
+
+    assert two.heard == [("one", b"new")]
+    assert replicas.failures["tell"] == 3
+
+
 async def test_the_stream_is_bounded(replicas: Replicas, own_redis: RedisServer) -> None:
     one, two = await replicas.join("one"), await replicas.join("two")
     told = 0

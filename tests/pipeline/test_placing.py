@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.exchange import Basis
 from gateway.core.rules import PlacementMode
 from gateway.placing import CLAIM_SECONDS, MAX_FAILED_LEADERS, MAX_FLIGHTS, UNHEARD_SECONDS, Flights
 from tests.support.clock import FakeClock
@@ -31,6 +32,22 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
 
 def herd(replicas: Sequence[Replica], size: int) -> list[Planned]:
     return [replicas[at % len(replicas)].call(f"c{at}") for at in range(size)]
+
+
+@pytest.mark.parametrize(
+    ("basis", "told"), [(Basis.REPORTED, "billed"), (Basis.PARTIAL, "billed"), (Basis.ESTIMATED, "failed")]
+)
+async def test_a_call_that_was_cut_is_billed_and_one_that_was_guessed_is_not(
+    ground: Ground, basis: Basis, told: str
+) -> None:
+    """What its prompt read and wrote came with the head of its answer."""
+    replica = ground.replica("one")
+    call = replica.call("c")
+    await ground.rest()
+    call.answered()
+    replica.ends("c", good=True, basis=basis)
+
+    assert replica.policy.told[-1] == (told, "c")
 
 
 # Who leads

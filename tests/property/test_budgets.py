@@ -73,6 +73,7 @@ class Histories(RuleBasedStateMachine):
             for kind in kinds
         ]
         self.stores = [self.run(ground.store()) for ground in self.grounds]
+        self.books: list[dict[str, tuple[str, int]]] = [{} for _ in self.stores]
         self.model = Model()
         self.admitted = Admitted()
         self.answers: dict[str, Decision] = {}
@@ -176,18 +177,28 @@ class Histories(RuleBasedStateMachine):
         if self.model.reservations.get(name, {}).get("state") == "open":
             self.leases[name] = self.now_ms + lease * 1000
 
-    @rule()
-    def sweep(self) -> None:
+    @rule(ledger=st.sampled_from(["one", "two"]), is_booked=st.booleans())
+    def sweep(self, ledger: str, is_booked: bool) -> None:
+        """Each entry goes to one ledger, and again to that until it is booked; all entries together are what
+        is presumed of those that nobody closed."""
         due = [
             name
             for name, until in self.leases.items()
             if until <= self.now_ms and self.model.reservations[name]["state"] == "open"
         ]
-        for store in self.stores:
-            assert self.run(sweep(store)) == len(due)
         for name in due:
             self.model.sweep(name, self.now_ms)
             self.closed_at[name] = self.now_ms
+        swept = [name for name, held in self.model.reservations.items() if held["state"] == "swept"]
+        presumed = sum(self.asked[name][1].nanousd for name in swept)
+        for books, store in zip(self.books, self.stores, strict=True):
+            found = self.run(store.sweep(ledger))
+            assert sum(one.id not in books and not one.taken_back for one in found) == len(due)
+            for one in found:
+                assert books.setdefault(one.id, (ledger, one.nanousd)) == (ledger, one.nanousd)
+            assert sum(nanousd for _, nanousd in books.values()) == presumed
+            if is_booked:
+                self.run(store.booked(ledger, [one.id for one in found]))
 
     @rule()
     def a_replica_dies_and_another_starts(self) -> None:

@@ -116,10 +116,10 @@ class Replica:
         self.ground.calls.append(planned)
         return planned
 
-    def ends(self, call_id: str, *, good: bool) -> None:
+    def ends(self, call_id: str, *, good: bool, basis: Basis = Basis.REPORTED) -> None:
         exchange = Exchange(id=call_id, endpoint="messages", method="POST", received_at=0.0, started=0.0)
         if good:
-            exchange.basis, exchange.usage = Basis.REPORTED, Usage(output_tokens=1)
+            exchange.basis, exchange.usage = basis, Usage(output_tokens=1)
         self.placing.ended(exchange)
 
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from gateway.core.misses import Looks, MissCause
+from gateway.core.changes import greater_miss
+from gateway.core.misses import Looks, Miss, MissCause
 from tests.support.bodies import (
     MARK,
     agent_body,
@@ -271,3 +272,28 @@ def test_memory_is_bounded_and_what_is_recent_is_kept() -> None:
     looker.ask(APP)
 
     assert looker.ask(edited(APP, set_slot("The time is 2026-11-22T10:05:02Z."))) is not None
+
+
+def test_what_another_workspace_has_sent_replaces_nothing_that_is_ones_own() -> None:
+    """A member must not be able to tell whether another workspace has ever sent the same."""
+    told = []
+    for elsewhere in (False, True):
+        looker = Looker()
+        later = edited(APP, set_slot("The time is 2026-11-22T10:05:02Z."))
+        if elsewhere:
+            looker.ask(later, workspace="other")
+            looker.known.clear()
+        looker.ask(APP)
+        told.append([looker.ask(later), looker.ask(later), looker.ask(desk_body(turns=9, slot=SLOT))])
+
+    assert told[0] == told[1]
+    assert told[0][0] is not None
+    assert told[0][0].cause is MissCause.CHANGED
+
+
+def test_the_planners_own_miss_stands_before_another_workspaces() -> None:
+    foreign, own = Miss(3, MissCause.OTHER_WORKSPACE, 9_000), Miss(0, MissCause.EXPIRED, 10)
+
+    assert greater_miss(foreign, own) is own
+    assert greater_miss(foreign, None) is foreign
+    assert greater_miss(Miss(3, MissCause.CHANGED, 9_000), own) != own

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace as msgspec_replace
 
 from gateway.core.hearing import UNHEARD_SECONDS
 from gateway.core.news import Answered, Sent, Warmed
 from gateway.core.rules import PlacementMode
+from gateway.core.usage import Usage
 from tests.unit.planner.callers import SYSTEM, Caller, Replica, a_call, a_warm_up, by_turns, replicas
 
 
@@ -112,3 +114,29 @@ def test_warmed_entry_lives_from_when_it_is_heard_of(tmp_path: Path) -> None:
 
 def _expiry(caller: Replica) -> Callable[[int], float]:
     return lambda slot: caller.policy.planner.table.expires[slot]
+
+
+def test_accounts_are_equal_for_what_is_added_by_rule_too(tmp_path: Path) -> None:
+    one, other = replicas(tmp_path)
+    for number in range(8):
+        more = {"thread": {"type": "create"}} if number % 2 else {"tools": [{"type": "web_search_20250305"}]}
+        caller = (one, other)[number % 3 % 2]
+        caller.at = 1.8e9 + 400.0 * number
+        caller.ask(a_call(f"{number}", system=f"{number}{SYSTEM}", **more), final=True)
+    later = a_call("r", thread={"type": "continue", "previous_message_id": "m"})
+    one.ask(later, answer=False, call_id="later")
+    one.policy.billed("later", Usage(cache_read_tokens=50_000), one.at + 2)
+
+    assert len(one.policy.planner.accounts) == 2
+    assert one.policy.planner.accounts == other.policy.planner.accounts
+
+
+def test_what_calls_of_others_were_held_is_spent_here_too(tmp_path: Path) -> None:
+    one, other = replicas(tmp_path)
+    one.ask(a_call("q", system=SYSTEM), answer=False, call_id="c")
+    one.ask(a_call("q", system=SYSTEM), answer=False, seconds=3.0, call_id="c", final=True)
+
+    assert isinstance(one.news[0], Sent)
+    assert one.news[0].held == 3.0
+    assert other.policy.planner._holds._spent_seconds == pytest.approx(3.0)
+    assert one.policy.planner._holds._spent_seconds == pytest.approx(3.0)

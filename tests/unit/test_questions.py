@@ -31,7 +31,8 @@ def asked(tmp_path: Path, body: dict[str, Any]) -> tuple[Question, Sent]:
         wanted=True,
     )
     prices = rules.prices.factors(MODEL, at=0.0)
-    occasion = Occasion(call_id="c", at=5.0, scope=reading.scope, prices=prices)
+    price = rules.prices.input_nanousd(MODEL, at=0.0)
+    occasion = Occasion(call_id="c", at=5.0, scope=reading.scope, prices=prices, price=price)
     marks = on_the_wire(reading.prompt, ())
     question = question_of(
         7,
@@ -75,7 +76,18 @@ def test_what_is_heard_is_what_was_asked(tmp_path: Path) -> None:
     heard = question_heard(7, told)
 
     assert heard is not None
-    for field in ("scope", "account", "keys", "ends", "kinds", "prices", "fixed", "decided", "warm_up"):
+    for field in (
+        "scope",
+        "account",
+        "keys",
+        "ends",
+        "kinds",
+        "prices",
+        "fixed",
+        "decided",
+        "warm_up",
+        "price",
+    ):
         assert getattr(heard, field) == getattr(question, field), field
 
 
@@ -96,3 +108,21 @@ def test_breakpoints_on_the_wire_are_the_clients_and_those_added(tmp_path: Path)
     ).prompt
 
     assert on_the_wire(prompt, [Breakpoint(0, TTL.ONE_HOUR, "")]) == ((0, True), (1, False), (4, True))
+
+
+def test_threads_have_an_account_of_their_own_in_every_replica(tmp_path: Path) -> None:
+    question, sent = asked(tmp_path, {**BODY, "thread": {"type": "create"}})
+    told = decode(encode(sent))
+    assert isinstance(told, Sent)
+    heard = question_heard(7, told)
+
+    assert heard is not None
+    assert heard.account == question.account == account_of(WorkspaceId("demo"), thread=True)
+    assert heard.account != account_of(WorkspaceId("demo"))
+    assert heard.unmarkable == question.unmarkable
+
+
+def test_a_question_is_at_the_price_of_its_model(tmp_path: Path) -> None:
+    question, _ = asked(tmp_path, BODY)
+
+    assert question.price == 4_000.0

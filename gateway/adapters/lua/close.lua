@@ -1,16 +1,21 @@
--- KEYS: record, leases, what no ledger was given to book yet. ARGV: id, how long a closed id is kept in ms, then
--- the actual amount of each unit.
+-- KEYS: record, leases, what no ledger was given to book yet, generation. ARGV: id, how long a closed id is kept
+-- in ms, then the actual amount of each unit.
 -- Settles in the buckets that the record names; at zero amounts it releases. Corrects what was swept. An unknown
 -- id is remembered, so that a reserve which is still under way will not open it. What is corrected is to be taken
 -- back in the ledger too.
-local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said')
+local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation')
 if known[1] == 'closed' or known[1] == 'refused' then return 0 end
 
 redis.call('HSET', KEYS[1], 'state', 'closed')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 if not known[1] then return 0 end
 
-if known[1] == 'swept' and known[3] then redis.call('HSET', KEYS[3], ARGV[1] .. ':corrected', known[3]) end
+if known[1] == 'swept' then
+  -- Counters that were rebuilt since have what ledgers say: the presumed and, from its own entry, the actual.
+  local generation = redis.call('GET', KEYS[4]) or ''
+  if (known[4] or '') ~= generation then return 0 end
+  if known[3] then redis.call('HSET', KEYS[3], ARGV[1] .. ':corrected', generation .. ' ' .. known[3]) end
+end
 local now = now_ms()
 for _, c in ipairs(cmsgpack.unpack(known[2])) do
   settle_charge(c, tonumber(ARGV[2 + c[2]]), now, known[1] == 'open')

@@ -1,20 +1,21 @@
--- KEYS: leases, what no ledger was given to book yet, what the one that asks was. ARGV: beginning of the records'
--- keys, how many at most, how long a swept record is kept in ms.
+-- KEYS: leases, what no ledger was given to book yet, what the one that asks was, generation. ARGV: beginning of
+-- the records' keys, how many at most, how long a swept record is kept in ms.
 -- Closes reservations whose lease is over at what they had set aside. Returns what the ledger is to book, as
--- entry's id, what is said of it, and so on: that, and what was taken back since.
-local now = now_ms()
+-- entry's id, what is said of it, and so on: that, and what was taken back since. What was presumed of counters
+-- that were rebuilt since is not in the new ones, and so is not to be booked either.
+local now, generation = now_ms(), redis.call('GET', KEYS[4]) or ''
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
   local record = ARGV[1] .. id
   local known = redis.call('HMGET', record, 'state', 'charges', 'said')
   if known[1] == 'open' then
-    redis.call('HSET', record, 'state', 'swept')
+    redis.call('HSET', record, 'state', 'swept', 'generation', generation)
     redis.call('PEXPIRE', record, ARGV[3])
     for _, c in ipairs(cmsgpack.unpack(known[2])) do
       if c[4] <= 0 and c[3] > 0 then settle_charge(c, c[3], now, true) end
     end
     -- Without it a replica of an older version made the reservation: nobody knows whose it was.
-    if known[3] then redis.call('HSET', KEYS[3], id .. ':presumed', known[3]) end
+    if known[3] then redis.call('HSET', KEYS[3], id .. ':presumed', generation .. ' ' .. known[3]) end
   end
   redis.call('ZREM', KEYS[1], id)
 end
@@ -23,4 +24,13 @@ for i = 1, #back, 2 do
   redis.call('HSET', KEYS[3], back[i], back[i + 1])
   redis.call('HDEL', KEYS[2], back[i])
 end
-return redis.call('HRANDFIELD', KEYS[3], ARGV[2], 'WITHVALUES')
+local owed, answer = redis.call('HRANDFIELD', KEYS[3], ARGV[2], 'WITHVALUES'), {}
+for i = 1, #owed, 2 do
+  local space = string.find(owed[i + 1], ' ', 1, true)
+  if string.sub(owed[i + 1], 1, space - 1) == generation then
+    answer[#answer + 1], answer[#answer + 2] = owed[i], string.sub(owed[i + 1], space + 1)
+  else
+    redis.call('HDEL', KEYS[3], owed[i])
+  end
+end
+return answer

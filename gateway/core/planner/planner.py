@@ -33,6 +33,7 @@ from gateway.core.planner.values import (
 )
 from gateway.core.planner.warming import Keeping, Kept, may_be_kept, warm_up_of
 
+Marks = Sequence[tuple[int, bool]]
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
 LUCK = 0.5
@@ -202,7 +203,7 @@ class Planner:
         saving = (question.ends[block] - read_end) * (1.0 - question.prices.read)
         return self._holds.pays(saving, self._holds.first_byte_after(question.ends[-1] - read_end, read_end))
 
-    def _follow(self, question: Question, fixed: Sequence[tuple[int, bool]], now: float) -> Decision:
+    def _follow(self, question: Question, fixed: Marks, now: float) -> Decision:
         """Learn from a request that goes out with these breakpoints, whoever decided them."""
         shape = shape_of(question.kinds)
         slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
@@ -224,9 +225,7 @@ class Planner:
             return decision
         return self._keep(question, slots, decision, where, expect(self.reuse, where), now)
 
-    def _as_fixed(
-        self, question: Question, fixed: Sequence[tuple[int, bool]], slots: Sequence[int], now: float
-    ) -> Decision:
+    def _as_fixed(self, question: Question, fixed: Marks, slots: Sequence[int], now: float) -> Decision:
         read_at = self._entries.reach(question, slots, now)
         return as_fixed(question, fixed, read_at, self._known(question, slots, read_at, now))
 

@@ -61,8 +61,11 @@ class PlannerOptions:
     hold_seconds: float = 8.0
     """No request is held longer than this for another's first byte."""
     hold_share_seconds: float = 0.06
-    """Seconds that all requests together may be held, per request planned. All who wait for one request are
-    let wait where the first of them was."""
+    """Seconds that all requests together may be held, per request planned, over all replicas. What counts is
+    what was really waited. All who wait for one request are let wait where the first of them was, so that one
+    herd may overdraw by `hold_seconds` for each of its calls; until later requests have made up for that,
+    nobody waits for another one. The bound at any time: `hold_opening_seconds`, plus this share, plus what
+    the last herd overdrew."""
     hold_opening_seconds: float = 10.0
     """Seconds that may be spent on holding before that has grown to anything, once."""
     hold_tokens_per_second: float = 1500.0

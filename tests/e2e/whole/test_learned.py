@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from anthropic import AsyncAnthropic
 
@@ -16,6 +17,7 @@ from tests.support.stack import Stack, a_stack
 
 MODEL = "claude-opus-5-5"
 LEARNED = {"GATEWAY_PLACEMENT__POLICY": "learned"}
+CALL_ID = "x-gateway-exchange-id"
 SYSTEM = "You are brief and kind. " * 600
 
 
@@ -52,6 +54,39 @@ async def test_conversations_read_what_earlier_turns_wrote(learned: Stack) -> No
                 total += usage.cache_creation_input_tokens or 0
 
     assert read > 0.6 * total
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_nobody_can_tell_what_another_workspace_has_sent(tmp_path: Path, split: bool) -> None:
+    """What a client is told is the same whether or not another workspace ever sent its system prompt."""
+    preamble, secret = prose("common", 40), prose("the secret", 2_000)
+
+    def body(system: str, question: str) -> dict[str, Any]:
+        parts = [preamble, system] if split else [preamble + system]
+        blocks = [{"type": "text", "text": part} for part in parts]
+        messages = [{"role": "user", "content": question}]
+        return {"model": MODEL, "max_tokens": 9, "system": blocks, "messages": messages}
+
+    async def told(stack: Stack, workspace: str, call: dict[str, Any]) -> dict[str, str]:
+        headers = {"x-api-key": stack.keys[workspace], "anthropic-version": "2023-06-01"}
+        async with aiohttp.ClientSession() as session:
+            url = f"{stack.url}/v1/messages"
+            async with session.post(url, json=call, headers=headers) as answer:
+                assert answer.status == 200
+                await answer.read()
+                ours = {name.lower(): value for name, value in answer.headers.items()}
+                return {name: ours[name] for name in ours if name.startswith("x-gateway") and name != CALL_ID}
+
+    both = []
+    for elsewhere in (False, True):
+        async with a_stack(tmp_path / str(elsewhere), environ=LEARNED) as stack:
+            if elsewhere:
+                await told(stack, "other", body(secret, "zero"))
+            systems = (prose("mine", 1_500), secret, secret, prose("yet another", 1_900))
+            both.append([await told(stack, "demo", body(system, "one")) for system in systems])
+
+    assert both[0] == both[1]
+    assert all("placed" in headers["x-gateway-cache"] for headers in both[0])
 
 
 async def test_a_herd_on_a_cold_prefix_writes_it_once(learned: Stack) -> None:

@@ -82,14 +82,15 @@ class Caller:
         """What the API's cache makes of it: reads the deepest live entry, writes at each breakpoint."""
         ends = block_tokens(reading.prompt, reading.facts)
         read = written = 0
-        for point in plan.placement.breakpoints:
-            for block in range(point.block, -1, -1):
+        blocks = [point.block for point in plan.placement.breakpoints]
+        for mark in blocks:
+            for block in range(mark, -1, -1):
                 if self.alive.get(reading.keys[block], 0.0) > self.at:
                     read = max(read, ends[block])
                     self.alive[reading.keys[block]] = self.at + 300
                     break
-            written = max(written, ends[point.block])
-            self.alive[reading.keys[point.block]] = self.at + 300
+            written = max(written, ends[mark])
+        self.alive.update({reading.keys[mark]: self.at + 300 for mark in blocks})
         written = max(written, read)
         return Usage(
             uncached_input_tokens=ends[-1] - written,

@@ -59,7 +59,7 @@ def test_a_shared_boundary_that_takes_no_breakpoint_is_expected_before_it() -> N
     blocks = [("t1", 900), ("t2", 10), ("s1", 900), ("s2", 1), ("u1", 50)]
 
     def shared(**more: object) -> set[int]:
-        question = ask(1, blocks, **more)
+        question = ask(1, blocks, None, **more)
         return set(boundaries(table, question, [], shape_of(question.kinds), 0.0).shared)
 
     assert shared() == {1, 3}

@@ -1,0 +1,145 @@
+"""`gateway report` by tag, team and days, as FOCUS, and against another period; over both kinds of ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.adapters.ledger_queries import read_charges, read_totals
+from gateway.cli import app as gateway_app
+from gateway.core.exchange import Basis
+from gateway.core.focus import COLUMNS
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.ledger import Dimension, Tag
+from gateway.core.principal import Principal
+from gateway.settings.gateway import LEDGER_FILE, LEDGER_KEY_FILE
+from tests.support.ledgers import ALWAYS, KEY, NOVEMBER, Books
+from tests.support.records import a_record
+
+CONFIG = Path(__file__).parents[2] / "config"
+CALLER = Principal(workspace=WorkspaceId("search"), key_id=KeyId("k1"), key_name="app")
+DAY = 86_400.0
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(books: Books, tmp_path: Path) -> Run:
+    """Over two days of October and three calls of November, two of them with a cost centre."""
+    chat = replace(CALLER, workspace=WorkspaceId("chat"))
+    tags = (("x-cost-centre", "4711"),)
+    books.hold(
+        [
+            a_record(id="o1", received_at=NOVEMBER - 2 * DAY),
+            a_record(id="o2", received_at=NOVEMBER - 1),
+            a_record(id="n1", received_at=NOVEMBER, tags=tags),
+            a_record(id="n2", received_at=NOVEMBER + DAY, tags=(*tags, ("x-user", 'it\'s "me"'))),
+            a_record(
+                id="n3", received_at=NOVEMBER + DAY, principal=chat, basis=Basis.PARTIAL, model="=cmd()"
+            ),
+        ]
+    )
+    (tmp_path / LEDGER_KEY_FILE).write_bytes(KEY)
+    (tmp_path / LEDGER_FILE).symlink_to(books.outbox())
+    text = (CONFIG / "workspaces.yaml").read_text()
+    config = tmp_path / "config"
+    config.mkdir()
+    for file in CONFIG.glob("*.yaml"):
+        (config / file.name).write_text(file.read_text())
+    (config / "workspaces.yaml").write_text(f"{text}\n  search:\n    team: findability\n  chat: {{}}\n")
+    environ = {"GATEWAY_STATE__DIRECTORY": str(tmp_path), "COLUMNS": "200"}
+    if books.shared is not None:
+        environ |= {"GATEWAY_LEDGER__KIND": "postgres", "LEDGER_URL": books.shared.url}
+
+    def invoke(*arguments: str, app: str = "report", code: int = 0) -> str:
+        result = CliRunner().invoke(gateway_app, [app, *arguments, "--config", str(config)], env=environ)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return invoke
+
+
+def test_any_tag_and_team_is_a_dimension_and_what_has_none_is_a_line(books: Books, run: Run) -> None:
+    by_tag = json.loads(run("--by", "tag:x-cost-centre", "--json"))
+    by_team = json.loads(run("--by", "team,month", "--month", "2026-11", "--json"))
+
+    assert [(row["tag:x-cost-centre"], row["requests"]) for row in by_tag] == [("-", 3), ("4711", 2)]
+    assert [(row["team"], row["month"], row["requests"]) for row in by_team] == [
+        ("findability", "2026-11", 2),
+        ("-", "2026-11", 1),
+    ]
+    (user,) = (
+        total for total in read_totals(books.source, (Tag("x-user"),), **ALWAYS) if total.requests == 1
+    )
+    assert user.group == ('it\'s "me"',)
+    assert "no name of a header" in run("--by", "tag:x'; DROP", code=2)
+
+
+def test_days_are_whole_and_both_ends_count(run: Run) -> None:
+    def days(*arguments: str) -> list[str]:
+        return sorted(row["day"] for row in json.loads(run("--by", "day", "--json", *arguments)))
+
+    assert days("--from", "2026-10-31", "--to", "2026-11-01") == ["2026-10-31", "2026-11-01"]
+    assert days("--from", "2026-11-02") == ["2026-11-02"]
+    assert days("--to", "2026-10-30") == ["2026-10-30"]
+    run("--from", "2026-11-02", "--to", "2026-11-01", code=2)
+    run("--from", "2026-11-02", "--month", "2026-11", code=2)
+
+
+def test_focus_sums_to_the_ledger_and_replaces_the_file_only_when_whole(
+    books: Books, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "focus.csv"
+    path.write_text("before")
+    run("--focus", str(path))
+    content = path.read_bytes()
+    rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    (whole,) = read_totals(books.source, (), **ALWAYS)
+
+    assert content.count(b"\r\n") == len(rows) + 1 == content.count(b"\n")
+    assert tuple(rows[0]) == COLUMNS
+    assert sum(Decimal(row["EffectiveCost"]) for row in rows) == Decimal(whole.cost_nanousd) / 10**9
+    tokens = whole.prompt_tokens + whole.output_tokens
+    assert sum(int(row["ConsumedQuantity"]) for row in rows) == tokens
+    assert {row["x_EstimateSource"] for row in rows if row["SubAccountId"] == "chat"} == {"Gateway"}
+    assert json.loads(rows[-1]["Tags"])["x-cost-centre"] == "4711"
+    assert list(tmp_path.glob(".*part")) == []
+    assert "cannot be written" in run("--focus", str(tmp_path / "missing" / "focus.csv"), code=2)
+    assert run("--focus", "-", "--month", "2020-01").splitlines() == [",".join(COLUMNS)]
+
+
+def test_charges_of_several_ledgers_are_added_up(books: Books, run: Run) -> None:
+    once = list(read_charges([books.source], **ALWAYS))
+    twice = list(read_charges([books.source, books.source], **ALWAYS))
+
+    assert [charge.key for charge in twice] == [charge.key for charge in once]
+    for one, two in zip(once, twice, strict=True):
+        assert two.amounts == tuple((2 * quantity, 2 * cost) for quantity, cost in one.amounts)
+
+
+def test_a_period_is_compared_with_another(books: Books, run: Run) -> None:
+    rows = json.loads(run("--month", "2026-11", "--against", "2026-10", "--json"))
+    text = run("--month", "2026-11", "--against", "2026-10-01..2026-10-31")
+    lines = run("--from", "2026-11-02", "--to", "2026-11-02", "--against", "2026-10", "--csv").splitlines()
+
+    for row in rows:
+        parts = [Decimal(row[f"{part}_usd"]) for part in ("volume", "mix", "cache", "price")]
+        assert sum(parts) == Decimal(row["difference_usd"])
+    assert {row["workspace"]: row["difference_usd"] for row in rows} == {
+        "chat": "0.010875001",
+        "search": "0.000000000",
+    }
+    assert "chat cost $0.01 more ($0.00 to $0.01): it cost nothing before." in text
+    assert lines[0].startswith("workspace,before_usd,after_usd,difference_usd,volume_usd,mix_usd")
+    assert len(lines) == 3
+    run("--against", "2026-10", code=2)
+    run("--against", "2026-10", "--month", "2026-11", "--by", "cause", code=2)
+    run("--against", "2026-1x", "--month", "2026-11", code=2)
+    assert read_totals(books.source, (Dimension.TEAM,), **ALWAYS)
