@@ -11,10 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_queries import read_charges, read_totals
 from gateway.cli import app as gateway_app
+from gateway.cli.statement import statement
 from gateway.core.exchange import Basis
 from gateway.core.focus import COLUMNS
 from gateway.core.ids import KeyId, WorkspaceId
@@ -28,6 +31,8 @@ CONFIG = Path(__file__).parents[2] / "config"
 CALLER = Principal(workspace=WorkspaceId("search"), key_id=KeyId("k1"), key_name="app")
 DAY = 86_400.0
 Run = Callable[..., str]
+STATEMENT = typer.Typer()
+STATEMENT.command()(statement)
 
 
 @pytest.fixture
@@ -58,8 +63,9 @@ def run(books: Books, tmp_path: Path) -> Run:
     if books.shared is not None:
         environ |= {"GATEWAY_LEDGER__KIND": "postgres", "LEDGER_URL": books.shared.url}
 
-    def invoke(*arguments: str, app: str = "report", code: int = 0) -> str:
-        result = CliRunner().invoke(gateway_app, [app, *arguments, "--config", str(config)], env=environ)
+    def invoke(*arguments: str, app: typer.Typer = gateway_app, code: int = 0) -> str:
+        first = ["report"] if app is gateway_app else []
+        result = CliRunner().invoke(app, [*first, *arguments, "--config", str(config)], env=environ)
         assert result.exit_code == code, result.output
         return result.output
 
@@ -143,3 +149,48 @@ def test_a_period_is_compared_with_another(books: Books, run: Run) -> None:
     run("--against", "2026-10", "--month", "2026-11", "--by", "cause", code=2)
     run("--against", "2026-1x", "--month", "2026-11", code=2)
     assert read_totals(books.source, (Dimension.TEAM,), **ALWAYS)
+
+
+def test_each_cost_centre_has_a_statement_whose_lines_sum_to_its_spend(run: Run) -> None:
+    found = json.loads(run("--month", "2026-11", "--by", "tag:x-cost-centre", "--json", app=STATEMENT))
+    lines = list(
+        csv.DictReader(io.StringIO(run("--month", "2026-11", "--by", "team", "--csv", app=STATEMENT)))
+    )
+
+    assert [(each["tag:x-cost-centre"], each["requests"]) for each in found] == [("4711", 2), ("-", 1)]
+    for each in found:
+        assert sum(Decimal(line["cost_usd"]) for line in each["lines"]) == Decimal(each["cost_usd"])
+    assert [each["guessed_usd"] for each in found] == ["0.000000000", "0.010875001"]
+    assert {line["team"] for line in lines} == {"findability", "-"}
+    assert {line["model"] for line in lines} == {"claude-test-1", "'=cmd()"}
+    assert sum(Decimal(line["cost_usd"]) for line in lines) == Decimal("0.032625003")
+
+
+def test_a_statement_says_the_share_of_the_budget_and_what_saving_means(run: Run) -> None:
+    text = run("--month", "2026-11", app=STATEMENT)
+    (search,) = (
+        each
+        for each in json.loads(run("--month", "2026-11", "--json", app=STATEMENT))
+        if each["workspace"] == "search"
+    )
+
+    assert search["budget_usd"] == "25.000000000"
+    assert search["budget_share"] == 0.00087
+    assert search["saved_usd"] == "0.047249998"
+    assert "0.1% of the budget of $25.00." in text
+    assert "at the price of uncached input, less what they did cost." in text
+    assert "Guessed: $0.0109 rests on usage not reported in full." in text
+    assert "No entries." in run("--month", "2020-01", app=STATEMENT)
+    assert "not by model" in run("--by", "model", app=STATEMENT, code=2)
+
+
+def test_only_the_month_that_is_not_over_has_a_forecast(books: Books, run: Run) -> None:
+    now = SystemClock().now()
+    books.hold([a_record(id=f"d{n}", received_at=now - n * DAY) for n in range(40)])
+    (search, *_) = json.loads(run("--json", app=STATEMENT))
+    past = json.loads(run("--json", "--month", "2020-01", app=STATEMENT))
+
+    assert Decimal(search["forecast_usd"]) >= Decimal("0.010875001")
+    assert "at the month's end" in search["forecast_sentence"]
+    assert past == []
+    assert "Forecast: what was spent before today" in run(app=STATEMENT)
