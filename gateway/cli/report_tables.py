@@ -91,7 +91,7 @@ def _comparisons(by_cohort: Sequence[Total]) -> Iterator[str]:
         ]
         (both,) = add_up(replace(total, group=()) for total in decided)
         if (sentence := holdout_sentence(both, held_out)) is not None:
-            yield f"{_plain(workspace)}: {sentence}"
+            yield f"{plain(workspace)}: {sentence}"
 
 
 def print_losses(by: Sequence[By], losses: Sequence[Loss]) -> None:
@@ -106,10 +106,10 @@ def print_losses(by: Sequence[By], losses: Sequence[Loss]) -> None:
         table.add_column(heading, figure, justify="right", no_wrap=True)
     for loss in losses:
         figures = _loss_figures(loss.calls, loss.tokens, loss.nanousd)
-        table.add_row(*_cells(loss.group), escape(_plain(loss.cause)), *figures)
+        table.add_row(*_cells(loss.group), escape(plain(loss.cause)), *figures)
     notes = [
         "lost: what tokens that were known, and could not be read, cost above a read. Times in UTC.",
-        *(_plain(loss_sentence(loss)) for loss in losses[:MOST_SENTENCES] if loss.nanousd),
+        *(plain(loss_sentence(loss)) for loss in losses[:MOST_SENTENCES] if loss.nanousd),
     ]
     _print(table, notes)
 
@@ -134,7 +134,7 @@ def print_variances(by: By, found: Sequence[Variance], before: str, after: str) 
         "volume: more or fewer tokens. mix: other models, or more or less output beside the prompt. "
         "cache: more or less of the prompts read from caches or written to them. price: other prices. "
         "They add up to the difference.",
-        *(_plain(one.sentence) for one in found[:MOST_SENTENCES]),
+        *(plain(one.sentence) for one in found[:MOST_SENTENCES]),
     ]
     _print(table, notes)
 
@@ -149,7 +149,7 @@ def _variance_figures(one: Variance) -> tuple[str, ...]:
 def _table(by: Sequence[By], groups: Sequence[tuple[str, ...]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_footer=len(groups) > 1, footer_style="bold")
     for index, one in enumerate(by):
-        longest = max(len(_plain(group[index])) for group in groups)
+        longest = max(len(plain(group[index])) for group in groups)
         table.add_column(one.value, "all" if index == 0 else "", overflow="fold", min_width=min(longest, 8))
     return table
 
@@ -164,7 +164,7 @@ def _print(table: Table, notes: Sequence[str]) -> None:
 
 
 def _cells(group: Sequence[str]) -> Iterator[str]:
-    return (escape(_plain(value)) for value in group)
+    return (escape(plain(value)) for value in group)
 
 
 def _tokens(count: int) -> str:
@@ -178,6 +178,6 @@ def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1%}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A model's name may come from outside: nothing in it may act on a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

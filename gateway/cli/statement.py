@@ -16,6 +16,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.cli.config import ConfigOption, JsonOption
 from gateway.cli.report import Books, CsvOption, LedgerOption, Span, said, sources_of, span_of, teams_of
 from gateway.cli.report_rows import Row, print_csv, print_json
+from gateway.cli.report_tables import plain
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.ledger import SAVED_MEANS, By, Dimension, Tag, day_bounds, dollars, read_by, usd
 from gateway.core.limits import Period, Scope, Unit
@@ -153,8 +154,8 @@ def _print(by: By, span: Span, found: tuple[Statement, ...]) -> None:
         table.add_column("quantity", justify="right")
         table.add_column("cost $", dollars(each.total.cost_nanousd), justify="right")
         for line in each.lines:
-            table.add_row(escape(_plain(line.model)), line.kind, f"{line.quantity:,}", dollars(line.nanousd))
-        title = f"{_plain(each.name)} ({by.value}), {span.name}, UTC"
+            table.add_row(escape(plain(line.model)), line.kind, f"{line.quantity:,}", dollars(line.nanousd))
+        title = f"{plain(each.name)} ({by.value}), {span.name}, UTC"
         console.print(title, markup=False, highlight=False, soft_wrap=True)
         console.print(table)
         console.print("\n".join(_notes(each)), markup=False, highlight=False, soft_wrap=True)
@@ -177,8 +178,3 @@ def _notes(each: Statement) -> list[str]:
     if each.month_end is not None:
         notes.append(each.month_end.sentence)
     return notes
-
-
-def _plain(text: str) -> str:
-    """A model's name may come from outside: nothing in it may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -49,7 +50,7 @@ class Store:
     """What lies in Redis, read beside the gateways."""
 
     def __init__(self, port: int) -> None:
-        self._redis = redis.Redis(port=port, decode_responses=True)
+        self._redis: Any = redis.Redis(port=port, decode_responses=True)
 
     def open(self) -> int:
         return int(self._redis.zcard(f"{TAG}:leases"))

@@ -33,7 +33,8 @@ prefixes: {secret: {env: PREFIX_SECRET}}
 """
 LIMITS = """\
 defaults:
-  - {id: rate, scope: workspace, unit: requests, amount: 999, per: day, on_store_failure: allow, comment: test}
+  - {id: rate, scope: workspace, unit: requests, amount: 999, per: day, on_store_failure: allow,
+     comment: test}
 """
 HOLD_SECONDS = 8.0
 KEY, RECORD = mint_key(

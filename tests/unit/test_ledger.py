@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,15 +11,20 @@ from hypothesis import strategies as st
 from gateway.core.ledger import (
     FEW_CALLS,
     SUMMED,
+    Dimension,
     Loss,
+    Tag,
     Total,
     add_up,
     add_up_losses,
+    day_bounds,
     dollars,
     holdout_sentence,
+    into_teams,
     iso_instant,
     loss_sentence,
     month_bounds,
+    read_by,
     usd,
 )
 from gateway.core.misses import MissCause
@@ -162,3 +169,31 @@ def test_a_comparison_with_what_was_held_out_says_so_where_it_can_say_nothing() 
 
 def test_instants_for_machines_are_in_utc() -> None:
     assert iso_instant(1_795_010_700_999) == "2026-11-18T14:05:00Z"
+
+
+def test_what_is_asked_for_is_a_dimension_or_a_tag() -> None:
+    assert read_by("month") is Dimension.MONTH
+    assert read_by("tag:X-Cost-Centre") == Tag("x-cost-centre")
+    assert Tag("x-cost-centre").value == "tag:x-cost-centre"
+    for wrong in ("colour", "tag:", "tag:x'y", 'tag:x"y', "tag:x y"):
+        with pytest.raises(ValueError, match=r"colour|no name"):
+            read_by(wrong)
+
+
+def test_days_are_whole_in_utc_and_open_where_nothing_is_said() -> None:
+    first, last = date(2026, 11, 1), date(2026, 11, 30)
+    assert day_bounds(first, last) == month_bounds("2026-11")
+    assert day_bounds(None, last)[0] == 0
+    assert day_bounds(first, None)[1] == 2**62
+    with pytest.raises(ValueError, match="no span"):
+        day_bounds(last, first)
+
+
+def test_workspaces_become_teams_and_what_has_none_is_kept() -> None:
+    by = (Dimension.MONTH, Dimension.TEAM)
+    totals = [Total(group=("2026-11", name), requests=1) for name in ("search", "browse", "-")]
+    team_of = {"search": "web", "browse": "web"}
+
+    teams = add_up(into_teams(totals, by, team_of))
+    assert {total.group: total.requests for total in teams} == {("2026-11", "web"): 2, ("2026-11", "-"): 1}
+    assert into_teams(totals, (Dimension.MONTH, Dimension.WORKSPACE), team_of) == totals
