@@ -18,6 +18,7 @@ from gateway.cli import (
     report,
     run,
     simulate,
+    statement,
 )
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.add_typer(ledger.app, name="ledger")
 app.command("reconcile")(reconcile.reconcile_command)
 app.command("replay")(replay.replay)
 app.command("simulate")(simulate.simulate)
+app.command("statement")(statement.statement)
 
 
 @app.command()
