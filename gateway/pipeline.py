@@ -18,7 +18,7 @@ from gateway.core.bucket import Amounts, Reservation
 from gateway.core.endpoints import Endpoint, creates_batch, deleted_batch
 from gateway.core.errors import BadRequest, UpstreamFailure
 from gateway.core.estimate import Estimate
-from gateway.core.exchange import Basis, Event, Exchange, ExchangeRecord
+from gateway.core.exchange import Basis, Closing, Event, Exchange, ExchangeRecord
 from gateway.core.headers import (
     repeated,
     request_headers,
@@ -314,7 +314,8 @@ class Pipeline:
             self._placing.ended(exchange)
             self._reserving.note_crossings(exchange, amounts)
             self._tell(exchange.record(self._clock.monotonic()))
-            if exchange.reservation is not None and self._written is not None:
+            spent = exchange.reservation is not None and exchange.closing is Closing.SETTLE
+            if spent and self._written is not None:
                 await self._written()
             await self._reserving.close(exchange, amounts)
         finally:

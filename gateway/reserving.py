@@ -84,8 +84,10 @@ class Reserving:
                 estimate, reservation = closer, _counted(reservation, closer)
                 exchange.reservation, exchange.estimated_nanousd = reservation, closer.nanousd
                 decision = await self._budgets.reserve(reservation)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             exchange.store_degraded = True
+            if error.outcome_known:  # nothing is held
+                exchange.reservation = None
             raise
         if decision.degraded:
             exchange.store_degraded = True

@@ -5,7 +5,7 @@ Rows go through a bounded queue to one writer thread, so that observing never wa
 share one synced commit.
 
 What can be lost: rows not yet committed when the process is killed without notice (at most the linger of
-the queue plus one commit, about 30 ms on a healthy disk). A disk that is full or locked loses nothing: rows
+the queue plus one commit, about 15 ms on a healthy disk). A disk that is full or locked loses nothing: rows
 wait and are tried again, and those over the bound of the queue are written to the log in full, counted, and
 can be put back with `restore`.
 """
@@ -92,7 +92,7 @@ class Ledger:
         *,
         key: bytes = b"",
         limit: int = 50_000,
-        linger_seconds: float = 0.02,
+        linger_seconds: float = 0.005,
         committed: Callable[[], None] = _nothing,
     ) -> None:
         """`key` is that of the chain (`core/chain.py` says what it shows, and what without one). `committed`
