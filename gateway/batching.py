@@ -23,6 +23,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.headers import Headers, value_of
 from gateway.core.ids import ReservationId
 from gateway.core.rules import Rules, Workspace
+from gateway.core.settlement import late_id
 from gateway.ports import BatchStore, Call, Clock
 from gateway.tasks import TaskSet
 
@@ -214,4 +215,4 @@ def _kept_batch(
 def held_as(reservation_id: ReservationId, exchange: Exchange) -> ReservationId:
     """The id under which a batch's money is held: where the store could not be asked beforehand, it is set
     aside afterwards, under another one (`settlement.afterwards`)."""
-    return ReservationId(f"{reservation_id}-late") if exchange.store_degraded else reservation_id
+    return late_id(reservation_id) if exchange.store_degraded else reservation_id

@@ -146,7 +146,9 @@ class Spending:
             loops.spawn(every(seconds, work, name=name, clock=self._clock), name)
 
     async def close(self) -> None:
-        """Close the stores."""
+        """Book what is owed, if the store is there, and close the stores."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._guard.pay()
         await self.budgets.close()
         await self._batches.close()
 

@@ -59,7 +59,7 @@ def read_part(
         spends = {span: _spends(ledger, span, ended, by_tags=by_tags) for span in spans}
         # Received up to a day before: longer no exchange lasts.
         known = ledger.rows(
-            f"SELECT id FROM entries WHERE received_at_ms >= ? AND {_ENDED} >= ?"  # noqa: S608 - our own words
+            f"SELECT COALESCE(reservation_id, id) FROM entries WHERE received_at_ms >= ? AND {_ENDED} >= ?"  # noqa: S608 - our own words
             f" AND {_COST} > 0{ended[0]}",
             (known_since_ms - 86_400_000, known_since_ms, *ended[1]),
         )

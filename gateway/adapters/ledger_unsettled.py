@@ -1,5 +1,6 @@
 """The last entries of a replica's own ledger, as settlements: what it may have died before it could say to
-the store. Reads only; what comes of saying it twice is the store's to know, which does nothing then."""
+the store. Batches are left out: one reservation pays for several entries, and who settles them says it again.
+Reads only; what comes of saying it twice is the store's to know, which does nothing then."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ SELECT reservation_id, basis, uncached_input_tokens, cache_read_tokens,
         + output_nanousd + server_tools_nanousd
 FROM (SELECT * FROM entries ORDER BY sequence DESC LIMIT ?) AS last
 WHERE reservation_id IS NOT NULL AND store_degraded = 0 AND basis NOT IN ('pending', 'presumed')
+    AND endpoint <> 'batches'
 """
 
 

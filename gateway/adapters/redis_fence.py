@@ -23,6 +23,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.rebuild import KNOWN_MS
 from gateway.core.reservations import CLOSED_KEPT_MS
+from gateway.core.settlement import late_id
 from gateway.ports import Clock
 
 LIVING_MS: Final = 5_000
@@ -145,7 +146,7 @@ class RedisFence:
         Raises `StoreUnavailable`."""
         tag, generation = self._budgets.tag, self.found
         for start in range(0, len(known), KNOWN_BATCH):
-            records = [f"{tag}:r:{late_id(id)}" for id in known[start : start + KNOWN_BATCH]]
+            records = [f"{tag}:r:{late_id(ReservationId(id))}" for id in known[start : start + KNOWN_BATCH]]
             keys = [self._generation_key, *records]
             if not await self._scripts.run(self._lua["rebuild_known"], keys, [generation, KNOWN_MS * 5]):
                 return False
@@ -183,9 +184,3 @@ FENCED: Final = "GWFENCE"
 def is_fenced(error: StoreUnavailable) -> bool:
     """Whether a script refused because the counters are not those of the known generation."""
     return FENCED in error.message
-
-
-def late_id(exchange_id: str) -> ReservationId:
-    """Under which an exchange is booked that could not be booked under its own id: see
-    `core/settlement.py`."""
-    return ReservationId(f"{exchange_id}-late")

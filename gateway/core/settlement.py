@@ -66,6 +66,14 @@ def settle_exchange(
     return Settlement(usage=usage, cost=cost, amounts=amounts, basis=basis)
 
 
+_LATE = "-late"
+
+
+def late_id(reservation_id: ReservationId) -> ReservationId:
+    """The id under which is booked afterwards what could not be booked under this one."""
+    return ReservationId(f"{reservation_id.removesuffix(_LATE)}{_LATE}")
+
+
 def afterwards(reservation: Reservation, actual: Amounts) -> Reservation:
     """The reservation of a call that went on although the store could not be asked, to be made once it can:
     the money is spent, so no limit may refuse it, and all of them must count it.
@@ -75,5 +83,4 @@ def afterwards(reservation: Reservation, actual: Amounts) -> Reservation:
     limits = tuple(
         replace(bound, limit=replace(bound.limit, mode=Mode.SHADOW)) for bound in reservation.limits
     )
-    late = ReservationId(f"{reservation.id}-late")
-    return replace(reservation, id=late, limits=limits, amounts=actual)
+    return replace(reservation, id=late_id(reservation.id), limits=limits, amounts=actual)

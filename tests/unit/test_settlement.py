@@ -10,7 +10,7 @@ from gateway.core.estimate import Estimate
 from gateway.core.exchange import Basis, Closing
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Limit, Mode, Period, Scope, Unit
-from gateway.core.settlement import Settlement, afterwards, settle_exchange
+from gateway.core.settlement import Settlement, afterwards, late_id, settle_exchange
 from gateway.core.usage import Report, Usage
 from tests.support.fakes import MODEL, make_rules
 
@@ -140,3 +140,7 @@ def test_trap_55_amounts_are_the_sum_over_iterations(tmp_path: Path) -> None:
     settled = settle(tmp_path, report=Report(message_id="msg_1", usage=looped, complete=True))
 
     assert (settled.amounts.input_tokens, settled.amounts.output_tokens) == (30, 14)
+
+
+def test_what_is_booked_late_has_one_id_however_often_that_is_asked() -> None:
+    assert late_id(late_id(ReservationId("gw_1"))) == late_id(ReservationId("gw_1")) == "gw_1-late"

@@ -144,3 +144,14 @@ async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
     await sweeping.turn()
 
     assert asked == ["a", "b", "b", "c"]
+
+
+def test_the_entries_of_a_batch_are_left_to_who_settles_it(tmp_path: Path) -> None:
+    """One reservation pays for several of them."""
+    here = _Here(tmp_path)
+    held = replace(reservation("batch", LIMIT, nanousd=60), payer=PAYER)
+    here.ledger.observe(a_record(id="batch-0", endpoint="batches", reservation=held))
+    here.ledger.observe(a_record(id="plain", reservation=replace(held, id=rid("plain"))))
+    here.ledger.close()
+
+    assert [one.reservation_id for one in read_unsettled(here.path)] == ["plain"]
