@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.adapters import redis_scripts
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.redis_budgets import RedisBudgets
@@ -118,6 +119,15 @@ class _Replica:
             ledger=self.name,
             written=written,
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    """The machine may stall for longer than a call would wait, which is not what is proved here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(redis_scripts, "ATTEMPT_SECONDS", 10.0)
+        patched.setattr(redis_scripts, "DEADLINE_SECONDS", 20.0)
+        yield
 
 
 @pytest.fixture(scope="module")
