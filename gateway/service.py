@@ -40,7 +40,16 @@ from gateway.settings.gateway import (
 from gateway.settings.load import Settings
 from gateway.settings.secrets import admin_token
 from gateway.spending import Spending
-from gateway.stores import made, open_adjustments, open_keys, open_ledger, open_peers, open_shelf, shares
+from gateway.stores import (
+    made,
+    open_adjustments,
+    open_budgets,
+    open_keys,
+    open_ledger,
+    open_peers,
+    open_shelf,
+    shares,
+)
 from gateway.tasks import TaskSet
 from gateway.warming import Warming
 from gateway.web.admin_budgets import budget_operations
@@ -166,9 +175,10 @@ class Service:
             send_timeout_seconds=file.timeouts.upstream_write,
             keepalive_seconds=file.timeouts.upstream_keep_alive,
         )
-        self.spending = await Spending.open(
+        self.spending = Spending(
             file,
             self._settings,
+            await open_budgets(file, self._settings, self._clock),
             clock=self._clock,
             metrics=self.metrics,
             rules=lambda: self.rules,

@@ -21,7 +21,7 @@ from gateway.core.rules import Rules
 from gateway.ports import BatchStore, BudgetStore, Clock, Observer, Upstream
 from gateway.settings.gateway import LEDGER_FILE, GatewayFile
 from gateway.settings.load import Settings
-from gateway.stores import open_batch_books, open_batches, open_budgets
+from gateway.stores import open_batch_books, open_batches
 from gateway.tasks import TaskSet
 from gateway.workers.batches import TURN_SECONDS, BatchSettler
 from gateway.workers.budget_gauges import read_budgets
@@ -36,7 +36,7 @@ OPENING_SECONDS = 2.0
 
 
 class Spending:
-    """`open` it, `begin` before the first call, `run` its loops, `close` it after the last."""
+    """`begin` before the first call, `run` its loops, `close` it after the last."""
 
     def __init__(
         self,
@@ -72,52 +72,23 @@ class Spending:
         self._metrics = metrics
         self._rules = rules
         self._batches: BatchStore = open_batches(file, settings)
+        books = open_batch_books(file, settings)
         self._sweeping = Sweeping(
             budgets=self.budgets,
-            books=open_batch_books(file, settings),
-            unsettled=partial(read_unsettled, file.state_path(LEDGER_FILE)),
+            books=books,
+            unsettled=partial(read_unsettled, ledger),
             expired=metrics.reservations_expired,
         )
         self.settler = BatchSettler(
             self._batches,
             upstream=upstream,
             budgets=self.budgets,
-            books=open_batch_books(file, settings),
+            books=books,
             observers=observers,
             rules=rules,
             clock=clock,
         )
         self.batching = Batching(self._batches, clock=clock, tasks=tasks, settle_now=self.settler.settle_now)
-
-    @classmethod
-    async def open(
-        cls,
-        file: GatewayFile,
-        settings: Settings,
-        *,
-        clock: Clock,
-        metrics: Metrics,
-        rules: Callable[[], Rules],
-        upstream: Upstream,
-        tasks: TaskSet,
-        observers: Sequence[Observer],
-        written: Callable[[], Awaitable[None]],
-        replica: str,
-    ) -> Spending:
-        """Open the stores that the settings name. Raises `ConfigError`."""
-        return cls(
-            file,
-            settings,
-            await open_budgets(file, settings, clock),
-            clock=clock,
-            metrics=metrics,
-            rules=rules,
-            upstream=upstream,
-            tasks=tasks,
-            observers=observers,
-            written=written,
-            replica=replica,
-        )
 
     async def begin(self) -> None:
         """Find what an earlier process left, and see that the counters can be trusted; before this one books
