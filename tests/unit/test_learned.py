@@ -277,7 +277,7 @@ def test_takes_up_nothing_that_is_damaged(tmp_path: Path, data: bytes) -> None:
 
 
 def test_holdout_leaves_whole_conversations_alone_and_learns_from_them(tmp_path: Path) -> None:
-    caller = Caller(tmp_path, policy=LearnedPolicy(QUIET, holdout_share=0.3))
+    caller = Caller(tmp_path, policy=LearnedPolicy(QUIET, holdout_share=0.5))
     plans = by_turns(caller, caller)
     by_session = [{plan.placement.holdout for plan in plans[session::8]} for session in range(8)]
 
