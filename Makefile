@@ -11,7 +11,8 @@ COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint fmt bench chaos chaos-many redis postgres lock clean
+.PHONY: help run demo test check lint fmt bench chaos chaos-many redis postgres chromium prometheus alertmanager \
+  nginx lock clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +23,7 @@ run: .venv/ready ## Start the gateway on this machine; without ANTHROPIC_API_KEY
 demo: .venv/ready-dev ## Play a workload of three workspaces through a gateway and print what caching saved
 	@$(PY) -m gateway demo
 
-test: redis postgres .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
+test: redis postgres chromium prometheus alertmanager nginx .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
 	@$(PYTEST)
 
 check: lint test ## All that CI does: lint, types, import contracts, tests
@@ -54,8 +55,21 @@ redis:
 postgres: # Debian keeps its programs off PATH
 	@compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || .ci/apt-install postgresql
 
+chromium:
+	@command -v chromium >/dev/null || .ci/apt-install chromium
+
+prometheus: # With promtool
+	@command -v prometheus >/dev/null || .ci/apt-install prometheus
+
+alertmanager: # With amtool
+	@command -v prometheus-alertmanager >/dev/null || .ci/apt-install prometheus-alertmanager
+
+nginx:
+	@command -v nginx >/dev/null || .ci/apt-install nginx-light
+
 lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) -c requirements.txt --all-extras pyproject.toml -o requirements-extras.txt
 	$(COMPILE) --group build -o requirements-build.txt
 	$(COMPILE) -c requirements.txt pyproject.toml --group dev --group build -o requirements-dev.txt
 	$(COMPILE) --group legacy -o requirements-legacy.txt
