@@ -16,7 +16,6 @@ import gateway
 from gateway.adapters.access_log import AccessLog
 from gateway.adapters.claude import ClaudeUpstream
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.ledger_shipping import ShippedLedger
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
 from gateway.core.errors import Draining, Overloaded
@@ -25,6 +24,7 @@ from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.principal import KeyRecord
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
+from gateway.gauges import connect_gauges
 from gateway.learning import Learning
 from gateway.pipeline import Pipeline
 from gateway.placing import Flights, Placing
@@ -110,7 +110,14 @@ class Service:
         await self._refresh_keys()
         await self._refresh_adjustments()
         await self._listen(file)
-        self._connect_gauges()
+        connect_gauges(
+            self.metrics,
+            pipeline=self.pipeline,
+            ledger=self._ledger,
+            access_log=self._access_log,
+            learning=self._learning,
+            clock=self._clock,
+        )
         self._run_loops()
         self._reloaded()
 
@@ -298,33 +305,6 @@ class Service:
                 *budget_operations(self._in_force, self._adjustments, self.spending.budgets, self._clock),
             ],
         )
-
-    def _connect_gauges(self) -> None:
-        status = self._ledger.status
-        self.metrics.pull("gateway_inflight_exchanges", lambda: len(self.pipeline.open))
-        self.metrics.pull("gateway_open_streams", self.pipeline.open_streams)
-        self.metrics.pull("gateway_ledger_backlog_entries", lambda: status().backlog)
-        self.metrics.pull("gateway_ledger_lag_seconds", lambda: status().lag_seconds)
-        self.metrics.pull("gateway_ledger_entries_total", lambda: status().stored)
-        self.metrics.pull("gateway_ledger_spilled_total", lambda: status().spilled)
-        self.metrics.pull("gateway_ledger_write_failures_total", lambda: status().write_failures)
-        if isinstance(self._ledger, ShippedLedger):
-            self._connect_shipping(self._ledger)
-        self.metrics.pull("gateway_access_log_dropped_total", lambda: self._access_log.dropped)
-        if self._learning is not None:
-            self.metrics.pull("gateway_planner_prefixes", self._learning.known_prefixes)
-            self.metrics.pull("gateway_planner_trust", self._learning.trust)
-            self.metrics.pull("gateway_snapshot_age_seconds", self._learning.saved_seconds_ago)
-            self.metrics.pull("gateway_recording_news_total", self._learning.recorded)
-            self.metrics.pull("gateway_recording_dropped_total", self._learning.not_recorded)
-
-    def _connect_shipping(self, ledger: ShippedLedger) -> None:
-        pull, shipping = self.metrics.pull, ledger.shipping
-        pull("gateway_ledger_shipping_backlog_entries", lambda: shipping().backlog)
-        pull("gateway_ledger_shipping_lag_seconds", lambda: shipping().lag_seconds(self._clock.now()))
-        pull("gateway_ledger_shipped_total", lambda: shipping().shipped)
-        pull("gateway_ledger_shipping_refused_total", lambda: shipping().refused)
-        pull("gateway_ledger_shipping_failures_total", lambda: shipping().failures)
 
     def _admit(self) -> None:
         """The pipeline's first question. Raises `Draining` or `Overloaded`."""
