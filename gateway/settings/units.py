@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 NANOUSD_PER_USD = 1_000_000_000
 
@@ -113,6 +113,9 @@ Bytes = Annotated[
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN}),
 ]
 """Bytes, written with a unit."""
+
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+PositiveBytes = Annotated[Bytes, Field(gt=0)]
 
 Usd = Annotated[
     int,

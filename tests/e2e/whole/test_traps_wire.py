@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from gateway.core.ledger import Total
-from gateway.settings.gateway import Sizes, Timeouts
+from gateway.settings.traffic import Sizes, Timeouts
 from gateway.sim.faults import Fault, FaultKind
 from gateway.sim.pacing import Pacing
 from tests.e2e.whole.calls import ASK, LONG, VERSION, call, in_front_of
