@@ -312,8 +312,8 @@ class World:
 
 
 def make_rules(tmp_path: Path, environ: dict[str, str], config: Path | None = None) -> Rules:
-    """The shipped configuration, with one key and its state in `tmp_path`. What is chosen by a prompt's digest is
-    the same at each run: the secret is not drawn."""
+    """The shipped configuration, with one key and its state in `tmp_path`. The secret of prefixes is not
+    drawn: what is chosen by a digest is the same at each run."""
     tmp_path.mkdir(parents=True, exist_ok=True)
     (tmp_path / "prefix.secret").write_text("0123456789abcdef" * 4)
     variables = {
