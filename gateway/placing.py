@@ -17,6 +17,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, Reading, place_call, read_call, wants_placement
+from gateway.core.recent import RecentBodies
 from gateway.core.rules import PlacementMode, Rules, Workspace
 from gateway.ports import Call, Clock, Peers
 
@@ -110,6 +111,7 @@ class Placing:
         peers: Peers,
         flights: Flights,
         hold_seconds: float,
+        recent: RecentBodies,
         keep: Callable[[Call, Plan, Workspace], None] | None = None,
     ) -> None:
         self._policy = policy
@@ -117,6 +119,7 @@ class Placing:
         self._peers = peers
         self._flights = flights
         self._hold_seconds = hold_seconds
+        self._recent = recent
         self._keep = keep
         self._failed: set[str] = set()
         """Calls that upstream rejected and that have not ended: the policy was told already."""
@@ -126,13 +129,21 @@ class Placing:
         waited goes into `hold`."""
         wanted = call.endpoint is Endpoint.MESSAGES and wants_placement(call.headers, rules, workspace)
         policy = self._policy
+        like = self._recent.find(workspace.id, body, self._clock.now())
 
         def read() -> Reading:
             return read_call(
-                body, rules=rules, workspace=workspace, policy=policy, headers=call.headers, wanted=wanted
+                body,
+                rules=rules,
+                workspace=workspace,
+                policy=policy,
+                headers=call.headers,
+                wanted=wanted,
+                like=like,
             )
 
         reading = await asyncio.to_thread(read) if len(body) > OFFLOAD_BYTES else read()
+        self._recent.keep(workspace.id, reading, self._clock.now())
 
         def place(*, may_wait: bool, may_claim: bool) -> Plan:
             return place_call(

@@ -16,7 +16,7 @@ from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.prefix import cache_scope, prefix_keys
 from gateway.core.principal import Principal
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.refusal import show_amount
 from gateway.core.rules import Rules, Workspace
 from gateway.core.typical import block_tokens

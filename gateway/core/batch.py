@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 from gateway.core.batch_items import Body, batch_items, item_members
 from gateway.core.batch_shares import Share, ShareSum, sorted_shares, total_cost, total_usage
-from gateway.core.bucket import Amounts
+from gateway.core.bucket import Amounts, Held
 from gateway.core.errors import BadRequest, Forbidden
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.exchange import Basis, Closing
@@ -22,7 +22,7 @@ from gateway.core.permission import permit_model
 from gateway.core.plan import UNPLACED
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import Rules, Workspace
 from gateway.core.settlement import ONE_REQUEST, Settlement
 from gateway.core.spans import read_string
@@ -88,6 +88,8 @@ class KeptBatch:
     presumed_amounts: Amounts
     reservation_id: str | None
     """None where no limit bound it."""
+    held: Held | None = None
+    """How it is held, for whoever settles it; None where its id says it all."""
     next_at: float
     """When it is looked at again."""
     misses: int = 0

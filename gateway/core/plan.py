@@ -18,8 +18,9 @@ from gateway.core.ids import PrefixKey
 from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Occasion, Placement, PlacementPolicy, check_placement
-from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prefix import KeyChain, cache_scope, key_chain
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import PlacementMode, Rules, Workspace
 
 UNPLACED = Placement(reason="placement is off")
@@ -53,9 +54,14 @@ class Reading:
     prompt: Prompt
     facts: ModelFacts
     scope: bytes
-    keys: tuple[PrefixKey, ...]
-    """Empty where the policy does not need them, or nothing is to be placed."""
+    chain: KeyChain | None
+    """None where the policy needs no keys, or nothing is to be placed."""
     failure: str | None = None
+
+    @property
+    def keys(self) -> tuple[PrefixKey, ...]:
+        """One for each block; empty where there are none."""
+        return () if self.chain is None else self.chain.keys
 
 
 def read_call(
@@ -66,22 +72,23 @@ def read_call(
     policy: PlacementPolicy,
     headers: Headers,
     wanted: bool,
+    like: Reading | None = None,
 ) -> Reading:
-    """Read `body`; all that takes time for a large one is done here. Raises `BadRequest` where it cannot be a
-    Messages call."""
-    prompt = read_prompt(body)
+    """Read `body`; all that takes time for a large one is done here. What `like` has in common with it is not
+    read again. Raises `BadRequest` where it cannot be a Messages call."""
+    prompt = read_prompt(body, None if like is None else like.prompt)
     scope, failure = b"", None
-    keys: tuple[PrefixKey, ...] = ()
+    chain: KeyChain | None = None
     if wanted and policy.needs_keys:
         try:
             scope = cache_scope(
                 secret=rules.prefix_secret, workspace=workspace.id, prompt=prompt, headers=headers
             )
-            keys = prefix_keys(prompt, scope)
+            chain = key_chain(prompt, scope, None if like is None else like.chain)
         except Exception as error:  # as below
             failure = _what_failed(error)
     return Reading(
-        prompt=prompt, facts=rules.models.facts(prompt.model), scope=scope, keys=keys, failure=failure
+        prompt=prompt, facts=rules.models.facts(prompt.model), scope=scope, chain=chain, failure=failure
     )
 
 

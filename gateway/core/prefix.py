@@ -12,7 +12,10 @@ No text leaves this module, and nothing here decides anything.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +23,13 @@ from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.prompt import Block, Level, Prompt
 from gateway.core.spans import OBJECT, OPEN_OBJECT, Members
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as _Digest
+
 KEY_BYTES = 16
+CONTINUED_MESSAGES = 4
+"""How many of the last messages may differ for the keys before them to be of use to the next call; a client
+changes the last one or two when it moves its marks."""
 
 # SHA-256 with a secret in front and half of its output: processors have instructions for it, which makes it
 # twice as fast as keyed BLAKE2b here. Its known weakness in this use, that who sees a digest can extend it,
@@ -82,6 +91,17 @@ def scope_parts(prompt: Prompt, headers: Iterable[tuple[bytes, bytes]] = ()) -> 
     return parts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChain:
+    """The keys of a prompt, and from where on those of one that begins alike can be continued."""
+
+    keys: tuple[PrefixKey, ...]
+    scope: bytes
+    messages_tag: bytes
+    states: dict[int, tuple[_Digest, str]]
+    """By how many messages have been digested: the state, and the role of the last of them."""
+
+
 def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
     """One key per block, for everything up to and including it; a block that the API leaves out of the prompt
     has the key of what stands before it.
@@ -89,40 +109,62 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
     Marks do not count, wherever the client put them. A string and its one-block text array count the same. A
     role counts where it changes, since the API merges turns of one role.
     """
+    return key_chain(prompt, scope).keys
+
+
+def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> KeyChain:
+    """`prefix_keys`, continued from those of the prompt that this one was read like, where both share more
+    than their head. The keys are the same without it."""
+    messages_tag = _level_tag(prompt, Level.MESSAGES)
     body = memoryview(prompt.body)
-    digest = _digest(scope)
+    level, message = Level.TOOLS, -1
+    keys: list[PrefixKey] = []
+    digest, role = _digest(scope), ""
+    states = _common_states(prompt, scope, messages_tag, like)
+    if states and like is not None:
+        count = max(states)
+        keys += like.keys[: bisect_left(prompt.blocks, count, key=_message)]
+        level, digest, role = Level.MESSAGES, states[count][0].copy(), states[count][1]
     update, copy = digest.update, digest.copy
-    keys = []
-    level, role, message = Level.TOOLS, "", -1
-    turns: dict[str, bytes] = {}
-    for block in prompt.blocks:
+    blocks = prompt.blocks[len(keys) :]
+    last_messages = blocks[-1].message - CONTINUED_MESSAGES if blocks else 0
+    for block in blocks:
         if block.in_prefix:
             if block.level is not level:
                 level = block.level
-                update(_level_tag(prompt, level))
+                update(messages_tag if level is Level.MESSAGES else _level_tag(prompt, level))
             if block.message != message:
                 message = block.message
-                extras = _extras(prompt, message)
-                if extras:
-                    role = block.role
-                    update(_turn_tag(role, extras))
-                elif block.role != role:
-                    role = block.role
-                    if role not in turns:
-                        turns[role] = _turn_tag(role, ())
-                    update(turns[role])
+                if message > last_messages:
+                    states[message] = copy(), role
+                update(_turn(prompt, block, role))
+                role = block.role
             # No lengths between the parts: strings and objects delimit themselves, and a tag begins with a
             # letter, as neither of them does.
-            if block.text is not None:
-                start, end = block.text
+            if not block.cuts or block.text is not None:
+                start, end = block.text or (block.start, block.end)
                 update(body[start:end])
-            elif not block.cuts:
-                update(body[block.start : block.end])
             else:
                 for piece in _without_cuts(body, block):
                     update(piece)
-        keys.append(copy().digest()[:KEY_BYTES])
-    return tuple(map(PrefixKey, keys))
+        keys.append(PrefixKey(copy().digest()[:KEY_BYTES]))
+    if message >= 0:
+        states[message + 1] = digest, role
+    latest = dict(sorted(states.items())[-CONTINUED_MESSAGES - 1 :])
+    return KeyChain(keys=tuple(keys), scope=scope, messages_tag=messages_tag, states=latest)
+
+
+def _common_states(
+    prompt: Prompt, scope: bytes, messages_tag: bytes, like: KeyChain | None
+) -> dict[int, tuple[_Digest, str]]:
+    """The states of `like` that are this prompt's too."""
+    if like is None or like.scope != scope or like.messages_tag != messages_tag:
+        return {}
+    return {count: state for count, state in like.states.items() if 0 < count <= prompt.shared_messages}
+
+
+def _message(block: Block) -> int:
+    return block.message
 
 
 def _without_cuts(body: memoryview, block: Block) -> Iterator[memoryview]:
@@ -150,6 +192,14 @@ def _extras(prompt: Prompt, message: int) -> Sequence[bytes]:
         if key not in _SIDE_MEMBERS
         for part in (key.encode(), prompt.body[start:end])
     ]
+
+
+def _turn(prompt: Prompt, block: Block, role: str) -> bytes:
+    """What a message of `block` adds behind one of `role`, before its blocks."""
+    extras = _extras(prompt, block.message)
+    if extras:
+        return _turn_tag(block.role, extras)
+    return _PLAIN_TURNS.get(block.role) or _turn_tag(block.role, ()) if block.role != role else b""
 
 
 def _turn_tag(role: str, extras: Sequence[bytes]) -> bytes:
@@ -186,3 +236,6 @@ def _framed(part: bytes) -> bytes:
 
 def _framed_all(parts: Sequence[bytes]) -> bytes:
     return _framed(b"".join(map(_framed, parts)))
+
+
+_PLAIN_TURNS = {role: _turn_tag(role, ()) for role in ("user", "assistant", "system")}

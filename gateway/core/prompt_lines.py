@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from gateway.core.errors import BadRequest
 from gateway.core.headers import Header
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.spans import OBJECT, Members
 from gateway.core.warmup import WarmOutcome, WarmState, why_not_warmable
 

@@ -12,7 +12,8 @@ import msgspec
 
 from gateway.core.edit import apply_placement
 from gateway.core.placement import Breakpoint, Placement, check_placement
-from gateway.core.prompt import Level, Prompt, read_prompt
+from gateway.core.prompt import Level, Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.spans import (
     ARRAY,
     OBJECT,

@@ -9,7 +9,8 @@ from gateway.core.errors import BadRequest
 from gateway.core.headers import Headers, value_of
 from gateway.core.kept import NEEDED_HEADERS, KeptPrompt
 from gateway.core.placement import Breakpoint
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import Rules, Workspace
 from gateway.core.warm_body import warm_up_body
 from gateway.core.warmup import WarmCause, WarmOutcome, WarmRequest, WarmState, plan_warm_up

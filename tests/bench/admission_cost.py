@@ -1,11 +1,12 @@
-"""What one admission costs: CPU and latency of reserve + settle on four limits, for each store; and
-of reserve alone in Redis on one, four and twelve.
+"""What one admission costs: CPU and latency of reserve + settle on four limits, for each store; of reserve
+alone in Redis on one, four and twelve; and what one, two and three processes manage together on one store.
 
     python -m tests.bench.admission_cost [--pairs 3000]
 
 CPU is this process's (both threads of SQLite), per pair; for Redis the server's CPU stands beside it.
-"Alone": one pair after the other; "crowd": 64 callers at once, as under load. The event loop is uvloop, as in
-service.
+"Alone": one pair after the other; "crowd": 64 callers at once, as under load. "sqlite full" waits for the
+disk at each commit, as `synchronous: full` does. Processes have 16 callers each. The event loop is uvloop, as
+in service.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import os
 import platform
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -26,6 +28,7 @@ from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.bucket import Amounts, Reservation
+from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.limits import Limit, Limits, Period, Scope, Unit
 from gateway.core.principal import Principal
@@ -34,6 +37,9 @@ from tests.support.budgets import rid
 from tests.support.redis_server import RedisServer
 
 HUGE = 10**15
+WORKER_CALLERS = 16
+AWAY = "away"
+"""In place of seconds: the store gave no answer in time."""
 LIMITS = Limits(
     (
         Limit(
@@ -118,6 +124,63 @@ async def measure_by_limits(store: BudgetStore, server: RedisServer, rounds: int
         )
 
 
+async def measure_by_processes(label: str, where: str, pairs: int, server: RedisServer | None = None) -> None:
+    """All spend from the same buckets. They begin when all are connected."""
+    for count in (1, 2, 3):
+        processes = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.bench.admission_cost", "--pairs", str(pairs // count)),
+                *("--worker", where, "--name", f"{label}-{count}-{number}"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            for number in range(count)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        redis_cpu, wall = server_cpu(server), time.perf_counter()
+        answers = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+        wall, redis_cpu = time.perf_counter() - wall, server_cpu(server) - redis_cpu
+        assert not any(process.returncode for process in processes)
+        lines = [line for out, _ in answers for line in out.decode().split()]
+        latencies = sorted(float(line) for line in lines if line != AWAY)
+        done = len(latencies)
+        print(
+            f"{label:12} {count} processes  p50 {latencies[done // 2] * 1e6:7.0f} us  "
+            f"p99 {latencies[done * 99 // 100] * 1e6:7.0f} us  {done / wall:7.0f} pairs/s together"
+            + (f"  redis cpu {redis_cpu / done * 1e6:4.0f} us" if server else "")
+            + (f"  {lines.count(AWAY)} in vain" if AWAY in lines else "")
+        )
+
+
+async def work(where: str, name: str, pairs: int) -> None:
+    """One of the processes: says that it is there, waits for a line, prints each pair's seconds."""
+    clock = SystemClock()
+    store: BudgetStore
+    if where.startswith("redis:"):
+        store = await RedisBudgets(where, clock).open()
+    else:
+        store = await SqliteBudgets(Path(where), clock, "full").open()
+    await one_pair(store, f"{name}-warm")
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    lines: list[str] = []
+
+    async def caller(number: int) -> None:
+        for i in range(pairs // WORKER_CALLERS):
+            begun = time.perf_counter()
+            try:
+                await one_pair(store, f"{name}-{number}-{i}")
+                lines.append(repr(time.perf_counter() - begun))
+            except StoreUnavailable:
+                lines.append(AWAY)
+
+    await asyncio.gather(*(caller(number) for number in range(WORKER_CALLERS)))
+    await store.close()
+    print("\n".join(lines))
+
+
 def server_cpu(server: RedisServer | None) -> float:
     if server is None:
         return 0.0
@@ -144,9 +207,17 @@ async def main(pairs: int) -> None:
             await measure("redis", redis, pairs, server)
             await measure_by_limits(redis, server)
             await redis.close()
+            await measure_by_processes("redis", server.url, pairs, server)
+        await measure_by_processes("sqlite full", str(Path(directory) / "shared.db"), pairs)
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--pairs", type=int, default=3000)
-    uvloop.run(main(arguments.parse_args().pairs))
+    arguments.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments.add_argument("--name", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
+    if chosen.worker:
+        uvloop.run(work(chosen.worker, chosen.name, chosen.pairs))
+    else:
+        uvloop.run(main(chosen.pairs))

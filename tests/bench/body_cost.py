@@ -11,7 +11,7 @@ from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Workspace
 from tests.support.bodies import agent_body, claude_code_body, dump, large_body, spaced

@@ -19,7 +19,8 @@ from typing import Any
 from gateway.core.changes import DEFAULT_CAPACITY_BYTES, Changes
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import agent_body, dump, prose
 
 WORKSPACE = WorkspaceId("bench")

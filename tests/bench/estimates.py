@@ -19,7 +19,8 @@ from time import perf_counter_ns
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.placement import Breakpoint, Placement
-from gateway.core.prompt import TTL, Prompt, read_prompt
+from gateway.core.prompt import TTL, Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import EstimateMode
 from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage, read_usage

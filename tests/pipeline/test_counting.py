@@ -12,7 +12,8 @@ import pytest
 from gateway import counting
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.learned_estimates import LearnedEstimates
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.counting import MAX_REMEMBERED, Counting
 from gateway.ports import UpstreamRequest
 from tests.support.bodies import dump, single

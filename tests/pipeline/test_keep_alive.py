@@ -15,7 +15,8 @@ from gateway.core.news import News, Warmed
 from gateway.core.placement import Breakpoint, Placement
 from gateway.core.plan import Plan
 from gateway.core.planner import Prices, Warm
-from gateway.core.prompt import TTL, read_prompt
+from gateway.core.prompt import TTL
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.usage import Usage
 from gateway.core.warmup import WarmCause, WarmState
 from gateway.tasks import TaskSet

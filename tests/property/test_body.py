@@ -15,7 +15,8 @@ from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Breakpoint, Placement, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import TTL, Level, Prompt, read_prompt
+from gateway.core.prompt import TTL, Level, Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
 from tests.support.bodies import MODEL, WRITERS, bodies, corpus, dump

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,13 @@ class _Replica:
     count: int = 0
 
     def read(
-        self, spans: Sequence[Span], *, known_since_ms: int, ended_before_ms: int | None, by_tags: bool
+        self,
+        spans: Sequence[Span],
+        *,
+        known_since_ms: int,
+        ended_before_ms: int | None,
+        by_tags: bool,
+        beyond: Mapping[str, int] | None,
     ) -> LedgerPart:
         total = sum(self.entries.values())
         spend = Spend(organisation="org", workspace="w", key_id="k", model=MODEL, nanousd=total)

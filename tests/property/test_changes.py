@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.core.changes import Changes
 from gateway.core.comparison import compare
 from gateway.core.misses import MissCause
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.typical import block_tokens
 from tests.support.bodies import WRITERS, bodies, desk_body, dump, words
 from tests.support.changing import Looker

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import BadRequest
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.placement import Placement
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import EstimateMode
 from gateway.sim.answers import Script, Scripted
 from gateway.sim.catalogue import CATALOGUE

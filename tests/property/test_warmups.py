@@ -14,7 +14,8 @@ from gateway.core.edit import apply_placement
 from gateway.core.ids import WorkspaceId
 from gateway.core.placement import Breakpoint, Placement, check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import TTL, Prompt, read_prompt
+from gateway.core.prompt import TTL, Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.warm_body import warm_up_body
 from gateway.core.warmup import why_not_warmable
 from gateway.sim.cache import CacheScope, Outcome, PromptCache

@@ -8,7 +8,7 @@ from gateway.core.changes import Changes
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.misses import Miss
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.typical import block_tokens
 from tests.support.bodies import dump
 from tests.support.prices import model_table

@@ -24,6 +24,7 @@ from gateway.core.ids import ReservationId, WorkspaceId
 from gateway.core.limits import BoundLimit
 from gateway.core.placement import PlacementPolicy
 from gateway.core.principal import RANDOM_BYTES, mint_key
+from gateway.core.recent import RecentBodies
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.pipeline import Pipeline
@@ -238,6 +239,7 @@ class World:
                 peers=NoPeers(),
                 flights=Flights(),
                 hold_seconds=8.0,
+                recent=RecentBodies(1 << 20),
             ),
             upstream=self.upstream,
             budgets=self.guard,

@@ -12,6 +12,7 @@ from gateway.core.ids import WorkspaceId
 from gateway.core.placement import Breakpoint, Occasion, Placement
 from gateway.core.plan import Plan
 from gateway.core.prompt import TTL
+from gateway.core.recent import RecentBodies
 from gateway.core.rules import PlacementMode
 from gateway.core.usage import Usage
 from gateway.placing import Flights, Placing
@@ -85,7 +86,12 @@ class Replica:
         self.policy = OnePrefix(lambda what, call: self.peers.tell(f"{what} {call}".encode()), ground.written)
         self.flights = Flights()
         self.placing = Placing(
-            self.policy, ground.clock, peers=self.peers, flights=self.flights, hold_seconds=ground.hold
+            self.policy,
+            ground.clock,
+            peers=self.peers,
+            flights=self.flights,
+            hold_seconds=ground.hold,
+            recent=RecentBodies(1 << 20),
         )
         self.listening = asyncio.get_running_loop().create_task(self.peers.listen(self.heard, self.gone))
         self.calls_of: dict[str, set[str]] = {}

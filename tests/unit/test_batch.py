@@ -21,7 +21,7 @@ from gateway.core.exchange import Basis, Closing
 from gateway.core.ids import WorkspaceId
 from gateway.core.limits import Limit, Limits, Period, Scope, Unit
 from gateway.core.plan import UNPLACED
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import EstimateMode, Rules, UnknownModels, Workspace
 from tests.support.fakes import KEY, make_rules
 

@@ -10,7 +10,8 @@ import pytest
 from gateway.core.bounds import dearest_ttl, most_input, unbounded_by
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Placement
-from gateway.core.prompt import TTL, Prompt, read_prompt
+from gateway.core.prompt import TTL, Prompt
+from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import BLOCKS, TOOLS, agent_body, claude_code_body, dump, prose, single, tool
 from tests.support.prices import model_table
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.comparison import compare
 from gateway.core.misses import Looks, Miss, MissCause
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.typical import block_tokens
 from tests.support.bodies import claude_code_body, desk_body, dump, words
 from tests.support.changed_bodies import HEADS, HISTORIES, SLOT, Body, edited

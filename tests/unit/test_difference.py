@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.difference import ALIKE, Difference, find_difference, where_is
 from gateway.core.misses import Looks
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.sketch import Keyed, Sketch
 from tests.support.bodies import distinct_tool, dump, words
 

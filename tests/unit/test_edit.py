@@ -6,7 +6,8 @@ import pytest
 
 from gateway.core.edit import apply_placement
 from gateway.core.placement import Breakpoint, Placement
-from gateway.core.prompt import TTL, read_prompt
+from gateway.core.prompt import TTL
+from gateway.core.prompt_reader import read_prompt
 
 
 def placed(raw: bytes, *points: tuple[int, TTL]) -> bytes:

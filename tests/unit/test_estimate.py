@@ -13,7 +13,8 @@ from gateway.core.learned_estimates import LearnedEstimates, enough
 from gateway.core.models import ModelFacts, ModelNames
 from gateway.core.placement import Breakpoint, Placement
 from gateway.core.pricing import PriceRow, PriceTable
-from gateway.core.prompt import TTL, read_prompt
+from gateway.core.prompt import TTL
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import EstimateMode
 from gateway.core.usage import Report, Usage
 from tests.support.bodies import HOUR_MARK, MARK, dump, prose

@@ -17,7 +17,7 @@ from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import check_placement
 from gateway.core.prefix import cache_scope, prefix_keys
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
 

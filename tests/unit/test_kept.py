@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.core.ids import WorkspaceId
 from gateway.core.kept import IDLE_SECONDS, MOST_CUT_BYTES, OVERHEAD_BYTES, KeptPrompt, KeptPrompts
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import MARK, conversation, dump, prose, single
 
 LONG = prose(9_000)

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Breakpoint, Placement, check_placement
-from gateway.core.prompt import TTL, read_prompt
+from gateway.core.prompt import TTL
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.typical import block_tokens
 from tests.support.bodies import (
     BLOCKS,

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.prefix import KEY_BYTES, cache_scope, prefix_keys
-from gateway.core.prompt import Level, read_prompt
+from gateway.core.prompt import Level
+from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import HOUR_MARK, MARK, agent_body, claude_code_body, dump, pretty, single, tool
 
 BODY = agent_body(turns=3, tools=3, size=12_000)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import BadRequest
-from gateway.core.prompt import TTL, Block, Level, Prompt, read_prompt
+from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import BLOCKS, MARK, MODEL, TOOLS, claude_code_body, dump, single
 
 SURROGATE = rb"\ud800"

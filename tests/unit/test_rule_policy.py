@@ -10,7 +10,8 @@ import pytest
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Placement, check_placement
-from gateway.core.prompt import TTL, Level, Prompt, read_prompt
+from gateway.core.prompt import TTL, Level, Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import ClientMarks, Workspace
 from gateway.core.typical import block_tokens

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.sketch import MAX_BYTES, MAX_CHUNKS, Keyed, Sketch, content_of, size_of
 from tests.support.bodies import MARK, WRITERS, corpus, distinct_tool, dump, single, words
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.core.models import ModelFacts
-from gateway.core.prompt import read_prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.typical import block_tokens, prompt_tokens
 from tests.support.bodies import TOOLS, agent_body, dump, prose, single, tool
 

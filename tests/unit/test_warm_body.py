@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.core.placement import Breakpoint
-from gateway.core.prompt import TTL, read_prompt
+from gateway.core.prompt import TTL
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.warm_body import warm_up_body
 from tests.support.bodies import MARK, agent_body, claude_code_body, conversation, dump, prose, single, tool
 

@@ -9,7 +9,8 @@ from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Occasion, Placement
 from gateway.core.pricing import Factors
-from gateway.core.prompt import Prompt, read_prompt
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import Workspace
 from gateway.core.usage import Usage
 from gateway.core.warming_book import UNREAD_RUNS, WarmedNow, WarmedPrefix, WarmingBook, WatchedPolicy

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
-from gateway.core.prompt import TTL, Level, read_prompt
+from gateway.core.prompt import TTL, Level
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import ClientMarks, Workspace
 from gateway.core.warmup import WarmPlan, plan_warm_up, why_not_warmable
 from tests.support.bodies import (

@@ -1,0 +1,52 @@
+"""What is taken over from a body that was read before. That it is right: tests/property/test_recent.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.core.prompt_reader import read_prompt
+from tests.support.bodies import dump
+
+SYSTEM, TOOLS = "You are brief. " * 20, [{"name": "look", "input_schema": {"type": "object"}}]
+
+
+def a_body(*said: Any, **changed: Any) -> bytes:
+    messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+    return dump({"messages": messages, "model": "m", "system": SYSTEM, "tools": TOOLS, **changed})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shared"),
+    [
+        (("a",), ("a", "b", "c"), 1),
+        (("a", "b", "c"), ("a", "b", "c"), 3),
+        (("a", "b", "c"), ("a", "b"), 2),
+        (("a", "b", "c"), ("a", "b", "other", "d"), 2),
+        (("a", "b", "c"), ("other", "b", "c"), 0),
+        (tuple("abcdefghijklmnop"), tuple("abcdefghij0"), 10),
+        (tuple("abcdefghijklmnop"), tuple("a0"), 1),
+        ((), ("a",), 0),
+    ],
+)
+def test_takes_the_longest_common_run_of_messages(
+    before: tuple[str, ...], after: tuple[str, ...], shared: int
+) -> None:
+    assert read_prompt(a_body(*after), read_prompt(a_body(*before))).shared_messages == shared
+
+
+@pytest.mark.parametrize("changed", [{"system": "other"}, {"tools": []}, {"tools": None}])
+def test_shares_no_message_behind_another_head(changed: dict[str, Any]) -> None:
+    like = read_prompt(a_body("a", "b"))
+
+    assert read_prompt(a_body("a", "b", **changed), like).shared_messages == 0
+
+
+def test_takes_nothing_from_a_body_with_marks_that_it_does_not_know() -> None:
+    odd = [{"type": "text", "text": "a", "cache_control": {"type": "odd"}}]
+    like = read_prompt(a_body(odd, "b"))
+    again = read_prompt(a_body(odd, "b"), like)
+
+    assert again.unread_marks
+    assert again.shared_messages == 0
