@@ -9,7 +9,9 @@ import typer
 from gateway.cli import (
     budget,
     config,
+    doctor,
     explain,
+    healthcheck,
     keys,
     ledger,
     prewarm,
@@ -28,7 +30,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run.run)
+app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
+app.command("healthcheck")(healthcheck.healthcheck)
 app.command("prewarm")(prewarm.prewarm)
 app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
