@@ -21,6 +21,7 @@ from gateway.adapters.claude_report_shapes import Generation, ProviderReports, R
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption
+from gateway.cli.reconcile_metrics import write_metrics
 from gateway.cli.reconcile_tables import print_csv, print_json, print_table
 from gateway.core.errors import ConfigError, GatewayError
 from gateway.core.reconcile import Reconciliation, Verdict, reconcile
@@ -80,6 +81,10 @@ def reconcile_command(
     ] = "$0.01",
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
+    metrics_file: Annotated[
+        Path | None,
+        typer.Option(help="Also write gauges to this file, *.prom, for node_exporter's textfile collector."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Compare the ledger with the provider's usage and cost reports, and say why they differ.
@@ -100,7 +105,9 @@ def reconcile_command(
         ledgers: list[LedgerSource] = [*ledger] if ledger else [ledger_source(settings.gateway, settings)]
         others = upstream is None
         found = _compare(settings, ledgers, provider, accounts, days, now, tolerance_nanousd, others)
-    except (ConfigError, GatewayError, ReportsUnavailable) as error:
+        if metrics_file is not None:
+            write_metrics(metrics_file, found, now.timestamp())
+    except (ConfigError, GatewayError, ReportsUnavailable, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     (print_json if as_json else print_csv if as_csv else print_table)(found)
