@@ -7,12 +7,16 @@ upstream or what an answer says.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import takewhile
 
 from gateway.core.batch import LEASE_SECONDS, binding_limits
 from gateway.core.bucket import Amounts, Decision, Payer, Reservation
+from gateway.core.ending import in_the_way
 from gateway.core.endpoints import Endpoint
 from gateway.core.entry import MAX_TEXT
 from gateway.core.errors import StoreUnavailable
@@ -35,18 +39,28 @@ since upstream counts them too."""
 COUNTED_OF_FREE = frozenset({Unit.REQUESTS, Unit.CONCURRENT})
 CLOSE_DELAYS_SECONDS = (0.0, 0.2, 0.8, 3.2, 12.8)
 """Before each attempt at closing a reservation."""
+SETTLED_SECONDS = 0.1
+"""The longest that a call waits for others that are over to be settled, before it asks again."""
+ASKED_AGAIN = 3
+"""So often at most: others may have taken the place meanwhile, and be over themselves."""
+CLOSED_KEPT = 1024
 COUNTABLE = frozenset({Unit.NANOUSD, Unit.INPUT_TOKENS, Unit.PROMPT_TOKENS})
 """Units of which less may be needed once the prompt was counted."""
 _ONE_REQUEST = Amounts(requests=1, concurrent=1)
 
 
 class Reserving:
-    """Reserves and closes for exchanges. What it remembers is for thresholds only."""
+    """Reserves and closes for exchanges. What it remembers: thresholds, and which exchanges of this replica
+    are over and not closed yet."""
 
     def __init__(self, budgets: BudgetStore, clock: Clock) -> None:
         self._budgets = budgets
         self._clock = clock
         self._thresholds = Thresholds()
+        self._ended: dict[ReservationId, tuple[Reservation, asyncio.Future[None]]] = {}
+        self._closings = 0
+        self._closed: deque[tuple[int, Reservation]] = deque(maxlen=CLOSED_KEPT)
+        """The last ones that were closed, each with the number of its closing."""
 
     async def reserve(
         self,
@@ -79,7 +93,7 @@ class Reserving:
         )
         exchange.reservation = reservation  # known before the store is asked: closing it is always safe
         try:
-            decision = await self._budgets.reserve(reservation)
+            decision, reservation = await self._ask(call, reservation, exchange)
             if recount and _half_would_fit(decision, reservation.amounts) and (closer := await recount()):
                 estimate, reservation = closer, _counted(reservation, closer)
                 exchange.reservation, exchange.estimated_nanousd = reservation, closer.nanousd
@@ -95,6 +109,8 @@ class Reserving:
         exchange.shadow_refusals, exchange.verdicts = decision.shadow_refusals, decision.verdicts
         if not decision.allowed:
             exchange.reservation = None  # nothing is held
+            if decision.binding is None:
+                raise StoreUnavailable("The budgets had closed this call before it was reserved.")
             told = limit_headers(decision.verdicts) if rules.limit_headers is LimitHeaders.OWN else ()
             refusal = exhausted(decision, reservation, principal, told)
             exchange.binding_limit = refusal.limit_id
@@ -110,6 +126,23 @@ class Reserving:
             named = {v.bound.limit.id for v in exchange.verdicts if v.bound.limit.scope is not Scope.TAG}
             whose = f" for {crossing.subject}" if crossing.subject and crossing.limit in named else ""
             log.warning("limit %s%s is spent to %g%%", crossing.limit, whose, crossing.threshold * 100)
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over, and is going to be closed; `closed` has to follow. What a batch holds it keeps."""
+        reservation = exchange.reservation
+        if reservation is not None and exchange.batch is None:
+            closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ended[reservation.id] = reservation, closing
+
+    def closed(self, exchange: Exchange) -> None:
+        """Nothing more is done to close it."""
+        if exchange.reservation is not None:
+            known = self._ended.pop(exchange.reservation.id, None)
+            if known is not None:
+                self._closings += 1
+                self._closed.append((self._closings, known[0]))
+                if not known[1].done():
+                    known[1].set_result(None)
 
     async def close(self, exchange: Exchange, amounts: Amounts) -> None:
         """Settle at `amounts` or release, as the exchange ended. Idempotent by id, so it is simply tried
@@ -129,6 +162,33 @@ class Reserving:
             except StoreUnavailable:
                 continue
         log.error("reservation %s could not be closed yet; it is when the store is back", reservation.id)
+
+    async def _ask(
+        self, call: Call, reservation: Reservation, exchange: Exchange
+    ) -> tuple[Decision, Reservation]:
+        """The store's answer, and what it is about: asked again by another id while what refuses is over."""
+        asked_at = self._closings
+        decision = await self._budgets.reserve(reservation)
+        for number in range(1, ASKED_AGAIN + 1):
+            if not await self._settled(decision, reservation, asked_at):
+                break
+            asked_at = self._closings
+            reservation = exchange.reservation = _asked_again(call, reservation, number)
+            decision = await self._budgets.reserve(reservation)
+        return decision, reservation
+
+    async def _settled(self, decision: Decision, reservation: Reservation, asked_at: int) -> bool:
+        """Wait for calls of this replica that are over and stood in the way when the store was asked; whether
+        there were any. Those that were closed since may have been so after the store's answer."""
+        if decision.allowed:
+            return False
+        over = [each for each, _ in self._ended.values()]
+        over += [each for number, each in takewhile(lambda one: one[0] > asked_at, reversed(self._closed))]
+        waited_for = in_the_way(decision, reservation.amounts, over)
+        pending = [self._ended[each.id][1] for each in waited_for if each.id in self._ended]
+        if pending:
+            await asyncio.wait(pending, timeout=SETTLED_SECONDS)
+        return bool(waited_for)
 
 
 def _binding(call: Call, rules: Rules, principal: Principal, exchange: Exchange) -> tuple[BoundLimit, ...]:
@@ -154,14 +214,19 @@ def _payer(principal: Principal, exchange: Exchange) -> Payer:
     )
 
 
-def _counted(reservation: Reservation, closer: Estimate) -> Reservation:
+def _asked_again(call: Call, reservation: Reservation, number: int) -> Reservation:
     """By another id: who asks twice by one gets the first answer again."""
+    return replace(reservation, id=ReservationId(f"{call.id}-again-{number}"))
+
+
+def _counted(reservation: Reservation, closer: Estimate) -> Reservation:
+    """By another id, as above."""
     return replace(reservation, id=ReservationId(f"{reservation.id}-counted"), amounts=closer.amounts)
 
 
 def _half_would_fit(decision: Decision, amounts: Amounts) -> bool:
     refusing = [v for v in decision.verdicts if not v.allowed and v.bound.limit.mode is Mode.ENFORCE]
-    return not decision.allowed and all(
+    return bool(refusing) and all(
         v.bound.limit.unit in COUNTABLE and 2 * v.remaining >= amounts.of(v.bound.limit.unit)
         for v in refusing
     )

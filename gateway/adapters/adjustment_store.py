@@ -1,12 +1,12 @@
 """The log of adjustments on one machine: in SQLite, or in memory. The Redis one is
-`adjustment_store_redis.py`."""
+`adjustment_store_redis.py`, of which each replica keeps a mirror in the one of SQLite here."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -102,6 +102,27 @@ class SqliteAdjustmentStore:
             return tuple(entry_of(number, text) for number, text in rows)
 
         return await self._run(read)
+
+    async def lines(self, after: int, at_most: int) -> tuple[LogEntry, ...]:
+        """The next lines after this number, in their order. Raises `StoreUnavailable`."""
+
+        def read(connection: sqlite3.Connection) -> tuple[LogEntry, ...]:
+            query = "SELECT number, text FROM adjustments WHERE number > ? ORDER BY number LIMIT ?"
+            return tuple(entry_of(*row) for row in connection.execute(query, (after, at_most)).fetchall())
+
+        return await self._run(read)
+
+    async def keep(self, entries: Sequence[LogEntry]) -> None:
+        """Have these lines of another copy of the log, each once, by new numbers where they are missing; all
+        or none of them. Raises `StoreUnavailable`."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for entry in entries:
+                taken_back = int(entry.taken_back is not None)
+                if _line(connection, entry.adjustment.id, taken_back) is None:
+                    _append(connection, entry.adjustment, entry.taken_back)
+
+        await self._run(write, _WRITING)
 
     async def close(self) -> None:
         """Nothing is held."""

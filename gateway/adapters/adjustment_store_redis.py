@@ -1,12 +1,14 @@
 """The log of adjustments in Redis, for several replicas.
 
 Lines stand in a hash by their number and are never written twice. Each change is one script: atomic, and safe
-to run again when its reply was lost, since it answers what is there.
+to run again when its reply was lost, since it answers what is there. What Redis forgets is written
+back from each replica's mirror: see `adjustment_store_mirrored.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import TypeVar, cast
 
@@ -49,15 +51,43 @@ redis.call('HSET', KEYS[3], ARGV[1], number)
 redis.call('ZREM', KEYS[4], ARGV[1])
 return {number, ARGV[2]}
 """
-_LOAD = """
+# Lines of another copy of the log, each once; whichever of an adjustment's two comes first.
+_KEEP = """
+for i = 1, #ARGV, 4 do
+    local id, line, ends, made = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '0'
+    local index = made and KEYS[2] or KEYS[3]
+    if redis.call('HEXISTS', index, id) == 0 then
+        local number = redis.call('HLEN', KEYS[1]) + 1
+        redis.call('HSET', KEYS[1], number, line)
+        redis.call('HSET', index, id, number)
+        if not made then
+            redis.call('ZREM', KEYS[4], id)
+        elseif redis.call('HEXISTS', KEYS[3], id) == 0 then
+            redis.call('ZADD', KEYS[4], ends, id)
+        end
+    end
+end
+"""
+# What stands, and what tells whether the log is the known one: how long it is, and its line of one number.
+_LOOK = """
 local lines = {}
 local ids = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(ids) do
     local number = redis.call('HGET', KEYS[2], id)
     lines[#lines + 1] = {tonumber(number), redis.call('HGET', KEYS[1], number)}
 end
-return lines
+return {redis.call('HLEN', KEYS[1]), redis.call('HGET', KEYS[1], ARGV[3]) or '', lines}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The log at one instant."""
+
+    length: int
+    line: LogEntry | None
+    """The one that was asked for; None where there is none."""
+    standing: tuple[Adjustment, ...]
 
 
 class RedisAdjustmentStore:
@@ -75,13 +105,41 @@ class RedisAdjustmentStore:
         stem = f"{{{prefix}}}:adjustments"
         self._log, self._made, self._taken = f"{stem}:log", f"{stem}:made", f"{stem}:taken-back"
         self._keys = (self._log, self._made, self._taken, f"{stem}:standing")
-        self._add, self._take_back, self._load = (
-            self._redis.register_script(text) for text in (_ADD, _TAKE_BACK, _LOAD)
+        self._add, self._take_back, self._keep, self._look = (
+            self._redis.register_script(text) for text in (_ADD, _TAKE_BACK, _KEEP, _LOOK)
         )
 
     async def load(self, at: float) -> tuple[Adjustment, ...]:
-        lines = await _reached(self._load(keys=self._keys, args=[repr(at), MAX_IN_FORCE]))
-        return tuple(entry_of(number, text).adjustment for number, text in sorted(lines))
+        return (await self.look(at, 0)).standing
+
+    async def look(self, at: float, number: int) -> Look:
+        """What `load` gives, the log's length and its line of this number, all of one instant. Raises
+        `StoreUnavailable`."""
+        arguments: list[str | int] = [repr(at), MAX_IN_FORCE, number]
+        length, text, lines = await _reached(self._look(keys=self._keys, args=arguments))
+        return Look(
+            length,
+            entry_of(number, text) if text else None,
+            tuple(entry_of(at_number, line).adjustment for at_number, line in sorted(lines)),
+        )
+
+    async def lines(self, after: int, at_most: int) -> tuple[LogEntry, ...]:
+        """The next lines after this number, in their order. Raises `StoreUnavailable`."""
+        numbers = range(after + 1, after + at_most + 1)
+        texts = await _reached(
+            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._log, [str(n) for n in numbers]))
+        )
+        return tuple(entry_of(n, text) for n, text in zip(numbers, texts, strict=True) if text is not None)
+
+    async def keep(self, entries: Sequence[LogEntry]) -> None:
+        """Have these lines of another copy of the log, each once, by new numbers where they are missing; all
+        or none of them. Some hundreds at once: Redis serves calls meanwhile. Raises `StoreUnavailable`."""
+        arguments: list[str | int] = []
+        for entry in entries:
+            made, ends = entry.adjustment, ends_at(entry.adjustment)
+            arguments += (made.id, text_of(made, entry.taken_back))
+            arguments += ("+inf" if ends == inf else repr(ends), int(entry.taken_back is not None))
+        await _reached(self._keep(keys=self._keys, args=arguments))
 
     async def find(self, adjustment_id: str) -> LogEntry | None:
         return await self._line(self._taken, adjustment_id) or await self._line(self._made, adjustment_id)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from gateway.adapters.redis_budgets import RedisBudgets
+from gateway.adapters.redis_fence import is_fenced
 from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
@@ -17,7 +19,8 @@ T = TypeVar("T")
 
 class MeasuredBudgets:
     """`took` is told operation and seconds of what succeeded; `failed` the operation, and whether the store
-    may have acted (`outcome_unknown`) or surely has not (`unavailable`)."""
+    may have acted (`outcome_unknown`), surely has not (`unavailable`), or has its dollar windows behind the
+    fence (`fenced`). Goes around the store itself: what goes on without the store swallows its failures."""
 
     def __init__(
         self,
@@ -62,7 +65,30 @@ class MeasuredBudgets:
         try:
             result = await work
         except StoreUnavailable as error:
-            self._failed(operation, "unavailable" if error.outcome_known else "outcome_unknown")
+            self._failed(operation, _kind(error))
             raise
         self._took(operation, time.perf_counter() - started)
         return result
+
+
+class MeasuredFencedBudgets(MeasuredBudgets):
+    """The same around a store under a generation."""
+
+    def __init__(
+        self,
+        store: RedisBudgets,
+        *,
+        took: Callable[[str, float], None],
+        failed: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(store, took=took, failed=failed)
+        self._fenced = store
+
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool:
+        return await self._measure("settle", self._fenced.settle_known(reservation_id, actual))
+
+
+def _kind(error: StoreUnavailable) -> str:
+    if is_fenced(error):
+        return "fenced"
+    return "unavailable" if error.outcome_known else "outcome_unknown"

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from gateway.adapters.prometheus_catalogue import (
     BUDGET_LIMITS,
     BUDGET_RESET,
+    BUDGET_RUNS_OUT,
     BUDGET_USED,
     COST,
     OVERRUN,
@@ -78,7 +79,7 @@ class Books(Collector):
 class Budgets(Collector):
     """The last readings of all limits; a limit that is gone from the readings is gone from the page."""
 
-    SPECS = (*BUDGET_LIMITS.values(), *BUDGET_USED.values(), BUDGET_RESET)
+    SPECS = (*BUDGET_LIMITS.values(), *BUDGET_USED.values(), BUDGET_RESET, BUDGET_RUNS_OUT)
 
     def __init__(self) -> None:
         self.readings: Sequence[BudgetReading] = ()
@@ -92,6 +93,8 @@ class Budgets(Collector):
             families[BUDGET_USED[reading.unit].name].add_metric(labels, reading.used / divisor)
             if reading.reset_at is not None:
                 families[BUDGET_RESET.name].add_metric(labels, reading.reset_at)
+            if reading.runs_out_at is not None:
+                families[BUDGET_RUNS_OUT.name].add_metric(labels, reading.runs_out_at)
         return iter(families.values())
 
 

@@ -1,5 +1,6 @@
 """`gateway budget`: see what may be spent, and change it, through a running gateway: another amount, some
-more for a while, a stop. What is printed is in `budget_tables.py`.
+more for a while, a stop. What is printed is in `budget_tables.py`; whether the counters are right, in
+`budget_audit.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gateway.cli.admin_client import (
     TokenOption,
     UrlOption,
 )
+from gateway.cli.budget_audit import audit, repair
 from gateway.cli.config import JsonOption
 from gateway.core.adjustments import FreezeScope
 from gateway.settings.units import read_seconds
@@ -32,6 +34,9 @@ app = typer.Typer(
     "within three seconds. What is meant to last belongs into limits.yaml.",
     no_args_is_help=True,
 )
+
+app.command()(audit)
+app.command()(repair)
 
 PAGE = 200
 KINDS = ("overrides", "grants", "freezes")

@@ -3,16 +3,21 @@ left out: too many."""
 
 from __future__ import annotations
 
+from gateway.core.bucket import Verdict
 from gateway.core.budget_reading import BudgetReading, reading_of
+from gateway.core.forecast import runs_out_at
 from gateway.core.ids import KeyId
 from gateway.core.limits import BoundLimit, Scope
 from gateway.core.principal import DEFAULT_ORGANISATION, Principal
 from gateway.core.rules import Rules
 from gateway.ports import BudgetStore
 
+PEEKED_AT_ONCE = 100
+"""Limits that the store is asked for in one go: it serves calls meanwhile."""
 
-async def read_budgets(rules: Rules, budgets: BudgetStore) -> list[BudgetReading]:
-    """One reading per limit and subject. Raises `StoreUnavailable`."""
+
+async def read_budgets(rules: Rules, budgets: BudgetStore, at: float) -> list[BudgetReading]:
+    """One reading per limit and subject, `at` an instant (epoch seconds). Raises `StoreUnavailable`."""
     bound: dict[str, tuple[str, BoundLimit]] = {}
     for workspace in rules.workspaces.values():
         nobody = Principal(
@@ -25,9 +30,12 @@ async def read_budgets(rules: Rules, budgets: BudgetStore) -> list[BudgetReading
         for limit in rules.limits.binding(nobody, ""):
             if limit.limit.scope not in (Scope.KEY, Scope.TAG):
                 bound[limit.bucket_id] = (_label(limit), limit)
-    verdicts = await budgets.peek([limit for _, limit in bound.values()])
+    limits = [limit for _, limit in bound.values()]
+    verdicts: list[Verdict] = []
+    for start in range(0, len(limits), PEEKED_AT_ONCE):
+        verdicts += await budgets.peek(limits[start : start + PEEKED_AT_ONCE])
     return [
-        reading_of(verdict, workspace)
+        reading_of(verdict, workspace, runs_out_at(verdict, at))
         for (workspace, _), verdict in zip(bound.values(), verdicts, strict=True)
     ]
 
