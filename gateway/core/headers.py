@@ -164,9 +164,14 @@ def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:
     return None
 
 
-def tags_of(headers: Headers, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The values of the tag headers `names`, bounded in length, in the order in which they came."""
+def tags_of(
+    headers: Headers, names: Sequence[str], given: tuple[tuple[str, str], ...] = ()
+) -> tuple[tuple[str, str], ...]:
+    """The values of the tag headers `names`, bounded in length, in the order in which they came. Those that
+    are `given` come first, and headers of their names are not looked at."""
     if not names:
-        return ()
-    wanted = {name.encode(): name for name in names}
-    return tuple((wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted)
+        return given
+    wanted = {name.encode(): name for name in names if name not in dict(given)}
+    return given + tuple(
+        (wanted[name], value.decode("latin-1")[:200]) for name, value in headers if name in wanted
+    )

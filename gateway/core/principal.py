@@ -14,7 +14,10 @@ import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from gateway.core.bearer import looks_like_token
+from gateway.core.claims import Bearer
 from gateway.core.errors import StoreUnavailable, Unauthenticated
 from gateway.core.ids import KeyId, WorkspaceId
 
@@ -43,6 +46,8 @@ class Principal:
     organisation: str = DEFAULT_ORGANISATION
     team: str = ""
     """The team of the workspace; empty for none."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Tags that its token brought along; they go before those of headers."""
 
 
 def warming_principal(workspace: WorkspaceId, organisation: str, team: str = "") -> Principal:
@@ -123,14 +128,22 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(raw) is not None and _check(raw[:-_CHECK_LENGTH]) == text[-_CHECK_LENGTH:]
 
 
+class Tokens(Protocol):
+    """Whoever verifies tokens that others issued (JWTs)."""
+
+    def identify(self, token: bytes, now: float) -> Bearer:
+        """Whom a token stands for. Raises `Unauthenticated`, `Forbidden` or `StoreUnavailable`."""
+        ...
+
+
 class Keyring:
-    """All keys that may call, at one moment; immutable.
+    """All keys that may call, at one moment; immutable. `tokens` knows callers without a key.
 
     `organisations` names the organisation of each configured workspace, `teams` the team of those that have
     one. A key of a workspace that is not configured does not open anything.
     """
 
-    __slots__ = ("_complete", "_organisations", "_records", "_teams")
+    __slots__ = ("_complete", "_organisations", "_records", "_teams", "_tokens")
 
     def __init__(
         self,
@@ -139,11 +152,13 @@ class Keyring:
         *,
         complete: bool = True,
         teams: Mapping[WorkspaceId, str] | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         """Without `complete` the store could not be read yet: a key that is not here may still be good."""
         self._complete = complete
         self._organisations = dict(organisations)
         self._teams = dict(teams or {})
+        self._tokens = tokens
         self._records = {
             record.id.encode(): record for record in records if record.workspace in self._organisations
         }
@@ -154,9 +169,12 @@ class Keyring:
     def identify(self, credential: str | bytes, now: float) -> Principal:
         """Whose credential this is. Raises `Unauthenticated`, the same for unknown, malformed, expired and
         revoked keys, and after the same work: one digest and one comparison in constant time. Raises
-        `StoreUnavailable` for keys that are not here while the ring is not complete."""
+        `StoreUnavailable` for keys that are not here while the ring is not complete. A token is judged by
+        whoever knows tokens, and raises what that raises."""
         raw = credential if isinstance(credential, bytes) else credential.encode("utf-8", "surrogateescape")
         shape = _KEY.fullmatch(raw)
+        if shape is None and self._tokens is not None and looks_like_token(raw):
+            return self._bearer(self._tokens.identify(raw, now))
         record = self._records.get(shape[1], _NOBODY) if shape else _NOBODY
         same = hmac.compare_digest(hashlib.sha256(raw).digest(), record.digest)
         if not self._complete and record is _NOBODY:
@@ -176,6 +194,18 @@ class Keyring:
     def principals(self, now: float) -> Iterator[Principal]:
         """Whom the keys stand for that may call at this instant."""
         return (self._principal(record) for record in self._records.values() if record.is_active(now))
+
+    def _bearer(self, bearer: Bearer) -> Principal:
+        if bearer.workspace not in self._organisations:
+            raise Unauthenticated
+        return Principal(
+            workspace=bearer.workspace,
+            key_id=bearer.subject,
+            key_name=bearer.name,
+            organisation=self._organisations[bearer.workspace],
+            team=self._teams.get(bearer.workspace, ""),
+            tags=bearer.tags,
+        )
 
     def _principal(self, record: KeyRecord) -> Principal:
         return Principal(

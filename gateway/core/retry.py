@@ -29,6 +29,8 @@ class Failure(StrEnum):
     """Upstream did not answer in time."""
     BEGUN = "begun"
     """An answer began; its bytes may have reached the client."""
+    CREDENTIAL_REFUSED = "credential_refused"
+    """Upstream answered 401, which it does before it begins, and there is another credential now."""
     ANSWERED = "answered"
     """Upstream answered, whatever the status: 429, 529 and 5xx are answers."""
 

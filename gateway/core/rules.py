@@ -3,7 +3,7 @@ reload can never be seen halfway. Built by `settings/build.py`; nothing here rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from gateway.core.adjustments import NOTHING_FROZEN, Freezes
 from gateway.core.ids import WorkspaceId
 
 if TYPE_CHECKING:
+    from gateway.core.headers import Headers
     from gateway.core.limits import Limits
     from gateway.core.models import ModelTable
     from gateway.core.pricing import PriceTable
@@ -112,6 +113,10 @@ class Route:
     credential: Callable[[], Sequence[tuple[bytes, bytes]]] = field(repr=False)
     proxy: str | None = None
     """HTTP proxy to go through, without a credential."""
+    renew: Callable[[Headers], Awaitable[bool]] | None = field(default=None, repr=False)
+    """For credentials that are got for a time: asked with the header lines that upstream refused, or with
+    none where `credential` raised, it says whether `credential` gives others now. Bounded in time; raises
+    nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from aiohttp import web
 
 from gateway.adapters.clock import SystemClock
 from gateway.ports import Clock
-from gateway.sim import batches, control, files, models, reports
+from gateway.sim import batches, control, federation, files, models, reports
 from gateway.sim.answers import Script, ScriptHook
 from gateway.sim.bill import Bill
 from gateway.sim.cache import PromptCache
 from gateway.sim.catalogue import find_model
 from gateway.sim.faults import Fault, FaultKind, Faults
+from gateway.sim.federation import Federated
 from gateway.sim.messages import count_tokens, create_message, hang_up
 from gateway.sim.pacing import Pacing, pause
 from gateway.sim.records import Received
@@ -86,6 +87,11 @@ class Simulator:
     def reports(self) -> Reports:
         """How the usage and cost reports differ from the bill."""
         return self._world.reports
+
+    @property
+    def federation(self) -> Federated:
+        """Whose identity tokens are exchanged, and the tokens that were given for them."""
+        return self._world.federation
 
     @property
     def threads(self) -> Threads:
@@ -169,6 +175,7 @@ def _application(world: World) -> web.Application:
         *batches.ROUTES,
         *files.ROUTES,
         *reports.ROUTES,
+        *federation.ROUTES,
         *control.ROUTES,
     ]
     for method, path, endpoint in routes:

@@ -12,6 +12,7 @@ from gateway.sim.answers import Script, ScriptHook
 from gateway.sim.credentials import Credentials
 from gateway.sim.engine import Engine
 from gateway.sim.faults import Faults
+from gateway.sim.federation import Federated
 from gateway.sim.pacing import AT_ONCE, Pacing
 from gateway.sim.ratelimits import RateLimits
 from gateway.sim.records import Received, Records
@@ -52,6 +53,7 @@ class World:
         self.script = Script(options.script)
         self.engine = Engine(seed=options.seed, script=self.script)
         self.credentials = Credentials(options.credentials)
+        self.federation = Federated()
         self.limits = RateLimits(options.tier, enforce=options.enforce_limits)
         self.records = Records(options.keep_requests)
         self.reports = Reports()
@@ -73,13 +75,17 @@ class World:
 
     def caller(self, received: Received) -> Caller:
         """Who calls, by the headers. Raises 401, then 400 for a missing version or a strange beta."""
-        workspace = self.credentials.workspace(
-            authorization=received.header("authorization"),
-            api_key=received.header("x-api-key"),
-            asked=received.header("anthropic-workspace-id"),
-        )
-        received.workspace = workspace
         betas = [v.decode("latin-1") for k, v in received.headers if k.lower() == b"anthropic-beta"]
+        authorization = received.header("authorization")
+        named = [name.strip() for line in betas for name in line.split(",")]
+        workspace = self.federation.workspace(authorization, named, self.clock.now())
+        if workspace is None:
+            workspace = self.credentials.workspace(
+                authorization=authorization,
+                api_key=received.header("x-api-key"),
+                asked=received.header("anthropic-workspace-id"),
+            )
+        received.workspace = workspace
         return Caller(
             workspace=workspace,
             version=read_version(received.header("anthropic-version")),
