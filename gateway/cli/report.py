@@ -23,16 +23,7 @@ import typer
 from gateway.adapters.ledger_queries import read_charges, read_losses, read_totals
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
-from gateway.cli.report_rows import (
-    CAUSE,
-    LOSS_COLUMNS,
-    loss_row,
-    print_csv,
-    print_json,
-    total_row,
-    variance_columns,
-    variance_row,
-)
+from gateway.cli.report_rows import print_csv, print_json
 from gateway.core.errors import ConfigError
 from gateway.core.focus import COLUMNS, focus_rows
 from gateway.core.ledger import (
@@ -46,6 +37,14 @@ from gateway.core.ledger import (
     into_teams,
     month_bounds,
     read_by,
+)
+from gateway.core.report_lines import (
+    CAUSE,
+    LOSS_COLUMNS,
+    loss_row,
+    total_row,
+    variance_columns,
+    variance_row,
 )
 from gateway.core.variance import Variance, variances
 from gateway.settings import Settings

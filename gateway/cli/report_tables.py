@@ -18,10 +18,9 @@ from gateway.core.ledger import (
     Total,
     add_up,
     dollars,
-    holdout_sentence,
+    holdout_sentences,
     loss_sentence,
 )
-from gateway.core.savings import Cohort
 from gateway.core.variance import PARTS, Variance, add_up_variances
 
 MOST_SENTENCES = 10
@@ -39,7 +38,8 @@ def print_totals(by: Sequence[By], totals: Sequence[Total], by_cohort: Sequence[
         table.add_column(heading, figure, justify="right", no_wrap=True)
     for total in totals:
         table.add_row(*_cells(total.group), *_figures(total))
-    _print(table, [*_notes(overall[0]), *_comparisons(by_cohort)])
+    comparisons = [f"{plain(name)}: {sentence}" for name, sentence in holdout_sentences(by_cohort)]
+    _print(table, [*_notes(overall[0]), *comparisons])
 
 
 _HEADINGS = ("calls", "prompt", "read", "output", "cost $", "input plain $", "paid $", "saved $", "saved")
@@ -79,19 +79,6 @@ def _notes(overall: Total) -> Iterator[str]:
         yield f"${dollars(overall.guessed_nanousd)} of the cost rests on usage not reported in full."
     if overall.fallback_nanousd:
         yield f"${dollars(overall.fallback_nanousd)} is at the fallback price: no price was known."
-
-
-def _comparisons(by_cohort: Sequence[Total]) -> Iterator[str]:
-    """Each workspace by itself: two that differ in their prompts say nothing of each other."""
-    by_group = {total.group: total for total in by_cohort}
-    for workspace in sorted({total.group[0] for total in by_cohort}):
-        held_out = by_group.get((workspace, Cohort.HOLDOUT.value), Total())
-        decided = [
-            by_group.get((workspace, cohort.value), Total()) for cohort in (Cohort.PLACED, Cohort.NONE)
-        ]
-        (both,) = add_up(replace(total, group=()) for total in decided)
-        if (sentence := holdout_sentence(both, held_out)) is not None:
-            yield f"{plain(workspace)}: {sentence}"
 
 
 def print_losses(by: Sequence[By], losses: Sequence[Loss]) -> None:

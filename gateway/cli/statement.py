@@ -15,20 +15,18 @@ from rich.table import Table
 from gateway.adapters.clock import SystemClock
 from gateway.cli.config import ConfigOption, JsonOption
 from gateway.cli.report import Books, CsvOption, LedgerOption, Span, said, sources_of, span_of, teams_of
-from gateway.cli.report_rows import Row, print_csv, print_json
+from gateway.cli.report_rows import print_csv, print_json
 from gateway.cli.report_tables import plain
-from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.ledger import SAVED_MEANS, By, Dimension, Tag, day_bounds, dollars, read_by, usd
-from gateway.core.limits import Period, Scope, Unit
 from gateway.core.month_end import METHOD, MonthEnd, month_end
-from gateway.core.principal import Principal
-from gateway.core.statement import Statement, statements
+from gateway.core.report_lines import Row
+from gateway.core.statement import Statement, month_budgets, statements
 from gateway.settings import Settings
 from gateway.settings.build import build_limits
 
 HISTORY = timedelta(days=400)
 """As far back as the forecast looks."""
-_SCOPES: dict[By, Scope] = {Dimension.WORKSPACE: Scope.WORKSPACE, Dimension.TEAM: Scope.TEAM}
+_BY = (Dimension.WORKSPACE, Dimension.TEAM)
 
 
 def statement(
@@ -43,7 +41,7 @@ def statement(
     today = datetime.fromtimestamp(SystemClock().now(), UTC).date()
     try:
         one = read_by(by)
-        if one not in _SCOPES and not isinstance(one, Tag):
+        if one not in _BY and not isinstance(one, Tag):
             raise ValueError(f"statements are by workspace, team or tag:NAME, not by {by}")
         span = span_of(month or f"{today:%Y-%m}", None, None)
     except ValueError as error:
@@ -74,31 +72,8 @@ def _forecasts(books: Books, by: By, today: date) -> dict[str, MonthEnd]:
 
 
 def _budgets(settings: Settings, by: By, names: set[str]) -> dict[str, int]:
-    """The least limit of dollars a month that counts all models of one name, and nobody else's."""
-    limits, found = build_limits(settings), {}
     organisations = {name: each.organisation for name, each in settings.workspaces.workspaces.items()}
-    for name in names - {"-"}:
-        caller = Principal(
-            workspace=WorkspaceId(name if by is Dimension.WORKSPACE else ""),
-            key_id=KeyId(""),
-            key_name="",
-            organisation=organisations.get(name, "default"),
-            team=name if by is Dimension.TEAM else "",
-        )
-        tags = ((by.name, name),) if isinstance(by, Tag) else ()
-        amounts = [
-            bound.limit.amount
-            for bound in limits.binding(caller, "", tags)
-            if bound.limit.scope is _SCOPES.get(by, Scope.TAG)
-            and bound.limit.unit is Unit.NANOUSD
-            and bound.limit.period is Period.CALENDAR_MONTH
-            and not bound.limit.models
-            and not bound.limit.shared
-            and (not isinstance(by, Tag) or bound.limit.tag == by.name)
-        ]
-        if amounts:
-            found[name] = min(amounts)
-    return found
+    return month_budgets(build_limits(settings), by, names, organisations)
 
 
 def _columns(by: By) -> list[str]:

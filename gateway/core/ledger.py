@@ -7,7 +7,7 @@ and reading them is `adapters/ledger.py` and `adapters/ledger_queries.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -281,6 +281,18 @@ def holdout_sentence(decided: Total, held_out: Total) -> str | None:
             f"what deciding saves ({FEW_CALLS} of each are needed)."
         )
     return f"{_side(decided)} decided on; {_side(held_out)} held out."
+
+
+def holdout_sentences(by_cohort: Iterable[Total]) -> Iterator[tuple[str, str]]:
+    """Workspace and sentence, where something was held out. Groups are of a workspace and a `Cohort`. Each
+    workspace by itself: two that differ in their prompts say nothing of each other."""
+    by_group = {total.group: total for total in by_cohort}
+    for workspace in sorted({workspace for workspace, _ in by_group}):
+        held_out = by_group.get((workspace, "holdout"), Total())
+        decided = [by_group.get((workspace, cohort), Total()) for cohort in ("placed", "none")]
+        (both,) = add_up(replace(total, group=()) for total in decided)
+        if (sentence := holdout_sentence(both, held_out)) is not None:
+            yield workspace, sentence
 
 
 def _side(total: Total) -> str:

@@ -35,6 +35,8 @@ class MonthEnd:
     """Whether those were earlier months, on the same day of theirs; else earlier weeks, from the same day."""
     off: float | None = None
     """By how much of what came true it was wrong, in the mean of those; None without any."""
+    expected_nanousd: tuple[int, ...] = ()
+    """Of today and each day that is left; empty where there is no forecast."""
 
     @property
     def sentence(self) -> str:
@@ -74,6 +76,7 @@ def month_end(spent: Mapping[date, int], today: date) -> MonthEnd:
         checks=len(wrong),
         of_months=of_months,
         off=sum(wrong) / len(wrong) if wrong else None,
+        expected_nanousd=tuple(expected),
     )
 
 

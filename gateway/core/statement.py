@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.core.focus import KINDS
-from gateway.core.ledger import Total, add_up
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.ledger import By, Dimension, Tag, Total, add_up
+from gateway.core.limits import Limits, Period, Scope, Unit
 from gateway.core.month_end import MonthEnd
+from gateway.core.principal import Principal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,46 @@ def statements(
         )
         for name, whole in sorted(wholes.items(), key=lambda item: (-item[1].cost_nanousd, item[0]))
     )
+
+
+SCOPES: dict[By, Scope] = {
+    Dimension.ORGANISATION: Scope.ORGANISATION,
+    Dimension.WORKSPACE: Scope.WORKSPACE,
+    Dimension.TEAM: Scope.TEAM,
+}
+"""What has budgets of its own, beside tags."""
+
+
+def month_budgets(
+    limits: Limits, by: By, names: Iterable[str], organisation_of: Mapping[str, str]
+) -> dict[str, int]:
+    """Nano-dollars by name, where there are any: the least limit of dollars a month that counts all models of
+    one workspace, team, organisation or value of a tag, and nobody else's. `organisation_of`: workspaces."""
+    found = {}
+    for name in names:
+        if name == "-":
+            continue
+        caller = Principal(
+            workspace=WorkspaceId(name if by is Dimension.WORKSPACE else ""),
+            key_id=KeyId(""),
+            key_name="",
+            organisation=name if by is Dimension.ORGANISATION else organisation_of.get(name, "default"),
+            team=name if by is Dimension.TEAM else "",
+        )
+        tags = ((by.name, name),) if isinstance(by, Tag) else ()
+        amounts = [
+            bound.limit.amount
+            for bound in limits.binding(caller, "", tags)
+            if bound.limit.scope is SCOPES.get(by, Scope.TAG)
+            and bound.limit.unit is Unit.NANOUSD
+            and bound.limit.period is Period.CALENDAR_MONTH
+            and not bound.limit.models
+            and not bound.limit.shared
+            and (not isinstance(by, Tag) or bound.limit.tag == by.name)
+        ]
+        if amounts:
+            found[name] = min(amounts)
+    return found
 
 
 def _lines(total: Total) -> list[Line]:

@@ -84,14 +84,26 @@ async def said_in(request: web.Request, kind: type[B]) -> B:
     try:
         return kind.model_validate_json(await request.read())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields)
-        if first["type"] == "extra_forbidden":
-            raise AdminError(400, f"There is no field `{place[:100]}`; there are: {known}.") from None
-        if not place:
-            raise AdminError(400, f"Send an object of JSON with the fields {known}.") from None
-        raise AdminError(400, f"`{place[:100]}`: {_sentence(place, first['msg'])}") from None
+        raise _refusal(kind, error) from None
+
+
+def said_as(kind: type[B], fields: Mapping[str, str]) -> B:
+    """The same from the fields of a form. Raises `AdminError`."""
+    try:
+        return kind.model_validate(dict(fields))
+    except ValidationError as error:
+        raise _refusal(kind, error) from None
+
+
+def _refusal(kind: type[Body], error: ValidationError) -> AdminError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    known = ", ".join(kind.model_fields)
+    if first["type"] == "extra_forbidden":
+        return AdminError(400, f"There is no field `{place[:100]}`; there are: {known}.")
+    if not place:
+        return AdminError(400, f"Send an object of JSON with the fields {known}.")
+    return AdminError(400, f"`{place[:100]}`: {_sentence(place, first['msg'])}")
 
 
 def taken_back_in(query: Mapping[str, str]) -> tuple[str, str]:

@@ -26,6 +26,7 @@ Render = Callable[[str], tuple[str, bytes]]
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MIN_GZIP_BYTES = 1024
+PAGE_PREFIX = "/page"
 
 
 def admin_app(
@@ -36,17 +37,39 @@ def admin_app(
     operations: Sequence[Operation] = (),
     loopback: bool = False,
     version: str = "",
+    page: web.Application | None = None,
 ) -> web.Application:
     """The application. With a `token`, all but the probes and `open` operations need `authorization: Bearer
     <token>`. `operations` are the admin API's; `loopback` says that no other machine can reach the listener:
-    otherwise those that change or spend something need a token."""
+    otherwise those that change or spend something need a token. `page` is for browsers, and finds
+    out by itself who is asking."""
     unguarded = PROBE_PATHS | {operation.path for operation in operations if operation.open}
     guard = only_from_here(token=token is not None, loopback=loopback)
-    app = web.Application(middlewares=[_errors_as_json, _authorised(token, unguarded), guard])
+    admits = [_authorised(token, unguarded), guard]
+    app = web.Application(middlewares=[_errors_as_json, *(_but_for_the_page(each) for each in admits)])
     add_probes(app, conditions)
     app.router.add_get("/metrics", _metrics(render))
     add_operations(app, operations, version=version)
+    if page is not None:
+        app.router.add_get("/", _to_the_page)
+        app.add_subapp(PAGE_PREFIX, page)
     return app
+
+
+async def _to_the_page(request: web.Request) -> web.Response:
+    return web.Response(status=303, headers={"location": PAGE_PREFIX})
+
+
+def _but_for_the_page(admit: Middleware) -> Middleware:
+    """It has a guard of its own, which knows browsers: sessions in place of tokens, and their forms."""
+
+    @web.middleware
+    async def admitting(request: web.Request, handler: _Next) -> web.StreamResponse:
+        if request.path in ("/", PAGE_PREFIX) or request.path.startswith(f"{PAGE_PREFIX}/"):
+            return await handler(request)
+        return await admit(request, handler)
+
+    return admitting
 
 
 def _metrics(render: Render) -> _Next:

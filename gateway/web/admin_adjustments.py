@@ -25,6 +25,7 @@ from gateway.core.adjustments import (
     Target,
     limit_of,
 )
+from gateway.core.claims import is_subject
 from gateway.core.errors import StoreUnavailable, TooManyAdjustments
 from gateway.core.limits import Limit, Scope
 from gateway.core.rules import Rules
@@ -67,23 +68,43 @@ def adjustment_operations(
     """What changes budgets, and the audit trail."""
     changes = Changes(in_force, store, clock, new_id)
 
+    async def override(request: web.Request) -> web.Response:
+        body = await said_in(request, OverrideBody)
+        return _answer(await changes.override(body, via=request[AUTHENTICATED]))
+
+    async def grant(request: web.Request) -> web.Response:
+        body = await said_in(request, GrantBody)
+        return _answer(await changes.grant(body, via=request[AUTHENTICATED]))
+
+    async def freeze(request: web.Request) -> web.Response:
+        body = await said_in(request, FreezeBody)
+        return _answer(await changes.freeze(body, via=request[AUTHENTICATED]))
+
+    def taking_back(kind: type[Adjustment]) -> Respond:
+        async def take_back(request: web.Request) -> web.StreamResponse:
+            by, reason = taken_back_in(request.query)
+            author = Author(name=by, via=request[AUTHENTICATED])
+            return _answer(await changes.take_back(request.match_info["id"], author, reason, kind=kind))
+
+        return take_back
+
     async def history(request: web.Request) -> web.Response:
         before, at_most = page_in(request.query)
-        entries = await _reached(store.history(before=before, at_most=at_most))
+        entries = await changes.history(before=before, at_most=at_most)
         last = entries[-1].number if entries else 1
         answers = [entry_answer(entry) for entry in entries]
         return answer_json(HistoryAnswer(entries=answers, next_before=last if last > 1 else None))
 
     return [
         Operation(method="GET", path="/v1/adjustments", respond=history, description=_HISTORY),
-        Operation(method="POST", path="/v1/overrides", respond=changes.override, description=_OVERRIDE),
-        Operation(method="POST", path="/v1/grants", respond=changes.grant, description=_GRANT),
-        Operation(method="POST", path="/v1/freezes", respond=changes.freeze, description=_FREEZE),
+        Operation(method="POST", path="/v1/overrides", respond=override, description=_OVERRIDE),
+        Operation(method="POST", path="/v1/grants", respond=grant, description=_GRANT),
+        Operation(method="POST", path="/v1/freezes", respond=freeze, description=_FREEZE),
         *(
             Operation(
                 method="DELETE",
                 path=f"/v1/{kind.__name__.lower()}s/{{id}}",
-                respond=changes.taking_back(kind),
+                respond=taking_back(kind),
                 description=_taking_back(kind),
             )
             for kind in (Override, Grant, Freeze)
@@ -164,7 +185,8 @@ def _taking_back(kind: type[Adjustment]) -> Description:
 
 
 class Changes:
-    """Makes adjustments and takes them back."""
+    """Makes adjustments and takes them back: in force on this replica when a method returns. `via` says how
+    it is known that whoever asks may. Methods raise `AdminError`."""
 
     def __init__(
         self,
@@ -178,26 +200,24 @@ class Changes:
         self._clock = clock
         self._new_id = new_id
 
-    async def override(self, request: web.Request) -> web.Response:
+    async def override(self, body: OverrideBody, *, via: str) -> LogEntry:
         """Another amount. One that was made before for the same limit and subject is taken back."""
-        body = await said_in(request, OverrideBody)
         limit = self._limit(body.limit, body.subject)
         made = Override(
             id=body.id or self._new_id(),
             target=_target(limit, body.subject),
             amount=self._amount(limit, body.amount),
             reason=body.reason,
-            by=_author(request, body.by),
+            by=Author(name=body.by, via=via),
             at=self._clock.now(),
         )
         entry = await self._keep(made)
         if entry.adjustment == made:
             await self._replace_others(made)
-        return await self._answer(entry)
+        return await self._taken_over(entry)
 
-    async def grant(self, request: web.Request) -> web.Response:
+    async def grant(self, body: GrantBody, *, via: str) -> LogEntry:
         """Some more, for a while."""
-        body = await said_in(request, GrantBody)
         limit = self._limit(body.limit, body.subject)
         extra = self._amount(limit, body.amount)
         if extra < 1:
@@ -211,41 +231,46 @@ class Changes:
             from_at=from_at,
             until_at=until_at,
             reason=body.reason,
-            by=_author(request, body.by),
+            by=Author(name=body.by, via=via),
             at=now,
         )
-        return await self._answer(await self._keep(made))
+        return await self._taken_over(await self._keep(made))
 
-    async def freeze(self, request: web.Request) -> web.Response:
+    async def freeze(self, body: FreezeBody, *, via: str) -> LogEntry:
         """No new calls."""
-        body = await said_in(request, FreezeBody)
-        known = _members(self._in_force.rules, body.scope)
-        if body.subject not in known:
+        known = members_of(self._in_force.rules, body.scope)
+        if body.subject not in known and not _is_token_subject(body.scope, body.subject):
             raise AdminError(404, f"There is no {body.scope} {body.subject!r}{_those(known)}.")
         made = Freeze(
             id=body.id or self._new_id(),
             scope=body.scope,
             subject=body.subject,
             reason=body.reason,
-            by=_author(request, body.by),
+            by=Author(name=body.by, via=via),
             at=self._clock.now(),
         )
-        return await self._answer(await self._keep(made))
+        return await self._taken_over(await self._keep(made))
 
-    def taking_back(self, kind: type[Adjustment]) -> Respond:
-        """What takes back an adjustment of this kind. The first time counts."""
+    async def take_back(
+        self, adjustment_id: str, author: Author, reason: str, *, kind: type[Adjustment] | None = None
+    ) -> LogEntry:
+        """Take one back, of this kind where it is said. The first time counts."""
+        found = await self.find(adjustment_id, kind=kind)
+        taken_back = TakenBack(reason=reason, by=author, at=self._clock.now())
+        entry = await _reached(self._store.take_back(found.adjustment.id, taken_back))
+        assert entry is not None  # nothing is ever removed
+        return await self._taken_over(entry)
 
-        async def take_back(request: web.Request) -> web.StreamResponse:
-            by, reason = taken_back_in(request.query)
-            found = await _reached(self._store.find(request.match_info["id"]))
-            if found is None or not isinstance(found.adjustment, kind):
-                raise AdminError(404, f"There is no {kind.__name__.lower()} of this id.")
-            taken_back = TakenBack(reason=reason, by=_author(request, by), at=self._clock.now())
-            entry = await _reached(self._store.take_back(found.adjustment.id, taken_back))
-            assert entry is not None  # nothing is ever removed
-            return await self._answer(entry)
+    async def find(self, adjustment_id: str, *, kind: type[Adjustment] | None = None) -> LogEntry:
+        """How an adjustment stands."""
+        found = await _reached(self._store.find(adjustment_id))
+        if found is None or (kind is not None and not isinstance(found.adjustment, kind)):
+            raise AdminError(404, f"There is no {kind.__name__.lower() if kind else 'change'} of this id.")
+        return found
 
-        return take_back
+    async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
+        """The audit trail, newest first."""
+        return await _reached(self._store.history(before=before, at_most=at_most))
 
     def _limit(self, limit_id: str, subject: str) -> Limit:
         """The limit as configured. Raises `AdminError` where there is none, or it does not bind the
@@ -262,8 +287,9 @@ class Changes:
             )
         if not named[0].shared and not subject and not named[0].require:
             raise AdminError(400, f"Limit {limit_id!r} is one for each {scope}; say whose is meant.")
-        known = _members(rules, scope) | {each for limit in named for each in limit.subjects}
-        if scope is not Scope.TAG and subject and subject not in known:
+        known = members_of(rules, scope) | {each for limit in named for each in limit.subjects}
+        anybody = scope is Scope.TAG or _is_token_subject(scope, subject)
+        if not anybody and subject and subject not in known:
             raise AdminError(404, f"There is no {scope} {subject!r}{_those(known)}.")
         found = limit_of(limits, limit_id, subject)
         if found is None:
@@ -298,10 +324,13 @@ class Changes:
                 replaced = TakenBack(reason=f"Replaced by {made.id}.", by=made.by, at=made.at)
                 await _reached(self._store.take_back(each.id, replaced))
 
-    async def _answer(self, entry: LogEntry) -> web.Response:
-        """In force here before the answer is there."""
+    async def _taken_over(self, entry: LogEntry) -> LogEntry:
         await self._in_force.refresh_adjustments(self._store, self._clock.now())
-        return answer_json(entry_answer(entry))
+        return entry
+
+
+def _answer(entry: LogEntry) -> web.Response:
+    return answer_json(entry_answer(entry))
 
 
 def _says_the_same(one: Adjustment, other: Adjustment) -> bool:
@@ -320,11 +349,7 @@ def _target(limit: Limit, subject: str) -> Target:
     return Target(limit=limit.id, subject=subject, scope=limit.scope, unit=limit.unit, period=limit.period)
 
 
-def _author(request: web.Request, name: str) -> Author:
-    return Author(name=name, via=request[AUTHENTICATED])
-
-
-def _members(rules: Rules, scope: Scope | FreezeScope) -> set[str]:
+def members_of(rules: Rules, scope: Scope | FreezeScope) -> set[str]:
     """Those that are known of a scope; of tags nobody knows."""
     match scope.value:
         case "organisation":
@@ -336,6 +361,11 @@ def _members(rules: Rules, scope: Scope | FreezeScope) -> set[str]:
         case "key":
             return {str(record.id) for record in rules.keyring.records()}
     return set()
+
+
+def _is_token_subject(scope: Scope | FreezeScope, subject: str) -> bool:
+    """Whether it is a caller by token: nobody knows all of them beforehand."""
+    return scope.value == "key" and is_subject(subject)
 
 
 def _those(known: Collection[str]) -> str:

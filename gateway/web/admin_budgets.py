@@ -46,7 +46,7 @@ class BudgetsAnswer(Answer):
     """What stops calls of those that were asked for."""
 
 
-def _new_id() -> str:
+def new_adjustment_id() -> str:
     # Short enough to be typed; there are thousands of them, not billions.
     return f"adj_{secrets.token_hex(6)}"
 
@@ -57,37 +57,45 @@ def budget_operations(
     budgets: BudgetStore,
     clock: Clock,
     *,
-    new_id: Callable[[], str] = _new_id,
+    new_id: Callable[[], str] = new_adjustment_id,
 ) -> list[Operation]:
     """All that the admin plane offers about budgets. `new_id` gives the ids of adjustments."""
 
     async def show(request: web.Request) -> web.Response:
-        asked = _asked(request.query)
-        rules, at = in_force.rules, clock.now()  # all as of one moment, whatever changes meanwhile
-        configured, adjustments = in_force.configured, in_force.adjustments
-        tags = (_tag(asked["tag"]),) if asked["tag"] else ()
-        principals = _principals(rules, asked, at)
-        found = bound_to(rules, principals, tags)
-        wanted = [bound for bound in found if _is_wanted(bound, asked)]
-        if len(wanted) > MAX_BUDGETS:
-            raise AdminError(
-                400, f"That is {len(wanted):,} limits; name a workspace, as ?workspace=NAME, or a ?limit=ID."
-            )
-        verdicts = await peek_all(budgets, [bound.limit for bound in wanted])
-        # Some hundred milliseconds for as many as there may be, which would stall every stream.
-        answers = await asyncio.to_thread(budget_answers, configured, adjustments, wanted, verdicts, at)
-        freezes = [
-            adjustment_answer(freeze)
-            for freeze in adjustments
-            if isinstance(freeze, Freeze) and (not any(asked.values()) or _stops_one(freeze, principals))
-        ]
-        return answer_json(BudgetsAnswer(at=stated(at), budgets=answers, freezes=freezes))
+        return answer_json(await read_budgets(in_force, budgets, _asked(request.query), clock.now()))
 
     return [
         Operation(method="GET", path="/v1/budgets", respond=show, description=_DESCRIPTION),
         *adjustment_operations(in_force, store=store, clock=clock, new_id=new_id),
         *me_operations(in_force, budgets=budgets, clock=clock),
     ]
+
+
+async def read_budgets(
+    in_force: InForce, budgets: BudgetStore, asked: Mapping[str, str], at: float
+) -> BudgetsAnswer:
+    """How limits stand, of those that `asked` names: some of `FILTERS`, empty where all are meant. Raises
+    `AdminError`."""
+    asked = {name: asked.get(name, "") for name in FILTERS}
+    rules = in_force.rules  # all as of one moment, whatever changes meanwhile
+    configured, adjustments = in_force.configured, in_force.adjustments
+    tags = (_tag(asked["tag"]),) if asked["tag"] else ()
+    principals = _principals(rules, asked, at)
+    found = bound_to(rules, principals, tags)
+    wanted = [bound for bound in found if _is_wanted(bound, asked)]
+    if len(wanted) > MAX_BUDGETS:
+        raise AdminError(
+            400, f"That is {len(wanted):,} limits; name a workspace, as ?workspace=NAME, or a ?limit=ID."
+        )
+    verdicts = await peek_all(budgets, [bound.limit for bound in wanted])
+    # Some hundred milliseconds for as many as there may be, which would stall every stream.
+    answers = await asyncio.to_thread(budget_answers, configured, adjustments, wanted, verdicts, at)
+    freezes = [
+        adjustment_answer(freeze)
+        for freeze in adjustments
+        if isinstance(freeze, Freeze) and (not any(asked.values()) or _stops_one(freeze, principals))
+    ]
+    return BudgetsAnswer(at=stated(at), budgets=answers, freezes=freezes)
 
 
 _DESCRIPTION = Description(

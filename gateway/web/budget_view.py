@@ -103,6 +103,8 @@ class BudgetAnswer(Answer):
     mode: str
     models: list[str]
     """Globs of models that it counts; all where empty."""
+    warn_at: list[float]
+    """Shares of the amount whose crossing is reported."""
     amount: Quantity
     """In force now, with what adjusts it."""
     configured: Quantity
@@ -194,6 +196,7 @@ def _budget_answer(
         period=limit.period,
         mode=limit.mode,
         models=list(limit.models),
+        warn_at=list(limit.warn_at),
         amount=Quantity.of(limit.amount, limit.unit),
         configured=Quantity.of(as_written.amount, limit.unit),
         spent=Quantity.of(verdict.spent, limit.unit),

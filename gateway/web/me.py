@@ -119,13 +119,14 @@ def me_operations(in_force: InForce, *, budgets: BudgetStore, clock: Clock) -> l
 class Turns:
     """How often somebody may still ask. Per replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: float = AT_ONCE, per_second: float = PER_SECOND) -> None:
+        self._at_once, self._per_second = at_once, per_second
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, now: float) -> None:
         """Raises `AdminError` where it was too often."""
-        left, since = self._left.pop(who, (AT_ONCE, now))
-        left = min(left + max(now - since, 0.0) * PER_SECOND, AT_ONCE)
+        left, since = self._left.pop(who, (self._at_once, now))
+        left = min(left + max(now - since, 0.0) * self._per_second, self._at_once)
         self._left[who] = (max(left - 1.0, 0.0), now)
         if len(self._left) > REMEMBERED:
             self._left.popitem(last=False)

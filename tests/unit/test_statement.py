@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.ledger import SUMMED, Total
+from gateway.core.ledger import SUMMED, Dimension, Tag, Total
+from gateway.core.limits import Limit, Limits, Period, Scope, Unit
 from gateway.core.month_end import MonthEnd
-from gateway.core.statement import statements
+from gateway.core.statement import month_budgets, statements
 
 _totals = st.lists(
     st.builds(
@@ -58,3 +61,27 @@ def test_without_a_budget_there_is_no_share() -> None:
     (each,) = statements([Total(group=("-", "opus"), output_nanousd=1)], {}, {})
 
     assert (each.budget_nanousd, each.share, each.month_end) == (None, None, None)
+
+
+def test_the_budget_of_a_month_is_the_least_that_counts_all_models_of_one_alone() -> None:
+    def limit(id: str, scope: Scope, amount: int, **more: Any) -> Limit:
+        return Limit(
+            id=id, scope=scope, unit=Unit.NANOUSD, amount=amount, period=Period.CALENDAR_MONTH, **more
+        )
+
+    limits = Limits(
+        (
+            limit("a", Scope.WORKSPACE, 90),
+            limit("b", Scope.WORKSPACE, 40, models=("m",)),
+            limit("c", Scope.WORKSPACE, 30, shared=True),
+            limit("d", Scope.WORKSPACE, 70, subjects=("search",)),
+            limit("e", Scope.ORGANISATION, 500),
+            limit("f", Scope.TAG, 20, tag="x-cost-centre"),
+        )
+    )
+
+    workspaces = month_budgets(limits, Dimension.WORKSPACE, ["search", "chat", "-"], {})
+    assert workspaces == {"search": 70, "chat": 90}
+    assert month_budgets(limits, Dimension.ORGANISATION, ["default"], {}) == {"default": 500}
+    assert month_budgets(limits, Dimension.TEAM, ["t"], {}) == {}
+    assert month_budgets(limits, Tag("x-cost-centre"), ["7"], {}) == {"7": 20}

@@ -43,6 +43,10 @@ class Instants:
         self._resumed = False
         return self._now
 
+    def peek(self, instant: float) -> float:
+        """The planner's instant for who only looks: nothing is changed by it."""
+        return max(self.now, instant + self._behind)
+
     def resume(self, now: float) -> None:
         """Go on from the planner's instant `now`, of an earlier process: no date that it kept is in the
         future then, even where the wall clock is behind what it was."""

@@ -162,6 +162,10 @@ class Reuse:
                     hazards[index] = ((seen if seen > 0.0 else 0.0) + DRAW * hazards[index]) / (count + DRAW)
         return hazards
 
+    def watched(self, key: int) -> tuple[float, Contexts] | None:
+        """Since when the next access of a prefix is waited for, and in which contexts; None: it is not."""
+        return self._open.get(key)
+
     def proven(self, contexts: Contexts) -> float:
         """The chance of an access within 5 min that what was seen supports by itself: each count less its
         own uncertainty, nothing for ages that nobody has come to. The best of these contexts."""

@@ -1,0 +1,54 @@
+"""`ports.Observer` that keeps the calls that ended last, for people who look: some hundreds, for minutes, in
+memory; and shows them with those that are open. What is said of a call is `core/live.py`'s."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from gateway.core.live import LiveCall, ended_call, open_call
+
+if TYPE_CHECKING:
+    from gateway.core.exchange import Exchange, ExchangeRecord
+    from gateway.ports import Clock
+
+KEPT = 500
+KEPT_SECONDS = 600.0
+
+
+class LiveCalls:
+    """Costs a call next to nothing: its record is kept as it is, and read when somebody looks."""
+
+    def __init__(self, opened: Callable[[], Collection[Exchange]], clock: Clock) -> None:
+        """`opened` gives the exchanges that run."""
+        self._opened = opened
+        self._clock = clock
+        self._ended: deque[ExchangeRecord] = deque(maxlen=KEPT)
+        self._last_used: dict[str, float] = {}
+
+    def observe(self, record: ExchangeRecord) -> None:
+        self._ended.append(record)
+        if record.principal is not None:
+            # As many as there are keys: nobody is a principal without one.
+            self._last_used[record.principal.key_id] = record.received_at
+
+    def calls(self) -> list[LiveCall]:
+        """Those that are open, the longest first; then those that ended within the last `KEPT_SECONDS`, the
+        last first."""
+        instant, now = self._clock.monotonic(), self._clock.now()
+        opened = sorted(self._opened(), key=lambda exchange: exchange.started)
+        return [
+            *(open_call(exchange, instant) for exchange in opened),
+            *(
+                ended_call(record)
+                for record in reversed(self._ended)
+                if now - record.received_at - record.timings.total_seconds < KEPT_SECONDS
+            ),
+        ]
+
+    @property
+    def last_used(self) -> Mapping[str, float]:
+        """When each key last sent a call to this replica, since it started; epoch seconds by id."""
+        return MappingProxyType(self._last_used)

@@ -1,0 +1,161 @@
+"""The page, put together: its screens with what each of them shows and changes. What they look like is in
+`web/page/`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+import gateway
+from gateway.adapters.live_calls import LiveCalls
+from gateway.core.adjustments import Freeze
+from gateway.core.limits import Scope
+from gateway.core.principal import RANDOM_BYTES, KeyRecord
+from gateway.planes import split_address
+from gateway.ports import AdjustmentStore, BudgetStore, Clock, KeyStore
+from gateway.rules_in_force import RulesInForce
+from gateway.settings.gateway import GatewayFile
+from gateway.web.admin_adjustments import Changes, members_of
+from gateway.web.admin_api import is_loopback
+from gateway.web.admin_budgets import BudgetsAnswer, new_adjustment_id, read_budgets
+from gateway.web.page.app import page_app
+from gateway.web.page.budgets import Budgets, budgets_screens
+from gateway.web.page.changes import changes_screens
+from gateway.web.page.keys import Keys, keys_screens
+from gateway.web.page.live import live_screens
+from gateway.web.page.oidc import BEGIN, Provider, SigningInElsewhere
+from gateway.web.page.rendering import Screen, make_page
+from gateway.web.page.session import Sessions
+from gateway.web.page.signing_in import Way, inside, signing_in_screens
+
+SESSION_ID_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageParts:
+    """What the screens are about."""
+
+    in_force: RulesInForce
+    keys: KeyStore
+    adjustments: AdjustmentStore
+    budgets: BudgetStore
+    clock: Clock
+    live: LiveCalls
+    money: Sequence[Screen]
+    """Of `page_books.py`."""
+
+
+def open_page(
+    file: GatewayFile, parts: PageParts, *, token: str | None, provider: Provider | None = None
+) -> web.Application | None:
+    """What the admin plane shows to browsers; None where that is switched off."""
+    if not file.page.enabled:
+        return None
+    host, _ = split_address(file.listen.admin)
+    public_url = file.page.public_url
+    key = session_key(parts.in_force.rules.prefix_secret, token)
+    sessions = Sessions(
+        key,
+        idle_seconds=file.page.idle,
+        longest_seconds=file.page.longest,
+        secure=public_url is not None and public_url.startswith("https:"),
+    )
+    ways: list[Way] = []
+    elsewhere: list[Screen] = []
+    if provider is not None and file.page.sign_in is not None:
+        ways.append(Way(file.page.sign_in.title, BEGIN))
+        elsewhere = SigningInElsewhere(
+            provider,
+            sessions,
+            key=key,
+            public_url=public_url or "",
+            clock=parts.clock,
+            new_secret=_new_session_id,
+            inside=inside,
+        ).screens()
+    signing_in = signing_in_screens(
+        sessions, token=token, clock=parts.clock, new_session_id=_new_session_id, ways=ways
+    )
+    page = make_page(
+        [*_screens(parts), *signing_in, *elsewhere],
+        clock=parts.clock,
+        timezone=file.page.timezone,
+        version=gateway.__version__,
+    )
+    return page_app(
+        page,
+        sessions,
+        loopback=is_loopback(host),
+        signing_in=token is not None or bool(ways),
+        public_url=public_url,
+    )
+
+
+def _screens(parts: PageParts) -> list[Screen]:
+    """In the order of the navigation."""
+    keys, budgets = _keys(parts), _budgets(parts)
+    in_force = parts.in_force
+
+    def freezes() -> list[Freeze]:
+        return [each for each in in_force.adjustments if isinstance(each, Freeze)]
+
+    return [
+        *parts.money,
+        *budgets_screens(budgets),
+        *changes_screens(budgets.changes, freezes, lambda scope: members_of(in_force.rules, scope)),
+        *keys_screens(keys, parts.clock),
+        *live_screens(parts.live.calls, keys.workspaces),
+    ]
+
+
+def _budgets(parts: PageParts) -> Budgets:
+    in_force, clock = parts.in_force, parts.clock
+
+    async def read(asked: Mapping[str, str]) -> BudgetsAnswer:
+        return await read_budgets(in_force, parts.budgets, asked, clock.now())
+
+    def names() -> Mapping[str, Collection[str]]:
+        scopes = (Scope.ORGANISATION, Scope.TEAM, Scope.WORKSPACE)
+        return {scope.value: sorted(members_of(in_force.rules, scope)) for scope in scopes}
+
+    changes = Changes(in_force, parts.adjustments, clock, new_adjustment_id)
+    return Budgets(read=read, names=names, changes=changes)
+
+
+def _keys(parts: PageParts) -> Keys:
+    in_force, store = parts.in_force, parts.keys
+
+    async def put(record: KeyRecord) -> None:
+        await store.put(record)
+        await in_force.refresh_keys(store)
+
+    async def revoke(record: KeyRecord, at: float) -> None:
+        if not await store.revoke(record.id, at):
+            # Declared in workspaces.yaml, or of this process only: the store's word on it counts more.
+            await store.put(replace(record, revoked_at=at))
+        await in_force.refresh_keys(store)
+
+    return Keys(
+        records=lambda: tuple(in_force.rules.keyring.records()),
+        workspaces=lambda: [str(name) for name in in_force.rules.workspaces],
+        last_used=lambda: parts.live.last_used,
+        put=put,
+        revoke=revoke,
+        random_bytes=lambda: secrets.token_bytes(RANDOM_BYTES),
+    )
+
+
+def session_key(prefix_secret: bytes, token: str | None) -> bytes:
+    """Replicas that share a store share it; another token ends all sessions."""
+    return hmac.new(
+        prefix_secret, b"sessions of the page\0" + (token or "").encode(), hashlib.sha256
+    ).digest()
+
+
+def _new_session_id() -> str:
+    return secrets.token_urlsafe(SESSION_ID_BYTES)
