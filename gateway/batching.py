@@ -13,17 +13,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from mmap import mmap
+from typing import Protocol
 
 import msgspec
 
 from gateway.core.batch import BatchPlan, KeptBatch, read_batch
 from gateway.core.batch_items import Body
+from gateway.core.bucket import Held
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import Exchange
 from gateway.core.headers import Headers, value_of
 from gateway.core.ids import ReservationId
 from gateway.core.rules import Rules, Workspace
-from gateway.core.settlement import late_id
 from gateway.ports import BatchStore, Call, Clock
 from gateway.tasks import TaskSet
 
@@ -70,9 +71,17 @@ class Creation:
     """Whether it was kept, once `keeping` has ended."""
 
 
+class Holding(Protocol):
+    """What is asked of `adapters.guarded_budgets.GuardedBudgets`; its docstrings say more."""
+
+    def held(self, reservation_id: ReservationId) -> Held | None: ...
+
+    def hand_over(self, reservation_id: ReservationId) -> None: ...
+
+
 class Batching:
     """Reads bodies of batches and keeps what was created. `settle_now` settles the batch of an id, if it has
-    ended and is not settled yet."""
+    ended and is not settled yet; `budgets` hand over what is held for one that was kept."""
 
     def __init__(
         self,
@@ -81,8 +90,10 @@ class Batching:
         clock: Clock,
         tasks: TaskSet,
         settle_now: Callable[[str], Awaitable[None]],
+        budgets: Holding,
     ) -> None:
         self._store = store
+        self._budgets = budgets
         self._clock = clock
         self._tasks = tasks
         self._settle_now = settle_now
@@ -118,7 +129,8 @@ class Batching:
         """Keep the batch that upstream's answer names, before its client hears of it. `headers` are the
         client's. Raises a cancellation only: a batch that cannot be kept is booked at once, as estimated, and
         one whose client leaves meanwhile is kept all the same."""
-        batch = _kept_batch(creation.plan, exchange, headers, body, at=self._clock.now())
+        held = None if exchange.reservation is None else self._budgets.held(exchange.reservation.id)
+        batch = _kept_batch(creation.plan, exchange, headers, body, held, at=self._clock.now())
         if batch is None:
             log.error("upstream's answer names no batch; exchange %s is booked as estimated", exchange.id)
             return
@@ -145,6 +157,8 @@ class Batching:
         try:
             await self._store.keep(batch)
             creation.kept = True
+            if batch.reservation_id is not None:
+                self._budgets.hand_over(ReservationId(batch.reservation_id))
         except StoreUnavailable as error:
             log.error("batch %s cannot be kept and is booked as estimated: %s", batch.id, error.message)
 
@@ -184,7 +198,7 @@ _CREATED = msgspec.json.Decoder(_Created)
 
 
 def _kept_batch(
-    plan: BatchPlan, exchange: Exchange, headers: Headers, body: bytes, *, at: float
+    plan: BatchPlan, exchange: Exchange, headers: Headers, body: bytes, held: Held | None, *, at: float
 ) -> KeptBatch | None:
     try:
         batch_id = _CREATED.decode(body).id
@@ -207,12 +221,7 @@ def _kept_batch(
         items=plan.items,
         presumed=plan.shares,
         presumed_amounts=plan.estimate.amounts,
-        reservation_id=None if reservation is None else held_as(reservation.id, exchange),
+        reservation_id=None if reservation is None else reservation.id,
+        held=held,
         next_at=at + FIRST_LOOK_SECONDS,
     )
-
-
-def held_as(reservation_id: ReservationId, exchange: Exchange) -> ReservationId:
-    """The id under which a batch's money is held: where the store could not be asked beforehand, it is set
-    aside afterwards, under another one (`settlement.afterwards`)."""
-    return late_id(reservation_id) if exchange.store_degraded else reservation_id

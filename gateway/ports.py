@@ -16,6 +16,7 @@ from gateway.core.headers import Header, Headers
 
 if TYPE_CHECKING:
     from gateway.core.adjustments import Adjustment, LogEntry, TakenBack
+    from gateway.core.alerts import AlertEntry, Begun
     from gateway.core.batch import KeptBatch
     from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
     from gateway.core.endpoints import Endpoint
@@ -310,6 +311,33 @@ class AdjustmentStore(Protocol):
 
     async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
         """Entries with a smaller number than `before`, newest first."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class AlertLog(Protocol):
+    """What people were told, and have still to be told. Every method may raise `StoreUnavailable`, within two
+    seconds; all are atomic over every replica. Instants are epoch seconds of the callers' clocks."""
+
+    async def begin(self, entry: AlertEntry) -> Begun:
+        """Write it down, unless one of its id is there. Those older than `KEPT_SECONDS` are forgotten."""
+        ...
+
+    async def take(self, at: float, lease_seconds: float, at_most: int) -> tuple[AlertEntry, ...]:
+        """Those due by `at`, the longest first, for the caller alone until the lease ends."""
+        ...
+
+    async def save(self, entry: AlertEntry) -> bool:
+        """Put it in the place of the one of its id and revision; False where another has taken it since."""
+        ...
+
+    async def history(self, at_most: int) -> tuple[AlertEntry, ...]:
+        """The newest first."""
+        ...
+
+    async def waiting(self) -> int:
+        """How many have deliveries left to do."""
         ...
 
     async def close(self) -> None: ...

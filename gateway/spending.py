@@ -3,14 +3,17 @@ progress. What each does is in `adapters/` and `workers/`."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 from gateway.adapters.guarded_budgets import GuardedBudgets
+from gateway.adapters.ledger_source import LedgerSource
 from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.ledger_unsettled import read_unsettled
-from gateway.adapters.measured_budgets import MeasuredBudgets
+from gateway.adapters.measured_budgets import MeasuredBudgets, MeasuredFencedBudgets
 from gateway.adapters.prometheus import Metrics
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
@@ -21,8 +24,9 @@ from gateway.core.rules import Rules
 from gateway.ports import BatchStore, BudgetStore, Clock, Observer, Upstream
 from gateway.settings.gateway import LEDGER_FILE, GatewayFile
 from gateway.settings.load import Settings
-from gateway.stores import open_batch_books, open_batches
+from gateway.stores import ledger_source, open_batch_books, open_batches
 from gateway.tasks import TaskSet
+from gateway.workers.auditing import AUDIT_SECONDS, Auditing
 from gateway.workers.batches import TURN_SECONDS, BatchSettler
 from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
@@ -57,38 +61,41 @@ class Spending:
         that it was told."""
         self._fence = RedisFence(store, clock, replica=replica) if isinstance(store, RedisBudgets) else None
         self._guard = self._guarded(store, clock, metrics)
-        self.budgets = MeasuredBudgets(self._guard, took=metrics.store_operation, failed=metrics.store_error)
-        ledger = file.state_path(LEDGER_FILE)
-        self._rebuilding = Rebuilding(
-            guard=self._guard,
-            read=partial(read_part, ledger),
-            rules=rules,
-            clock=clock,
-            fence=self._fence,
-            ledger=identity(ledger),
-            written=written,
-        )
+        self.budgets: BudgetStore = self._guard
         self._clock = clock
         self._metrics = metrics
         self._rules = rules
+        self._reading = asyncio.Lock()
+        ledger, source = file.state_path(LEDGER_FILE), ledger_source(file, settings)
+        self._rebuilding = self._rebuilt(ledger, source, written)
+        self.auditing = self._audited(identity(source))
         self._batches: BatchStore = open_batches(file, settings)
         books = open_batch_books(file, settings)
         self._sweeping = Sweeping(
             budgets=self.budgets,
+            guard=self._guard,
+            rules=rules,
+            reading=self._reading,
             books=books,
-            unsettled=partial(read_unsettled, ledger),
+            unsettled=lambda: read_unsettled(ledger, round(clock.now() * 1000)),
             expired=metrics.reservations_expired,
         )
         self.settler = BatchSettler(
             self._batches,
             upstream=upstream,
-            budgets=self.budgets,
+            budgets=self._guard,
             books=books,
             observers=observers,
             rules=rules,
             clock=clock,
         )
-        self.batching = Batching(self._batches, clock=clock, tasks=tasks, settle_now=self.settler.settle_now)
+        self.batching = Batching(
+            self._batches,
+            clock=clock,
+            tasks=tasks,
+            settle_now=self.settler.settle_now,
+            budgets=self._guard,
+        )
 
     async def begin(self) -> None:
         """Find what an earlier process left, and see that the counters can be trusted; before this one books
@@ -111,6 +118,7 @@ class Spending:
             (self._rules().lease_seconds / 3, renew, "renewing leases"),
             (GAUGES_SECONDS, self._read_gauges, "reading budgets"),
             (TURN_SECONDS, self.settler.turn, "settling batches"),
+            (AUDIT_SECONDS, self.auditing.turn, "comparing counters with the ledger"),
         ]
         loops.spawn(self._rebuilding.run(), "rebuilding counters")
         for seconds, work, name in works:
@@ -119,17 +127,60 @@ class Spending:
     async def close(self) -> None:
         """Book what is owed, if the store is there, and close the stores."""
         with contextlib.suppress(StoreUnavailable):
+            await self._sweeping.resume()
             await self._guard.pay()
         await self.budgets.close()
         await self._batches.close()
 
+    def _rebuilt(
+        self, ledger: Path, source: LedgerSource, written: Callable[[], Awaitable[None]]
+    ) -> Rebuilding:
+        return Rebuilding(
+            guard=self._guard,
+            read=partial(read_part, ledger),
+            read_shared=partial(read_part, source) if source != ledger else None,
+            rules=self._rules,
+            clock=self._clock,
+            fence=self._fence,
+            ledger=identity(ledger),
+            written=written,
+            reading=self._reading,
+        )
+
+    def _audited(self, ledger: str) -> Auditing:
+        guard, pull = self._guard, self._metrics.pull
+        auditing = Auditing(
+            self._rebuilding,
+            guard,
+            clock=self._clock,
+            ledger=ledger,
+            can_repair=self._fence is not None,
+        )
+        pull("gateway_budget_settlements_owed", lambda: guard.owed)
+        pull("gateway_budget_settlements_given_up_total", lambda: guard.given_up)
+        pull("gateway_budget_rebuilding", lambda: guard.is_rebuilding)
+        pull("gateway_budget_drift_short_usd", auditing.short_usd)
+        pull("gateway_budget_drift_over_usd", auditing.over_usd)
+        return auditing
+
     async def _read_gauges(self) -> None:
         with contextlib.suppress(StoreUnavailable):  # counted already, and the guard has said so
-            self._metrics.budgets(await read_budgets(self._rules(), self.budgets))
+            self._metrics.budgets(await read_budgets(self._rules(), self.budgets, self._clock.now()))
 
     def _guarded(self, store: BudgetStore, clock: Clock, metrics: Metrics) -> GuardedBudgets:
+        """Measured below the guard, which goes on where the store fails."""
         fence = self._fence
+        measured = partial(MeasuredBudgets, took=metrics.store_operation, failed=metrics.store_error)
         if fence is None or not isinstance(store, RedisBudgets):
-            return GuardedBudgets(store, clock, degraded=metrics.store_degraded)
-        fenced = store.under(lambda: fence.generation)
-        return GuardedBudgets(store, clock, fence=fence, fenced=fenced, degraded=metrics.store_degraded)
+            return GuardedBudgets(measured(store), clock, degraded=metrics.store_degraded)
+        return GuardedBudgets(
+            measured(store),
+            clock,
+            fence=fence,
+            fenced=MeasuredFencedBudgets(
+                store.under(lambda: fence.generation),
+                took=metrics.store_operation,
+                failed=metrics.store_error,
+            ),
+            degraded=metrics.store_degraded,
+        )

@@ -6,7 +6,6 @@ Entries of calls go through the queue of `ledger.py`, beside which this writes t
 from __future__ import annotations
 
 import asyncio
-import socket
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from gateway.adapters.ledger_file import open_for_writing
 from gateway.adapters.ledger_rows import insert
+from gateway.adapters.ledger_spend import identity
 from gateway.core.chain import ChainKey
 from gateway.core.entry import entry_of
 from gateway.core.errors import ConfigError, StoreUnavailable
@@ -27,8 +27,8 @@ class LedgerBatchBooks:
         """`key` is that of the ledger's chain."""
         self._path = path
         self._key = ChainKey(key)
-        self.name = f"{socket.gethostname()}:{path.resolve()}"
-        """Of the machine and the file: both outlive the process."""
+        self.name = identity(path)
+        """Lies beside the file: a pod that is started elsewhere, with its volume, has the same."""
 
     async def add(self, records: Sequence[ExchangeRecord]) -> int:
         return await asyncio.to_thread(self._add, records)

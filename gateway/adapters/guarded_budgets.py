@@ -5,25 +5,34 @@ Each limit says what holds while the store cannot be asked: `refuse`, `allow`, o
 amount on this replica). While the dollar windows are behind the fence (`redis_fence.py`) the same holds for
 limits of money in a calendar window; all others are asked as ever.
 
-What could not be booked under the exchange's own id is booked under another, once: see `afterwards` in
-`core/settlement.py`. It is kept here until then, for as long as this process lives; a process that dies
-leaves it to the ledger, and an audit shows it.
+What could not be booked under the exchange's own id is booked under another, once: see `late_settling.py`. It
+is kept here until then, for as long as this process lives; what a process that dies leaves behind, the next
+one on its ledger settles (`workers/sweeping.py`). Of a batch, which outlives its call, the hold goes to
+whoever settles it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
-from gateway.core.bucket import Amounts, Decision, Presumed, Reservation, Verdict
+from gateway.adapters.late_settling import (
+    Fence,
+    FencedStore,
+    Hold,
+    LateSettling,
+    rebuilding,
+    says_fenced,
+)
+from gateway.core.bucket import Amounts, Decision, Held, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Mode, OnStoreFailure
 from gateway.core.outage_allowance import OutageAllowance
-from gateway.core.rebuild import SURELY_READ_SECONDS, is_rebuilt
-from gateway.core.settlement import afterwards
+from gateway.core.rebuild import is_rebuilt
 from gateway.ports import BudgetStore, Clock
 
 log = logging.getLogger(__name__)
@@ -31,46 +40,20 @@ log = logging.getLogger(__name__)
 MAX_OWED: Final = 200_000
 """Settlements that wait for the store. Beyond it the oldest are given up: the ledger has them."""
 
+DECIDE_SECONDS: Final = 0.5
+"""For one decision, with all that has to be asked about the fence."""
+
 KINDS: Final = 4096
 
 PAID_AT_ONCE: Final = 500
 """Of those that wait, in one turn of `pay`."""
 
 
-class Fence(Protocol):
-    """What is asked of a fence on the way of a call; see `redis_fence.py`."""
-
-    @property
-    def generation(self) -> str: ...
-
-    @property
-    def opened_at(self) -> float: ...
-
-    def disturbed(self) -> bool: ...
-
-    def acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None: ...
-
-    def gone(self) -> None: ...
-
-    async def beat(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Hold:
-    """What the store has of an exchange that runs."""
-
-    reservation: Reservation
-    generation: str | None
-    """Under which its dollars are set aside; empty: only what is no dollar window; None: perhaps nothing."""
-    late_in: str | None = None
-    """The generation in which it was set aside again, under its other id; empty while that is not known."""
-
-
 @dataclass(slots=True)
 class _Owed:
     """A close that the store does not have yet."""
 
-    hold: _Hold
+    hold: Hold
     actual: Amounts | None
     """None: released."""
     ended_at: float
@@ -91,7 +74,7 @@ class GuardedBudgets:
         clock: Clock,
         *,
         fence: Fence | None = None,
-        fenced: BudgetStore | None = None,
+        fenced: FencedStore | None = None,
         degraded: Callable[[bool], None] = _unheard,
     ) -> None:
         """With a `fence`, `fenced` is the same store under the fence's generation."""
@@ -99,9 +82,10 @@ class GuardedBudgets:
         self._store = store
         self._fenced = fenced or store
         self._fence = fence
+        self._late = LateSettling(store, fenced, fence)
         self._clock = clock
         self._degraded = degraded
-        self._holds: dict[ReservationId, _Hold] = {}
+        self._holds: dict[ReservationId, Hold] = {}
         self._owed: dict[ReservationId, _Owed] = {}
         self._kinds: dict[int, tuple[tuple[BoundLimit, ...], bool]] = {}
         self._away = False
@@ -121,8 +105,20 @@ class GuardedBudgets:
 
     async def reserve(self, reservation: Reservation) -> Decision:
         fence = self._fence
-        if fence is None or not self._has_dollars(reservation.limits):
+        if fence is None:
             return await self._reserve_rest(reservation, reservation.limits)
+        try:
+            async with asyncio.timeout(DECIDE_SECONDS):
+                return await self._reserve_fenced(reservation, fence)
+        except TimeoutError:
+            late = f"The budgets gave no answer in {DECIDE_SECONDS} s."
+            error = StoreUnavailable(late, outcome_known=False)
+            return self._decide_alone(reservation, reservation.limits, error)
+
+    async def _reserve_fenced(self, reservation: Reservation, fence: Fence) -> Decision:
+        if not self._has_dollars(reservation.limits):
+            return await self._reserve_rest(reservation, reservation.limits)
+        decision: Decision | None = None
         try:
             if not fence.generation and fence.disturbed():
                 await fence.beat()
@@ -131,13 +127,15 @@ class GuardedBudgets:
                 if fence.disturbed():  # it went over another connection than was looked into
                     await fence.beat()
                 if fence.generation != generation:  # it is held, but in counters that are not to be trusted
-                    return self._decide_alone(reservation, reservation.limits, _rebuilt())
+                    raise rebuilding()
                 fence.acknowledged(reservation.id, closed=False)
                 if decision.allowed:
-                    self._holds[reservation.id] = _Hold(reservation, generation)
+                    self._holds[reservation.id] = Hold(reservation, generation)
                 return decision
         except StoreUnavailable as error:
-            if not _says_fenced(error):
+            if not says_fenced(error):
+                if decision is not None:
+                    error.outcome_known = False
                 return self._decide_alone(reservation, reservation.limits, error)
             fence.gone()
         return await self._reserve_behind(reservation)
@@ -150,7 +148,7 @@ class GuardedBudgets:
         try:  # as nearly always: nothing is owed, and nothing needs to be written down
             await self._fenced.settle(reservation_id, actual)
         except StoreUnavailable as error:
-            if _says_fenced(error):
+            if says_fenced(error):
                 fence.gone()
             self._owe(reservation_id, hold, actual)
             raise
@@ -163,12 +161,16 @@ class GuardedBudgets:
 
     async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
         hold = self._holds.get(reservation_id)
-        if hold is not None and hold.late_in is not None:
-            await self._store.renew(afterwards(hold.reservation, Amounts()).id, lease_seconds)
-        await self._store.renew(reservation_id, lease_seconds)
+        if hold is None:
+            await self._store.renew(reservation_id, lease_seconds)
+        else:
+            await self._late.renew(hold, lease_seconds)
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
-        return await self._store.sweep(ledger)
+        found = await self._store.sweep(ledger)
+        if found and self._fence is not None and not self._fence.disturbed():
+            self._fence.swept(found[-1].reservation_id)
+        return found
 
     async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
         await self._store.booked(ledger, entry_ids)
@@ -187,17 +189,56 @@ class GuardedBudgets:
         `StoreUnavailable` where it is not, or no more; then what is left stays."""
         if self.is_rebuilding:
             return
+        if self._away and self._fence is None:  # nobody else has asked whether it is back
+            await self._store.ping()
         for reservation_id, owed in list(self._owed.items())[:PAID_AT_ONCE]:
             await self._pay(reservation_id, owed)
-        generation = self._fence.generation if self._fence is not None else "-"
         for hold in list(self._holds.values()):
-            if generation not in (hold.generation, hold.late_in):
-                hold.late_in = ""  # from here on its close closes that too, whatever becomes of the asking
-                await self._fenced.reserve(self._late(hold, hold.reservation.amounts))
-                hold.late_in = generation
-        if not self._owed:
+            await self._late.hold_again(hold)
+        if not self._owed and self._away:
             self.allowances.over()
             self._tell(away=False)
+
+    async def settle_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None:
+        """Settle at its amounts what an earlier process of this replica had booked; see
+        `late_settling.LateSettling.close_found`. Idempotent. Raises `StoreUnavailable`."""
+        await self._late.close_found(reservation, ended_at=ended_at, degraded=degraded)
+
+    # What outlives its call: a batch
+
+    def held(self, reservation_id: ReservationId) -> Held | None:
+        """What to keep with a batch, for whoever settles it; None where its id says it all."""
+        hold = self._holds.get(reservation_id)
+        return None if hold is None else Held(reservation=hold.reservation, generation=hold.generation)
+
+    def hand_over(self, reservation_id: ReservationId) -> None:
+        """It was kept: from now on `settle_held` and `renew_held` see to it, in this process or another."""
+        hold = self._holds.pop(reservation_id, None)
+        if hold is not None:  # an allowance has it spent until the store is back
+            self.allowances.close(reservation_id, hold.reservation.amounts)
+
+    async def settle_held(self, reservation_id: ReservationId, held: Held | None, actual: Amounts) -> None:
+        """`settle`, of what was handed over. Idempotent. Raises `StoreUnavailable`."""
+        if held is None:
+            await self._store.settle(reservation_id, actual)
+        else:
+            await self._late.close(
+                Hold(held.reservation, held.generation), actual, ended_at=self._clock.now()
+            )
+
+    async def renew_held(
+        self, reservation_id: ReservationId, held: Held | None, lease_seconds: float
+    ) -> None:
+        """`renew`, of what was handed over; sets it aside again where counters were lost. Raises
+        `StoreUnavailable`."""
+        if held is None:
+            await self._store.renew(reservation_id, lease_seconds)
+            return
+        if self.is_rebuilding:
+            raise rebuilding()
+        hold = Hold(held.reservation, held.generation)
+        await self._late.hold_again(hold)
+        await self._late.renew(hold, lease_seconds)
 
     def _has_dollars(self, limits: tuple[BoundLimit, ...]) -> bool:
         """Remembered by the tuple itself: rules give the same one to all calls of a caller."""
@@ -215,7 +256,7 @@ class GuardedBudgets:
     async def _reserve_behind(self, reservation: Reservation) -> Decision:
         dollars = [bound for bound in reservation.limits if is_rebuilt(bound.limit)]
         rest = tuple(bound for bound in reservation.limits if not is_rebuilt(bound.limit))
-        self._admit_alone(reservation, dollars, _rebuilt())
+        self._admit_alone(reservation, dollars, rebuilding())
         try:
             decision = await self._reserve_rest(reservation, rest)
         except BaseException:
@@ -225,7 +266,7 @@ class GuardedBudgets:
             self.allowances.close(reservation.id, Amounts())
             return decision
         self._tell(away=True)
-        self._holds.setdefault(reservation.id, _Hold(reservation, ""))
+        self._holds.setdefault(reservation.id, Hold(reservation, ""))
         return replace(decision, degraded=True)
 
     async def _reserve_rest(self, reservation: Reservation, limits: tuple[BoundLimit, ...]) -> Decision:
@@ -241,8 +282,14 @@ class GuardedBudgets:
         self, reservation: Reservation, limits: Sequence[BoundLimit], error: StoreUnavailable
     ) -> Decision:
         self._tell(away=True)
-        self._admit_alone(reservation, limits, error)
-        self._holds[reservation.id] = _Hold(reservation, None)
+        hold = Hold(reservation, None)
+        try:
+            self._admit_alone(reservation, limits, error)
+        except StoreUnavailable:
+            if not error.outcome_known:  # it may be held all the same: the caller hears of a refusal
+                self._owe(reservation.id, hold, None)
+            raise
+        self._holds[reservation.id] = hold
         return _ALONE
 
     def _admit_alone(
@@ -273,7 +320,7 @@ class GuardedBudgets:
         else:
             await self._store.settle(reservation_id, actual)
 
-    def _owe(self, reservation_id: ReservationId, hold: _Hold, actual: Amounts | None) -> _Owed:
+    def _owe(self, reservation_id: ReservationId, hold: Hold, actual: Amounts | None) -> _Owed:
         """Write down that it ended."""
         self._holds.pop(reservation_id, None)
         self.allowances.close(reservation_id, actual or Amounts())
@@ -285,57 +332,8 @@ class GuardedBudgets:
 
     async def _pay(self, reservation_id: ReservationId, owed: _Owed) -> None:
         """Each step may be repeated; what is done is forgotten at the end only."""
-        hold, fence = owed.hold, self._fence
-        current = fence is not None and hold.generation == fence.generation
-        if hold.generation and current:
-            assert fence is not None
-            try:
-                if owed.actual is None:
-                    await self._fenced.release(reservation_id)
-                else:
-                    await self._fenced.settle(reservation_id, owed.actual)
-            except StoreUnavailable as error:
-                if _says_fenced(error):
-                    fence.gone()
-                raise
-            if not fence.disturbed():
-                fence.acknowledged(reservation_id, closed=True)
-        else:
-            await self._pay_late(reservation_id, owed)
+        await self._late.close(owed.hold, owed.actual, ended_at=owed.ended_at)
         self._owed.pop(reservation_id, None)
-
-    async def _pay_late(self, reservation_id: ReservationId, owed: _Owed) -> None:
-        hold, fence = owed.hold, self._fence
-        rebuilding = fence is not None and not fence.generation
-        # What the store may have under its own id: all of it, what is no dollar window, or what is to be
-        # overwritten. What another generation had is closed already.
-        if not hold.generation or rebuilding:
-            if hold.generation is None or owed.actual is None:
-                await self._store.release(reservation_id)
-            else:
-                await self._store.settle(reservation_id, owed.actual)
-        if rebuilding:
-            raise _rebuilt()
-        if owed.actual is None and hold.late_in is None:
-            return
-        if fence is not None and owed.ended_at < fence.opened_at - SURELY_READ_SECONDS:
-            return  # the counters were computed from the ledger since, and that knows it
-        late = self._late(hold, owed.actual or Amounts())
-        try:
-            if owed.actual is not None:
-                await self._fenced.reserve(late)
-            await self._fenced.settle(late.id, owed.actual or Amounts())
-        except StoreUnavailable as error:
-            if fence is not None and _says_fenced(error):
-                fence.gone()
-            raise
-
-    def _late(self, hold: _Hold, amounts: Amounts) -> Reservation:
-        """Of what was held nowhere all; else the dollars, as the store has the rest under its own id."""
-        late = afterwards(hold.reservation, amounts)
-        if hold.generation is None:
-            return late
-        return replace(late, limits=tuple(bound for bound in late.limits if is_rebuilt(bound.limit)))
 
     def _tell(self, *, away: bool) -> None:
         if away != self._away:
@@ -348,11 +346,3 @@ class GuardedBudgets:
 
 
 _ALONE: Final = Decision(allowed=True, binding=None, degraded=True)
-
-
-def _rebuilt() -> StoreUnavailable:
-    return StoreUnavailable("The counters of money are being computed from the ledger; that takes seconds.")
-
-
-def _says_fenced(error: StoreUnavailable) -> bool:
-    return "GWFENCE" in error.message

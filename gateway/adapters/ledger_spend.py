@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from gateway.adapters.ledger_queries import _COST
 from gateway.adapters.ledger_source import LedgerSource, Reading, reading
-from gateway.core.rebuild import LedgerPart, Span, Spend
+from gateway.core.rebuild import SHARED, LedgerPart, Span, Spend
 
-SHARED = "shared"
-"""The identity of the ledger that all replicas share."""
-
+_BATCH_MS = 30 * 86_400_000
 _ENDED = "(received_at_ms + CAST(total_seconds * 1000 AS BIGINT))"
 
 
@@ -47,23 +45,61 @@ def read_part(
     known_since_ms: int,
     ended_before_ms: int | None = None,
     by_tags: bool = False,
+    beyond: Mapping[str, int] | None = None,
 ) -> LedgerPart:
     """The ledger's sums over `spans`, and the ids of what ended since `known_since_ms`; with
-    `ended_before_ms` only of exchanges that had ended by then. Raises `ConfigError` where it is missing or
-    cannot be read, and OSError."""
-    ended: tuple[str, list[int]] = ("", [])
-    if ended_before_ms is not None:
-        ended = (f" AND {_ENDED} < ?", [ended_before_ms])
+    `ended_before_ms` only of exchanges that had ended by then; with `beyond` (how far chains are shipped)
+    only what came into a file after that. Raises `ConfigError` where it is missing or cannot be read, and
+    OSError."""
     name = identity(source)
     with reading(source) as ledger:
+        ended: tuple[str, list[int]] = ("", [])
+        if ended_before_ms is not None:
+            ended = (f" AND {_ENDED} < ?", [ended_before_ms])
+        if shipped := _shipped(ledger, beyond or {}):
+            ended = (f"{ended[0]} AND sequence > ?", [*ended[1], shipped])
         spends = {span: _spends(ledger, span, ended, by_tags=by_tags) for span in spans}
-        # Received up to a day before: longer no exchange lasts.
+        # Received up to a day before: longer no exchange lasts. But a batch is booked when that is found out,
+        # and may be settled later still: each of them is named, as long as its results can be had.
         known = ledger.rows(
             f"SELECT COALESCE(reservation_id, id) FROM entries WHERE received_at_ms >= ? AND {_ENDED} >= ?"  # noqa: S608 - our own words
-            f" AND {_COST} > 0{ended[0]}",
-            (known_since_ms - 86_400_000, known_since_ms, *ended[1]),
+            f" AND endpoint <> 'batches' AND {_COST} > 0{ended[0]}"
+            " UNION ALL SELECT reservation_id FROM entries WHERE received_at_ms >= ?"
+            f" AND endpoint = 'batches' AND basis <> 'pending' AND reservation_id IS NOT NULL{ended[0]}",
+            (
+                *(known_since_ms - 86_400_000, known_since_ms, *ended[1]),
+                *(known_since_ms - _BATCH_MS, *ended[1]),
+            ),
         )
-        return LedgerPart(ledger=name, spends=spends, known=tuple(id for (id,) in known))
+        return LedgerPart(
+            ledger=name,
+            spends=spends,
+            known=tuple(id for (id,) in known),
+            reached=_reached(ledger, spans) if ledger.postgres else {},
+        )
+
+
+def _reached(ledger: Reading, spans: Sequence[Span]) -> dict[str, int]:
+    """Of what was received within the spans, which is all that is summed up."""
+    since_ms = min((span.window.start_ms for span in spans), default=0)
+    rows = ledger.rows(
+        "SELECT chain, MAX(position) FROM entries WHERE received_at_ms >= ? AND chain IS NOT NULL GROUP BY 1",
+        (since_ms,),
+    )
+    return dict(rows)
+
+
+def _shipped(ledger: Reading, beyond: Mapping[str, int]) -> int:
+    """The last sequence of a file that is among what was shipped: one is shipped after the other."""
+    last = 0
+    for (chain,) in list(ledger.rows("SELECT DISTINCT chain FROM anchors")):
+        if (position := beyond.get(chain)) is not None:
+            found = ledger.rows(
+                "SELECT COALESCE(MAX(sequence), 0) FROM entries WHERE chain = ? AND position <= ?",
+                (chain, position),
+            )
+            last = max(last, *(sequence for (sequence,) in found))
+    return last
 
 
 def _spends(ledger: Reading, span: Span, ended: tuple[str, list[int]], *, by_tags: bool) -> tuple[Spend, ...]:

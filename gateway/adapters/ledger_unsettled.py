@@ -4,46 +4,78 @@ Reads only; what comes of saying it twice is the store's to know, which does not
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.adapters.ledger_source import reading
-from gateway.core.bucket import Amounts
+from gateway.adapters.ledger_source import Reading, reading
+from gateway.core.bucket import Amounts, Payer
 from gateway.core.ids import ReservationId
 from gateway.core.presumed import Unsettled
+from gateway.core.reservations import LATE_KEPT_MS
 
 LAST_ENTRIES: Final = 2_000
 """In the order of their commits. An exchange is settled as soon as its entry is committed, so that these are
 the last seconds of a busy replica, or hours of another."""
 
-_LAST = """
+LAST_DEGRADED: Final = 20_000
+"""Of those that were admitted while the store was away, which are settled when it is back: an outage of
+minutes or hours. For as long as stores remember that they have them."""
+
+_COLUMNS = """
 SELECT reservation_id, basis, uncached_input_tokens, cache_read_tokens,
     cache_write_5m_tokens + cache_write_1h_tokens, output_tokens,
     uncached_input_nanousd + cache_read_nanousd + cache_write_5m_nanousd + cache_write_1h_nanousd
-        + output_nanousd + server_tools_nanousd
-FROM (SELECT * FROM entries ORDER BY sequence DESC LIMIT ?) AS last
-WHERE reservation_id IS NOT NULL AND store_degraded = 0 AND basis NOT IN ('pending', 'presumed')
-    AND endpoint <> 'batches'
+        + output_nanousd + server_tools_nanousd,
+    store_degraded, received_at_ms, total_seconds,
+    COALESCE(organisation, ''), COALESCE(workspace, ''), COALESCE(key_id, ''), COALESCE(route, ''),
+    COALESCE(model, ''), endpoint, tags
+"""
+_OF_CALLS = "reservation_id IS NOT NULL AND basis NOT IN ('pending', 'presumed') AND endpoint <> 'batches'"
+_LAST = f"""{_COLUMNS} FROM (SELECT * FROM entries ORDER BY sequence DESC LIMIT ?) AS last
+WHERE store_degraded = 0 AND {_OF_CALLS}
+"""  # noqa: S608 - our own words
+_DEGRADED = f"""{_COLUMNS} FROM entries
+WHERE received_at_ms >= ? AND store_degraded = 1 AND basis <> 'none' AND {_OF_CALLS}
+ORDER BY sequence DESC LIMIT ?
 """
 
 
-def read_unsettled(path: Path) -> tuple[Unsettled, ...]:
+def read_unsettled(path: Path, now_ms: int) -> tuple[Unsettled, ...]:
     """The latest first. Blocks; raises `ConfigError` where the file is no ledger."""
     with reading(path) as ledger:
-        return tuple(
-            Unsettled(
-                ReservationId(reservation_id),
-                Amounts()
-                if basis == "none"
-                else Amounts(
-                    requests=1,
-                    input_tokens=uncached + written,
-                    prompt_tokens=uncached + written + read,
-                    output_tokens=output,
-                    nanousd=nanousd,
-                ),
-            )
-            for reservation_id, basis, uncached, read, written, output, nanousd in ledger.rows(
-                _LAST, (LAST_ENTRIES,)
-            )
+        since_ms = now_ms - LATE_KEPT_MS
+        return (
+            *_read(ledger, _LAST, (LAST_ENTRIES,)),
+            *_read(ledger, _DEGRADED, (since_ms, LAST_DEGRADED)),
+        )
+
+
+def _read(ledger: Reading, query: str, values: tuple[int, ...]) -> Iterator[Unsettled]:
+    for row in ledger.rows(query, values):
+        reservation_id, basis, uncached, read, written, output, nanousd = row[:7]
+        degraded, received_at_ms, seconds, organisation, workspace, key_id, route, model = row[7:15]
+        amounts = Amounts(
+            requests=1,
+            input_tokens=uncached + written,
+            prompt_tokens=uncached + written + read,
+            output_tokens=output,
+            nanousd=nanousd,
+        )
+        yield Unsettled(
+            reservation_id=ReservationId(reservation_id),
+            amounts=Amounts() if basis == "none" else amounts,
+            payer=Payer(
+                received_at_ms=received_at_ms,
+                organisation=organisation,
+                workspace=workspace,
+                key_id=key_id,
+                route=route,
+                model=model,
+                endpoint=row[15],
+                tags=tuple(json.loads(row[16]).items()),
+            ),
+            ended_at=received_at_ms / 1000 + seconds,
+            degraded=bool(degraded),
         )

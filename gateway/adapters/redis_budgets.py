@@ -38,7 +38,7 @@ from gateway.core.bucket import (
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Mode, Unit
-from gateway.core.reservations import CLOSED_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS
+from gateway.core.reservations import CLOSED_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS, closed_kept_ms
 from gateway.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,12 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION: Final = 1
 
 _LUA: Final = Path(__file__).parent / "lua"
+
+NEW_MS: Final = 600_000
+"""For so long after they were rebuilt, counters are new."""
+
+LOST_MS: Final = 86_400_000
+"""A ledger that did not ask for so long is taken for lost: what it was given goes to another."""
 
 _UNITS: Final = (
     Unit.REQUESTS,
@@ -76,6 +82,7 @@ class RedisBudgets:
         self._scripts = RedisScripts(url, clock, prefix)
         self._tag = f"{{{prefix}}}"
         self._leases = f"{self._tag}:leases"
+        self._asked = f"{self._tag}:ledgers:asked"
         self._schema = f"{self._tag}:schema"
         before = self.clock_source + (_LUA / "common.lua").read_text()
         names = ("reserve", "close", "renew", "sweep", "booked", "peek", "ping", "memory")
@@ -116,19 +123,26 @@ class RedisBudgets:
             CLOSED_KEPT_MS,
             SCHEMA_VERSION,
             _said(reservation),
+            reservation.at_ms,
         ]
-        self._add_limits(keys, args, limits, amounts)
+        self._add_limits(keys, args, limits, amounts, reservation.at_ms)
         reply: list[int] = await self._run("reserve", keys, args)
         if not reply:
             return CLOSED_BEFORE
         if reply[0]:
             log.warning("the budgets in Redis are new, or were lost: everything counts from zero")
-        return decide(limits, amounts, _standings(limits, reply), reply[1])
+        return decide(limits, amounts, _standings(limits, reply, reservation.at_ms), reply[1])
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
+        await self.settle_known(reservation_id, actual)
+
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool:
+        """`settle`; whether the counters have it under this id now, by this or by an earlier call, as long as
+        that is remembered."""
         keys = [self._record(reservation_id), self._leases, self._presumed(""), self._generation_key]
-        args: list[str | int] = [reservation_id, CLOSED_KEPT_MS, *(actual.of(unit) for unit in _UNITS)]
-        await self._run("close", keys, args)
+        kept_ms = self._closed_kept_ms(reservation_id)
+        args: list[str | int] = [reservation_id, kept_ms, *(actual.of(unit) for unit in _UNITS)]
+        return bool(await self._run("close", keys, args))
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self.settle(reservation_id, Amounts())
@@ -138,8 +152,11 @@ class RedisBudgets:
         await self._scripts.run(self._lua["renew"], keys, [reservation_id, round(lease_seconds * 1000)])
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
-        keys = [self._leases, self._presumed(""), self._presumed(ledger), self._generation_key]
-        args: list[str | int] = [self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS]
+        keys = [self._leases, self._presumed(""), self._presumed(ledger), self._generation_key, self._asked]
+        args: list[str | int] = [
+            *(self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS),
+            *(ledger, self._presumed(""), LOST_MS),
+        ]
         reply: list[bytes] = await self._scripts.run(self._lua["sweep"], keys, args)
         return tuple(map(_read, reply[::2], reply[1::2]))
 
@@ -149,7 +166,7 @@ class RedisBudgets:
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
         keys: list[str] = []
         args: list[str | int] = []
-        self._add_limits(keys, args, limits, Amounts())
+        self._add_limits(keys, args, limits, Amounts(), 0)
         reply: list[int] = await self._scripts.run(self._lua["peek"], keys, args)
         return decide(limits, Amounts(), _standings(limits, reply), reply[1]).verdicts
 
@@ -184,6 +201,15 @@ class RedisBudgets:
         args.append(self._generation())
         return await self._scripts.run(self._fenced_lua[name], keys, args)
 
+    def _closed_kept_ms(self, reservation_id: ReservationId) -> int:
+        """Shortly after counters were rebuilt for a day: a replica that starts again cannot tell from its
+        ledger whether a call was reserved before or after that."""
+        generation = self._generation() if self._generation is not None else ""
+        opened_ms = int(generation.partition("-")[0] or 0)
+        if self._clock.now() * 1000 - opened_ms < NEW_MS:
+            return max(SWEPT_KEPT_MS, closed_kept_ms(reservation_id))
+        return closed_kept_ms(reservation_id)
+
     def _record(self, reservation_id: ReservationId) -> str:
         return f"{self._tag}:r:{reservation_id}"
 
@@ -197,9 +223,10 @@ class RedisBudgets:
         args: list[str | int],
         limits: Sequence[BoundLimit],
         amounts: Amounts,
+        at_ms: int,
     ) -> None:
         """Keys and the nine arguments of each limit, as `lua/common.lua` reads them."""
-        now_ms = round(self._clock.now() * 1000)
+        now_ms = at_ms or round(self._clock.now() * 1000)
         for bound in limits:
             limit, key = bound.limit, f"{self._tag}:b:{bound.bucket_id}"
             unit, enforced = _INDEX[limit.unit], int(limit.mode is Mode.ENFORCE)
@@ -235,12 +262,12 @@ def _read(entry_id: bytes, said: bytes) -> Presumed:
     )
 
 
-def _standings(limits: Sequence[BoundLimit], reply: Sequence[int]) -> list[Standing]:
+def _standings(limits: Sequence[BoundLimit], reply: Sequence[int], at_ms: int = 0) -> list[Standing]:
     """A reply is: whether the database is new, the server's instant, and per limit what was spent, set aside
-    and fractional before. Which window was current then follows from the instant."""
+    and fractional before. Which window was current then follows from the instant, or is that of `at_ms`."""
     standings = []
     for i, bound in enumerate(limits):
         spent, set_aside, fraction = reply[2 + 3 * i : 5 + 3 * i]
-        windows = standing_windows(bound.limit, reply[1])
+        windows = standing_windows(bound.limit, at_ms or reply[1])
         standings.append(Standing(Level(spent, set_aside, fraction), windows[1] if windows else None))
     return standings

@@ -15,14 +15,15 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_scripts import Script
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
-from gateway.core.rebuild import KNOWN_MS
-from gateway.core.reservations import CLOSED_KEPT_MS
+from gateway.core.rebuild import SHARED, Turn
+from gateway.core.reservations import CLOSED_KEPT_MS, LATE_KEPT_MS
 from gateway.core.settlement import late_id
 from gateway.ports import Clock
 
@@ -38,8 +39,13 @@ RESET_BATCH: Final = 200
 KNOWN_BATCH: Final = 500
 LAST_WRITE_SECONDS: Final = 200.0
 """For so long after it was acknowledged a write must be found; records of closed reservations live longer."""
+LAST_BEAT_SECONDS: Final = 1_800.0
+"""For so long after a beat it must be found; Redis forgets those of replicas that were silent for an hour, as
+one that was frozen, or cut off, may have been."""
 
 assert LAST_WRITE_SECONDS * 1000 < CLOSED_KEPT_MS
+
+_REACHED: Final = "reached "
 
 _LUA: Final = Path(__file__).parent / "lua"
 
@@ -72,18 +78,30 @@ class RedisFence:
         self._alone = alone
         self._gather_most_ms = round(gather_most_seconds * 1000)
         self._joined = ""
+        self._begun = ""
+        """When the gathering began that was last looked at."""
         self._number = 0
+        self._beaten = (0.0, 0.0)
+        """When the last beat was acknowledged, by both clocks."""
         self._living: tuple[str, ...] = ()
         self._connects = -1
-        self._last: tuple[ReservationId, bool, float] | None = None
-        """The last write that Redis said it had: of what, whether closed, when."""
+        self._last: tuple[ReservationId, str, tuple[float, float]] | None = None
+        """The last write that Redis said it had: of what, in which state, when, by both clocks."""
         tag = budgets.tag
         self._generation_key = f"{tag}:generation"
         self._gathering = [self._generation_key, f"{tag}:rebuild", f"{tag}:rebuild:spent"]
         self._ledgers, self._beats = f"{tag}:rebuild:ledgers", f"{tag}:budgets:beats"
         self._leases = [f"{tag}:leases", f"{tag}:leases:lost"]
         before = budgets.clock_source + (_LUA / "common.lua").read_text()
-        names = ("fence_beat", "rebuild_look", "rebuild_add", "rebuild_known", "rebuild_has", "rebuild_raise")
+        names = (
+            "fence_beat",
+            "rebuild_look",
+            "rebuild_add",
+            "rebuild_known",
+            "rebuild_has",
+            "rebuild_raise",
+            "rebuild_reached",
+        )
         self._lua = {name: Script(before + (_LUA / f"{name}.lua").read_text()) for name in names}
 
     def disturbed(self) -> bool:
@@ -92,7 +110,11 @@ class RedisFence:
 
     def acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None:
         """The Redis that was looked into says that it has this write: it must be found from now on."""
-        self._last = (reservation_id, closed, self._clock.monotonic())
+        self._last = (reservation_id, "closed" if closed else "open", self._instant())
+
+    def swept(self, reservation_id: ReservationId) -> None:
+        """The same of a sweep, of which a ledger is about to be told: it must not be undone unnoticed."""
+        self._last = (reservation_id, "swept", self._instant())
 
     def gone(self) -> None:
         """A script found another generation than the known one."""
@@ -104,25 +126,28 @@ class RedisFence:
         """Say that this replica lives, and learn the generation; it is taken away where the data went back in
         time. Raises `StoreUnavailable`."""
         connects, number, last = self._scripts.connects, self._number, self._last
-        if last is not None and self._clock.monotonic() - last[2] > LAST_WRITE_SECONDS:
+        instant = self._instant()
+        if last is not None and _between(last[2], instant) > LAST_WRITE_SECONDS:
             last = None
+        if _between(self._beaten, instant) > LAST_BEAT_SECONDS:
+            number = 0  # nothing is said of it
         record = f"{self._budgets.tag}:r:{last[0]}" if last else self._generation_key
-        state = "" if last is None else "closed" if last[1] else "open"
+        state = "" if last is None else last[1]
         reply: list[bytes] = await self._scripts.run(
             self._lua["fence_beat"],
             [*self._gathering, self._beats, record],
             [self._replica, number, state, LIVING_MS, self.found],
         )
-        self._number = max(self._number, number + 1)
+        self._number, self._beaten = max(self._number, number + 1), instant
         living = tuple(name.decode() for name in reply[1:])
         if reply[0]:
             self._living = living
             self._connects = connects
         self._learn(reply[0].decode())
 
-    async def look(self, ledger: str, *, shared: bool) -> bool:
-        """One turn of the rebuilding; whether this replica is to read its ledger and `add` what it says.
-        Raises `StoreUnavailable`."""
+    async def look(self, ledger: str, *, shared: bool) -> Turn:
+        """One turn of the rebuilding; which ledger this replica is to read now, to `add` what it says.
+        `shared`: there is one that all share, and that is read first. Raises `StoreUnavailable`."""
         reply: list[bytes | int] = await self._scripts.run(
             self._lua["rebuild_look"],
             [*self._gathering, self._ledgers, *self._leases],
@@ -137,23 +162,45 @@ class RedisFence:
         assert isinstance(generation, bytes)
         if generation:
             self._learn(generation.decode())
-        return reply[1] == 1
+        self._begun = reply[2].decode() if isinstance(reply[2], bytes) else str(reply[2])
+        return (Turn.WAIT, Turn.READ_OWN, Turn.READ_SHARED)[int(reply[1])]
 
-    async def add(self, ledger: str, windows: Mapping[str, int], known: Sequence[str]) -> bool:
+    async def add(
+        self,
+        ledger: str,
+        windows: Mapping[str, int],
+        known: Sequence[str],
+        reached: Mapping[str, int] = MappingProxyType({}),
+    ) -> bool:
         """Bring what a ledger says, once for each generation, whoever and however often: nano-dollars by the
         windows' keys, and exchanges among them whose settlement may still come. While the counters are
-        gathered it is part of them; else it is added to them. False where the rebuilding has moved on.
-        Raises `StoreUnavailable`."""
+        gathered it is part of them; else it is added to them. Of the shared ledger, `reached` says how far
+        chains go in it. False where the rebuilding has moved on. Raises `StoreUnavailable`."""
         tag, generation = self._budgets.tag, self.found
         for start in range(0, len(known), KNOWN_BATCH):
             records = [f"{tag}:r:{late_id(ReservationId(id))}" for id in known[start : start + KNOWN_BATCH]]
-            keys = [self._generation_key, *records]
-            if not await self._scripts.run(self._lua["rebuild_known"], keys, [generation, KNOWN_MS * 5]):
+            keys = [self._generation_key, self._leases[0], *records]
+            if not await self._scripts.run(
+                self._lua["rebuild_known"], keys, [generation, LATE_KEPT_MS, f"{tag}:r:"]
+            ):
                 return False
         sums = [part for key, nanousd in windows.items() for part in (f"{tag}:b:{key}", nanousd)]
         keys = [*self._gathering, self._ledgers]
-        args: list[str | int] = [self._replica, ledger, generation, *sums]
+        chains = [f"{_REACHED}{chain} {position}" for chain, position in reached.items()]
+        args: list[str | int] = [
+            *(self._replica if ledger != SHARED else "", ledger, generation, self._begun),
+            *(len(chains), *chains, *sums),
+        ]
         return bool(await self._scripts.run(self._lua["rebuild_add"], keys, args))
+
+    async def reached(self) -> Mapping[str, int]:
+        """How far chains go in the part of the shared ledger that is in, by what is known of the generation.
+        Raises `StoreUnavailable`."""
+        keys = [self._generation_key, self._ledgers]
+        members: list[bytes] = await self._scripts.run(self._lua["rebuild_reached"], keys, [self.found])
+        texts = [text for text in map(bytes.decode, members) if text.startswith(_REACHED)]
+        pairs = (text.removeprefix(_REACHED).rsplit(" ", 1) for text in texts)
+        return {chain: int(position) for chain, position in pairs}
 
     async def has(self, ledger: str) -> bool:
         """Whether the counters that were found have this ledger in them. Raises `StoreUnavailable`."""
@@ -169,6 +216,9 @@ class RedisFence:
         await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [])
         self.gone()
 
+    def _instant(self) -> tuple[float, float]:
+        return self._clock.monotonic(), self._clock.now()
+
     def _learn(self, generation: str) -> None:
         if generation != self.found:
             # What was acknowledged under another one may be among what was lost.
@@ -176,6 +226,12 @@ class RedisFence:
             self.found = generation
             self.opened_at = int(generation.partition("-")[0]) / 1000 if generation else 0.0
         self.generation = generation if generation == self._joined else ""
+
+
+def _between(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Seconds, by the clock that counts more: one stands still while the machine is suspended, the other may
+    be set."""
+    return max(after - before for before, after in zip(one, other, strict=True))
 
 
 FENCED: Final = "GWFENCE"

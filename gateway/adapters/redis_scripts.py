@@ -111,7 +111,8 @@ class RedisScripts:
             raise StoreUnavailable("The connection to Redis is closed.")
         if self._breaker.refuses():
             raise StoreUnavailable("Redis did not answer just now; it is tried again every second.")
-        deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
+        started = asyncio.get_running_loop().time()
+        deadline = started + DEADLINE_SECONDS
         outcome = _Outcome()
         try:
             try:
@@ -126,6 +127,11 @@ class RedisScripts:
                 reply = await self._attempt(script, keys, args, outcome, deadline)
         except (*_SILENCE, RedisError) as error:
             raise self._unavailable(error, outcome) from error
+        except asyncio.CancelledError:
+            # Whoever asked had less time than this has: to wait so long for nothing is a failure too.
+            if asyncio.get_running_loop().time() - started >= ATTEMPT_SECONDS:
+                self._breaker.failed()
+            raise
         self._breaker.succeeded()
         return reply
 

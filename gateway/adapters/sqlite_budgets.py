@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from gateway.adapters.sqlite_tables import (
     SqliteTables,
+    begin,
     changes_seen,
     checkpoint,
     open_database,
@@ -38,7 +39,11 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 2.0
 """How long a caller waits; a disk that hangs is a store that is down. Four times what a store on the network
 gets: a disk that others load heavily answers a sync after many hundred milliseconds, yet it answers, and
-there is nothing to reconnect to that would be quicker. A refusal before that would be a false one."""
+there is nothing to reconnect to that would be quicker."""
+
+DECIDE_SECONDS: Final = 0.5
+"""For a reservation, behind which a call waits: then each limit's `on_store_failure` decides. The reservation
+may still be made, and is given back by whoever gave up on it."""
 
 CHECKPOINT_SECONDS: Final = 1.0
 """How often the log is carried over, where anything was written."""
@@ -84,7 +89,9 @@ class SqliteBudgets:
         return self
 
     async def reserve(self, reservation: Reservation) -> Decision:
-        return await self._perform(lambda tables: reservations.reserve(tables, reservation, self._now_ms()))
+        return await self._perform(
+            lambda tables: reservations.reserve(tables, reservation, self._now_ms()), DECIDE_SECONDS
+        )
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
         await self._perform(lambda tables: reservations.close(tables, reservation_id, actual, self._now_ms()))
@@ -119,18 +126,19 @@ class SqliteBudgets:
             self._closing.set()
             await asyncio.to_thread(self._checkpoints.join)
 
-    async def _perform(self, work: Callable[[SqliteTables], T]) -> T:
+    async def _perform(self, work: Callable[[SqliteTables], T], seconds: float = ANSWER_SECONDS) -> T:
         if self._thread is None:
             raise StoreUnavailable("The budget file is not open.")
         job = _Job(work)
         self._waiting.put(job)  # before the first await: a cancelled caller's work keeps its place
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await job.answer
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"{self._path}: no answer in {ANSWER_SECONDS} s; is the disk overloaded?", outcome_known=False
-            ) from None
+        # Unlike a timer's cancellation this takes an answer that came while the loop was held up by others.
+        await asyncio.wait((job.answer,), timeout=seconds)
+        if job.answer.done():
+            return job.answer.result()
+        job.answer.cancel()
+        raise StoreUnavailable(
+            f"{self._path}: no answer in {seconds} s; is the disk overloaded?", outcome_known=False
+        )
 
     def _now_ms(self) -> int:
         return round(self._clock.now() * 1000)
@@ -197,7 +205,7 @@ def _perform_together(
     if not batch:
         return
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         for job in batch:
             job.result = job.work(tables)
         connection.execute("COMMIT")

@@ -93,6 +93,18 @@ class Reservation:
     amounts: Amounts
     lease_seconds: float
     payer: Payer = NOBODY
+    at_ms: int = 0
+    """Of what is booked afterwards: the instant in whose calendar windows it counts; 0: now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What it takes to settle a reservation for another process than the one that made it."""
+
+    reservation: Reservation
+    generation: str | None
+    """Of the counters in which its dollars are set aside; empty: only what is no dollar window; None: perhaps
+    nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

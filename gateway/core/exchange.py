@@ -283,7 +283,9 @@ class Exchange:
 
     def record(self, ended: float) -> ExchangeRecord:
         """What observers read. `ended` is a monotonic instant."""
-        reserved = self.reservation.amounts.nanousd if self.reservation and self.reserved else 0
+        # Set aside, or to be set aside: what a policy admitted while the store was away is booked later.
+        counted = self.reserved or self.store_degraded
+        reserved = self.reservation.amounts.nanousd if self.reservation and counted else 0
         total = self.cost.total_nanousd if self.cost else 0
         return ExchangeRecord(
             id=self.id,
@@ -310,7 +312,7 @@ class Exchange:
             client_marks=self.client_marks,
             held_tokens=self.hold.tokens,
             estimated_nanousd=self.estimated_nanousd,
-            overrun_nanousd=max(0, total - reserved) if self.reserved else 0,
+            overrun_nanousd=max(0, total - reserved) if self.reservation and counted else 0,
             reservation=self.reservation,
             binding_limit=self.binding_limit,
             shadow_refusals=self.shadow_refusals,

@@ -10,19 +10,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.core.bucket import Amounts, Presumed, Reservation
+from gateway.core.bucket import Amounts, Payer, Presumed, Reservation
 from gateway.core.exchange import Basis, ExchangeRecord, State, Timings
 from gateway.core.ids import KeyId, ReservationId, WorkspaceId
+from gateway.core.limits import BoundLimit
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unsettled:
     """An exchange that the ledger has and whose reservation may still be open."""
 
     reservation_id: ReservationId
     amounts: Amounts
+    payer: Payer
+    ended_at: float
+    """Epoch seconds."""
+    degraded: bool
+    """Whether it was admitted while the store was away."""
+
+    def reservation(self, limits: tuple[BoundLimit, ...]) -> Reservation:
+        """What it cost, as a reservation on the limits that bind its payer."""
+        return Reservation(
+            id=self.reservation_id, limits=limits, amounts=self.amounts, lease_seconds=0.0, payer=self.payer
+        )
 
 
 def presumed_record(presumed: Presumed) -> ExchangeRecord:

@@ -12,7 +12,8 @@ window counts as if it had been in force all along.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
 from gateway.core.bucket import Verdict
@@ -20,6 +21,18 @@ from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.limits import BoundLimit, Limit, Limits, Period, Unit
 from gateway.core.principal import Principal
 from gateway.core.windows import Window, windows_around
+
+SHARED: Final = "shared"
+"""The identity of the ledger that all replicas share."""
+
+
+class Turn(Enum):
+    """What a replica has to do in one turn of a rebuilding."""
+
+    WAIT = auto()
+    READ_OWN = auto()
+    READ_SHARED = auto()
+
 
 KNOWN_MS: Final = 120_000
 """Of exchanges that ended so recently a late settlement may still come: they are named one by one."""
@@ -62,6 +75,8 @@ class LedgerPart:
     spends: Mapping[Span, tuple[Spend, ...]]
     known: tuple[str, ...]
     """Ids of the exchanges in it that ended within `KNOWN_MS`."""
+    reached: Mapping[str, int] = field(default_factory=dict)
+    """Of a shared ledger: how far the chains of those that are shipped to it go in this state of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +126,15 @@ def spans_of(limits: Iterable[Limit], now_ms: int) -> tuple[Span, ...]:
 
 
 def window_spends(
-    part: LedgerPart,
+    parts: Iterable[LedgerPart],
     limits: Limits,
     *,
     team_of: Callable[[str], str],
     canonical: Callable[[str], str | None],
 ) -> tuple[WindowSpend, ...]:
-    """The part's sums by counter. `team_of` gives a workspace's team, `canonical` the model's name."""
+    """The sums of all parts by counter. `team_of` gives a workspace's team, `canonical` the model's name."""
     sums: dict[str, WindowSpend] = {}
-    for span, spends in part.spends.items():
+    for span, spends in (each for part in parts for each in part.spends.items()):
         for spend in spends:
             principal = Principal(
                 workspace=WorkspaceId(spend.workspace),

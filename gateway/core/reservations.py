@@ -41,10 +41,15 @@ from gateway.core.bucket import (
 )
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Limit, Unit
+from gateway.core.settlement import is_late
 
 CLOSED_KEPT_MS: Final = 300_000
 """How long closed and refused ids are remembered: far longer than any request to a store can be under way.
 After that an id is unknown, and closing it does nothing still."""
+
+LATE_KEPT_MS: Final = 7 * 86_400_000
+"""How long it is remembered what was booked afterwards: a replica that was down so long may still ask for it
+once more. These are few."""
 
 SWEPT_KEPT_MS: Final = 86_400_000
 """How long after its lease a swept reservation can still be corrected by its settlement."""
@@ -142,7 +147,7 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
         if known.found is None:
             return CLOSED_BEFORE
         return decide(reservation.limits, reservation.amounts, known.found, known.found_at_ms)
-    keys, found = _find(tables, reservation.limits, now_ms)
+    keys, found = _find(tables, reservation.limits, now_ms, reservation.at_ms or now_ms)
     decision = decide(reservation.limits, reservation.amounts, found, now_ms)
     if not decision.allowed:
         refused = Record(State.REFUSED, now_ms + CLOSED_KEPT_MS, found_at_ms=now_ms, found=found)
@@ -167,9 +172,9 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
 
 def close(tables: Tables, reservation_id: ReservationId, actual: Amounts, now_ms: int) -> None:
     """`BudgetStore.settle`; at `Amounts()` it is `BudgetStore.release`. Either corrects what was swept."""
-    record = tables.record(reservation_id)
+    record, kept_ms = tables.record(reservation_id), closed_kept_ms(reservation_id)
     if record is None:
-        tables.put_record(reservation_id, Record(State.CLOSED, now_ms + CLOSED_KEPT_MS))
+        tables.put_record(reservation_id, Record(State.CLOSED, now_ms + kept_ms))
         return
     if record.state not in (State.OPEN, State.SWEPT):
         return
@@ -180,8 +185,13 @@ def close(tables: Tables, reservation_id: ReservationId, actual: Amounts, now_ms
             reservation_id=reservation_id, payer=record.payer, nanousd=-record.nanousd, taken_back=True
         )
         tables.owe("", back)
-    closed = Record(State.CLOSED, now_ms + CLOSED_KEPT_MS, found_at_ms=record.found_at_ms, found=record.found)
+    closed = Record(State.CLOSED, now_ms + kept_ms, found_at_ms=record.found_at_ms, found=record.found)
     tables.put_record(reservation_id, closed)
+
+
+def closed_kept_ms(reservation_id: ReservationId) -> int:
+    """How long a closed id is remembered."""
+    return LATE_KEPT_MS if is_late(reservation_id) else CLOSED_KEPT_MS
 
 
 def renew(tables: Tables, reservation_id: ReservationId, lease_seconds: float, now_ms: int) -> None:
@@ -219,17 +229,17 @@ def booked(tables: Tables, ledger: str, entry_ids: Sequence[str]) -> None:
 
 def peek(tables: Tables, limits: Sequence[BoundLimit], now_ms: int) -> tuple[Verdict, ...]:
     """`BudgetStore.peek`."""
-    _, found = _find(tables, limits, now_ms)
+    _, found = _find(tables, limits, now_ms, now_ms)
     return decide(limits, Amounts(), found, now_ms).verdicts
 
 
 def _find(
-    tables: Tables, limits: Sequence[BoundLimit], now_ms: int
+    tables: Tables, limits: Sequence[BoundLimit], now_ms: int, at_ms: int
 ) -> tuple[list[str], tuple[Standing, ...]]:
     keys, found = [], []
     for bound in limits:
         key, window = bound.bucket_id, None
-        if windows := standing_windows(bound.limit, now_ms):
+        if windows := standing_windows(bound.limit, at_ms):
             window = windows[1]
             key = f"{bound.bucket_id}/{window.label}"
         level = tables.level(key)

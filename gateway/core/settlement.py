@@ -74,13 +74,24 @@ def late_id(reservation_id: ReservationId) -> ReservationId:
     return ReservationId(f"{reservation_id.removesuffix(_LATE)}{_LATE}")
 
 
+def is_late(reservation_id: ReservationId) -> bool:
+    """Whether something was booked afterwards under this id."""
+    return reservation_id.endswith(_LATE)
+
+
 def afterwards(reservation: Reservation, actual: Amounts) -> Reservation:
     """The reservation of a call that went on although the store could not be asked, to be made once it can:
     the money is spent, so no limit may refuse it, and all of them must count it.
 
     Under an id of its own: the store may have answered the first one, and only its answer was lost. A
-    refusal would then be given again, and nothing counted."""
+    refusal would then be given again, and nothing counted. It counts in the windows of its call's arrival."""
     limits = tuple(
         replace(bound, limit=replace(bound.limit, mode=Mode.SHADOW)) for bound in reservation.limits
     )
-    return replace(reservation, id=late_id(reservation.id), limits=limits, amounts=actual)
+    return replace(
+        reservation,
+        id=late_id(reservation.id),
+        limits=limits,
+        amounts=actual,
+        at_ms=reservation.payer.received_at_ms,
+    )

@@ -8,7 +8,8 @@ Each step is written down before the next one is taken, and each may be taken ag
    on nobody asks upstream again.
 3. That ledger books them under ids of the batch's own. Another replica has another ledger and leaves them
    alone, unless they have not been booked for a day: then their ledger is taken for lost.
-4. Its reservation is settled, by its id; then it is forgotten.
+4. Its reservation is settled, by its id and by what was kept of how it is held: in counters that were lost
+   since it is booked anew; then it is forgotten.
 
 Of what cannot be had any more, what was set aside is booked, as presumed: deleted batches, those older than
 upstream keeps them, and such as a credential may not see for days.
@@ -20,12 +21,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
 from gateway.core.batch import LEASE_SECONDS, RESULTS_SECONDS, KeptBatch, Settled
 from gateway.core.batch_records import batch_records
 from gateway.core.batch_results import ResultSums
+from gateway.core.bucket import Amounts, Held
 from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.exchange import Basis, ExchangeRecord
 from gateway.core.headers import with_credential
@@ -35,7 +38,6 @@ from gateway.ports import (
     Answer,
     BatchBooks,
     BatchStore,
-    BudgetStore,
     Clock,
     Observer,
     Upstream,
@@ -62,6 +64,18 @@ NOT_FOUND = (404, 410)
 DENIED = (401, 403)
 
 
+class HeldBudgets(Protocol):
+    """What is asked of `adapters.guarded_budgets.GuardedBudgets`; its docstrings say more."""
+
+    async def settle_held(
+        self, reservation_id: ReservationId, held: Held | None, actual: Amounts
+    ) -> None: ...
+
+    async def renew_held(
+        self, reservation_id: ReservationId, held: Held | None, lease_seconds: float
+    ) -> None: ...
+
+
 class BatchSettler:
     """The worker of one replica. `observers` are told of what was booked; the ledger is not among them."""
 
@@ -70,7 +84,7 @@ class BatchSettler:
         store: BatchStore,
         *,
         upstream: Upstream,
-        budgets: BudgetStore,
+        budgets: HeldBudgets,
         books: BatchBooks,
         observers: Sequence[Observer],
         rules: Callable[[], Rules],
@@ -205,7 +219,8 @@ class BatchSettler:
         if records and await self._books.add(records):
             self._tell(records)
         if batch.reservation_id is not None:
-            await self._budgets.settle(ReservationId(batch.reservation_id), settled.amounts)
+            reservation_id = ReservationId(batch.reservation_id)
+            await self._budgets.settle_held(reservation_id, batch.held, settled.amounts)
         await self._store.forget(batch.id)
         return None
 
@@ -219,7 +234,8 @@ class BatchSettler:
 
     async def _renew(self, batch: KeptBatch) -> None:
         if batch.reservation_id is not None:
-            await self._budgets.renew(ReservationId(batch.reservation_id), LEASE_SECONDS)
+            reservation_id = ReservationId(batch.reservation_id)
+            await self._budgets.renew_held(reservation_id, batch.held, LEASE_SECONDS)
 
     def _pause(self, batch: KeptBatch) -> float:
         """A tenth of its age: most end within the hour, all within a day."""

@@ -3,11 +3,11 @@ waited for the store, and says on demand how far counters and ledger are apart.
 
 What a ledger's sums mean is `core/rebuild.py`'s, what is written to Redis `adapters/redis_fence.py`'s.
 
-How exact it is. With one replica, or a ledger that all share: every entry that is in the ledger counts once,
-and so does every exchange that ends meanwhile. With a ledger for each replica the same holds once all that
-live have brought their part; one that died together with the counters brings its part when it is started
-again, and until then they say too little. With a shared ledger, what a replica that died had not shipped is
-missing likewise.
+How exact it is. With one replica every entry that is in the ledger counts once, and so does every exchange
+that ends meanwhile. With a ledger for each replica the same holds once all that live have brought their part;
+one that died together with the counters brings its part when it is started again, and until then they say too
+little. Where there is a ledger that all share, it is read first, by one of them, and each brings only what it
+had not shipped by then: that alone is missing of a replica that died.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from gateway.core.ids import WorkspaceId
 from gateway.core.limits import BoundLimit, Scope
 from gateway.core.rebuild import (
     KNOWN_MS,
+    SHARED,
     Drift,
     LedgerPart,
     Span,
+    Turn,
     WindowSpend,
     drift_of,
     spans_of,
@@ -59,9 +61,13 @@ class Fence(Protocol):
 
     async def beat(self) -> None: ...
 
-    async def look(self, ledger: str, *, shared: bool) -> bool: ...
+    async def look(self, ledger: str, *, shared: bool) -> Turn: ...
 
-    async def add(self, ledger: str, windows: Mapping[str, int], known: Sequence[str]) -> bool: ...
+    async def add(
+        self, ledger: str, windows: Mapping[str, int], known: Sequence[str], reached: Mapping[str, int]
+    ) -> bool: ...
+
+    async def reached(self) -> Mapping[str, int]: ...
 
     async def has(self, ledger: str) -> bool: ...
 
@@ -82,13 +88,20 @@ class LedgerReader(Protocol):
     """`adapters/ledger_spend.read_part` of one ledger. Blocks; raises `ConfigError` and OSError."""
 
     def __call__(
-        self, spans: Sequence[Span], *, known_since_ms: int, ended_before_ms: int | None, by_tags: bool
+        self,
+        spans: Sequence[Span],
+        *,
+        known_since_ms: int,
+        ended_before_ms: int | None,
+        by_tags: bool,
+        beyond: Mapping[str, int] | None,
     ) -> LedgerPart: ...
 
 
 class Rebuilding:
-    """One replica's share of it. `written` returns once the ledger has all that was observed when it was
-    called; `shared` says that all replicas have one ledger, whose identity is `ledger`."""
+    """One replica's share of it. `read` reads its own ledger, whose identity is `ledger`, and `written`
+    returns once that has all that was observed when it was called; `read_shared` reads the one that all
+    share, where there is such. `reading` is held while a part is read and brought."""
 
     def __init__(
         self,
@@ -99,16 +112,18 @@ class Rebuilding:
         clock: Clock,
         fence: Fence | None = None,
         ledger: str = "",
-        shared: bool = False,
+        read_shared: LedgerReader | None = None,
         written: Callable[[], Awaitable[None]],
+        reading: asyncio.Lock | None = None,
     ) -> None:
+        self._reading = reading or asyncio.Lock()
         self._guard = guard
         self._read = read
         self._rules = rules
         self._clock = clock
         self._fence = fence
         self._ledger = ledger
-        self._shared = shared
+        self._read_shared = read_shared
         self._written = written
         self._is_written = False
         self._said = False
@@ -162,7 +177,7 @@ class Rebuilding:
         `StoreUnavailable`, `ConfigError`."""
         await self._written()
         now_ms = round(self._clock.now() * 1000)
-        sums = self._sums(await self._part(None, now_ms))
+        sums = self._sums(await self._whole())
         spends = [spend for spend in sums if spend.window.start_ms <= now_ms < spend.window.end_ms]
         drifts: list[Drift] = []
         for start in range(0, len(spends), PEEKED_AT_ONCE):
@@ -194,8 +209,12 @@ class Rebuilding:
             self._said = True
             log.warning("the counters of money in the store are gone: they are rebuilt from the ledger")
         await self._all_written()
-        for _ in range(2):  # who has brought the last part can open at once
-            if await fence.look(self._ledger, shared=self._shared):
+        for _ in range(3):  # who has brought the last part can open at once
+            turn = await fence.look(self._ledger, shared=self._read_shared is not None)
+            if turn is Turn.READ_SHARED and self._read_shared is not None:
+                part = await self._part(self._read_shared, None)
+                await fence.add(SHARED, self._by_key([part]), part.known, part.reached)
+            elif turn is Turn.READ_OWN:
                 await self._bring(fence, ended_before_ms=None)
         if fence.found:
             log.warning("the counters of money are rebuilt, and admit again")
@@ -215,29 +234,43 @@ class Rebuilding:
             self._is_written = True
 
     async def _bring(self, fence: Fence, *, ended_before_ms: int | None) -> bool:
-        part = await self._part(ended_before_ms, round(self._clock.now() * 1000))
-        sums = {spend.key: spend.nanousd for spend in self._sums(part)}
-        return await fence.add(self._ledger, sums, part.known)
+        async with self._reading:
+            beyond = await fence.reached()
+            part = await self._part(self._read, ended_before_ms, beyond)
+            return await fence.add(self._ledger, self._by_key([part]), part.known, {})
 
-    async def _part(self, ended_before_ms: int | None, now_ms: int) -> LedgerPart:
-        limits = self._rules().limits.all
+    async def _whole(self) -> tuple[LedgerPart, ...]:
+        """All that can be read here."""
+        if self._read_shared is None:
+            return (await self._part(self._read, None),)
+        shared = await self._part(self._read_shared, None)
+        return shared, await self._part(self._read, None, shared.reached)
+
+    async def _part(
+        self, read: LedgerReader, ended_before_ms: int | None, beyond: Mapping[str, int] | None = None
+    ) -> LedgerPart:
+        limits, now_ms = self._rules().limits.all, round(self._clock.now() * 1000)
         return await asyncio.to_thread(
-            lambda: self._read(
+            lambda: read(
                 spans_of(limits, now_ms),
                 known_since_ms=min(now_ms, ended_before_ms or now_ms) - KNOWN_MS,
                 ended_before_ms=ended_before_ms,
                 by_tags=any(limit.scope is Scope.TAG for limit in limits),
+                beyond=beyond,
             )
         )
 
-    def _sums(self, part: LedgerPart) -> tuple[WindowSpend, ...]:
+    def _by_key(self, parts: Sequence[LedgerPart]) -> dict[str, int]:
+        return {spend.key: spend.nanousd for spend in self._sums(parts)}
+
+    def _sums(self, parts: Sequence[LedgerPart]) -> tuple[WindowSpend, ...]:
         rules = self._rules()
 
         def team_of(workspace: str) -> str:
             known = rules.workspaces.get(WorkspaceId(workspace))
             return known.team if known is not None else ""
 
-        return window_spends(part, rules.limits, team_of=team_of, canonical=rules.models.canonical)
+        return window_spends(parts, rules.limits, team_of=team_of, canonical=rules.models.canonical)
 
 
 class _Status(Protocol):

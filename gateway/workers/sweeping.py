@@ -10,29 +10,52 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from gateway.core.bucket import Payer, Reservation
 from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.limits import BoundLimit
 from gateway.core.presumed import Unsettled, presumed_record
+from gateway.core.principal import Principal
+from gateway.core.rules import Rules
 from gateway.ports import BatchBooks, BudgetStore
 
 log = logging.getLogger(__name__)
 
 
+class FoundBudgets(Protocol):
+    """What is asked of `adapters.guarded_budgets.GuardedBudgets`; its docstrings say more."""
+
+    @property
+    def is_rebuilding(self) -> bool: ...
+
+    async def settle_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None: ...
+
+
 class Sweeping:
     """One replica's share of it. `unsettled` reads what may be unsettled in this replica's own ledger, and
-    `expired` is told how many reservations were closed."""
+    `guard` settles that; `reading` is held while that ledger's part of lost counters is read; `expired` is
+    told how many reservations were closed."""
 
     def __init__(
         self,
         *,
         budgets: BudgetStore,
+        guard: FoundBudgets,
+        rules: Callable[[], Rules],
         books: BatchBooks,
+        reading: asyncio.Lock,
         unsettled: Callable[[], Sequence[Unsettled]],
         expired: Callable[[int], None],
     ) -> None:
         self._budgets = budgets
+        self._guard = guard
+        self._rules = rules
+        self._reading = reading
         self._books = books
         self._unsettled: Sequence[Unsettled] = ()
+        self._settled = 0
         self._read = unsettled
         self._expired = expired
 
@@ -43,19 +66,46 @@ class Sweeping:
 
     async def resume(self) -> None:
         """Settle that. Idempotent. Raises `StoreUnavailable`; asked again, it goes on where it was."""
-        while self._unsettled:
-            one, *rest = self._unsettled
-            await self._budgets.settle(one.reservation_id, one.amounts)
-            self._unsettled = rest
+        while self._settled < len(self._unsettled):
+            one = self._unsettled[self._settled]
+            reservation = one.reservation(_binding(self._rules(), one.payer))
+            await self._guard.settle_found(reservation, ended_at=one.ended_at, degraded=one.degraded)
+            self._settled += 1
+        self._unsettled, self._settled = (), 0
 
     async def turn(self) -> None:
         """Close, and book, all there is. Raises nothing: what failed is there the next time."""
         try:
             await self.resume()
-            while found := await self._budgets.sweep(self._books.name):
-                new = await self._books.add([presumed_record(one) for one in found])
-                await self._budgets.booked(self._books.name, [one.id for one in found])
-                self._expired(sum(not one.taken_back for one in found))
-                log.warning("%d changes that the store made by itself are in the ledger", new)
+            while await self._sweep():
+                pass
         except StoreUnavailable as error:
             log.warning("sweeping goes on later: %s", error.message)
+
+    async def _sweep(self) -> bool:
+        """Whether there may be more. What the store said under one generation is in the ledger before its
+        part of the next one is read, or never: the sum would lack it, and nobody would add it."""
+        async with self._reading:
+            if self._guard.is_rebuilding:
+                return False
+            found = await self._budgets.sweep(self._books.name)
+            if not found:
+                return False
+            new = await self._books.add([presumed_record(one) for one in found])
+            await self._budgets.booked(self._books.name, [one.id for one in found])
+        self._expired(sum(not one.taken_back for one in found))
+        log.warning("%d changes that the store made by itself are in the ledger", new)
+        return True
+
+
+def _binding(rules: Rules, payer: Payer) -> tuple[BoundLimit, ...]:
+    """The limits that bind a payer, by the rules that are in force now."""
+    workspace = rules.workspaces.get(WorkspaceId(payer.workspace))
+    principal = Principal(
+        workspace=WorkspaceId(payer.workspace),
+        key_id=KeyId(payer.key_id),
+        key_name="",
+        organisation=payer.organisation,
+        team=workspace.team if workspace is not None else "",
+    )
+    return rules.limits.binding(principal, rules.models.canonical(payer.model) or payer.model, payer.tags)

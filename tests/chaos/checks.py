@@ -24,6 +24,8 @@ FROM entries
 """
 SLACK_SECONDS = 5.0
 """Beyond lease and sweep: so long may a loaded machine take for what should take none."""
+SETTLES_SECONDS = 2.0
+"""After the counters are there: every replica finds out, and settles what it has kept or found."""
 
 
 @dataclass
@@ -89,12 +91,20 @@ class Store:
 
 
 async def settled(world: World) -> Finding:
-    """Wait until nothing is open any more; (d): no longer than a lease and a sweep."""
+    """Wait until nothing is open any more; (d): no longer than a lease and a sweep, once counters are there:
+    while they are rebuilt nothing is swept."""
     store, loop = Store(world.master.port), asyncio.get_running_loop()
     rebuilt = await until(store.is_rebuilt, 20)
+    await asyncio.sleep(SETTLES_SECONDS)
     started = loop.time()
-    closed = await until(lambda: not store.open(), LEASE_SECONDS + SWEEP_SECONDS + SLACK_SECONDS)
-    seconds = loop.time() - started
+    seconds = 0.0
+    while store.open() and seconds < LEASE_SECONDS + SWEEP_SECONDS + SLACK_SECONDS:
+        if not store.is_rebuilt():
+            rebuilt = await until(store.is_rebuilt, 20)
+            started = loop.time()
+        await asyncio.sleep(0.05)
+        seconds = loop.time() - started
+    closed = not store.open()
     booked = await until(lambda: not store.waiting(), SLACK_SECONDS)
     says = "" if rebuilt else "the counters are not rebuilt, "
     says += (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
 from collections import Counter
 
 from tests.chaos.gateway import FAILPOINTS, LEASE_SECONDS
 from tests.chaos.world import World
 
-ALL = ("kill", "pause", "lost_reply", "script_flush", "restart", "failover", "flushall")
+ALL = ("kill", "pause", "lost_reply", "script_flush", "restart", "failover", "flushall", "old_snapshot")
 
 
 class Faults:
@@ -87,6 +88,19 @@ class Faults:
             self.seen["restart"] += 1
             await asyncio.to_thread(self._world.redis.stop)
             await asyncio.sleep(self._chance.uniform(0.1, 0.8))
+            await asyncio.to_thread(self._world.redis.start)
+
+    async def _old_snapshot(self) -> None:
+        """Started again with data of some moments ago: what a restored backup is."""
+        if self._world.group is None:
+            self.seen["old_snapshot"] += 1
+            data = self._world.folder / "redis" / "appendonlydir"
+            kept = self._world.folder / "redis" / "kept"
+            await asyncio.to_thread(shutil.copytree, data, kept, dirs_exist_ok=True)
+            await asyncio.sleep(self._chance.uniform(0.3, 2.0))
+            await asyncio.to_thread(self._world.redis.stop)
+            await asyncio.to_thread(shutil.rmtree, data)
+            await asyncio.to_thread(kept.rename, data)
             await asyncio.to_thread(self._world.redis.start)
 
     async def _failover(self) -> None:

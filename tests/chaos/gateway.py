@@ -68,8 +68,7 @@ class ChaosService(service.Service):
 
     async def _open_adapters(self, file: GatewayFile) -> None:
         await super()._open_adapters(file)
-        measured: Any = self.spending.budgets
-        measured._store = _Around(measured._store, self._failpoints)
+        self.spending.budgets = _Around(self.spending.budgets, self._failpoints)
         self._upstream = _AroundUpstream(self._upstream, self._failpoints)  # type: ignore[assignment]
 
 

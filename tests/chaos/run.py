@@ -26,9 +26,9 @@ from tests.chaos.world import World
 
 LIMIT_PER_SECOND_AND_CLIENT = 45_000
 """Nano-dollars: so that about half of what clients could spend in a run is allowed."""
-LOSING = {"failover", "flushall"}
+LOSING = {"failover", "flushall", "old_snapshot"}
 ALWAYS = ("kill", "pause", "lost_reply", "script_flush")
-ONE_OF = (("restart",), ("failover",), ("flushall",), ())
+ONE_OF = (("restart",), ("failover",), ("flushall",), ("old_snapshot",))
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.adapters import adjustment_store, adjustment_store_redis
 from gateway.adapters.adjustment_store import MemoryAdjustmentStore, SqliteAdjustmentStore
+from gateway.adapters.adjustment_store_mirrored import MirroredAdjustmentStore
 from gateway.adapters.adjustment_store_redis import RedisAdjustmentStore
 from gateway.core.adjustments import (
     EXPIRED_KEPT_SECONDS,
@@ -71,13 +72,17 @@ class Place:
             await store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "mirrored"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     memory, prefix = MemoryAdjustmentStore(), uuid4().hex
     makes: dict[str, Callable[[], AdjustmentStore]] = {
         "memory": lambda: memory,
         "sqlite": lambda: SqliteAdjustmentStore(tmp_path / "new" / "adjustments.sqlite3"),
         "redis": lambda: RedisAdjustmentStore(request.getfixturevalue("redis_server").url, prefix=prefix),
+        "mirrored": lambda: MirroredAdjustmentStore(
+            RedisAdjustmentStore(request.getfixturevalue("redis_server").url, prefix=prefix),
+            SqliteAdjustmentStore(tmp_path / f"{uuid4().hex}.sqlite3"),
+        ),
     }
     place = Place(makes[request.param])
     yield place

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.core.bucket import Payer
 from gateway.core.limits import MAX_AMOUNT, BoundLimit, Period, Unit
+from gateway.core.settlement import afterwards
 from gateway.ports import BudgetStore
 from tests.support.budgets import Ground, bound, look, reservation, rid, state, sweep, usd
 
@@ -150,3 +152,20 @@ async def test_counts_near_the_largest_are_corrected_to_the_unit(ground: Ground,
 
     assert await state(store, month) == (MAX_AMOUNT - 1, 0)
     assert (await look(store, rate)).spent == MAX_AMOUNT - 1
+
+
+async def test_what_is_booked_afterwards_counts_in_the_window_of_its_call(
+    ground: Ground, store: BudgetStore
+) -> None:
+    limit = bound(1000, period=Period.CALENDAR_DAY)
+    payer = Payer(received_at_ms=round(ground.clock.now() * 1000))
+    call = replace(reservation("a", limit, nanousd=60), payer=payer)
+    ground.advance(86_400)
+    late = afterwards(call, usd(60))
+    await store.reserve(late)
+    await store.settle(late.id, usd(60))
+
+    assert await state(store, limit) == (0, 0)
+    ground.clock.jump(-86_400)
+    ground.tell_time()
+    assert await state(store, limit) == (60, 0)

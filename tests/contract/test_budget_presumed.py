@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.adapters.redis_budgets import LOST_MS, RedisBudgets
 from gateway.core.bucket import Payer, Presumed
 from gateway.core.reservations import SWEEP_BATCH
 from gateway.ports import BudgetStore
@@ -123,3 +124,19 @@ async def test_it_is_there_for_another_object_on_the_same_state(ground: Ground, 
     found = await store.sweep("one")
 
     assert await (await ground.store()).sweep("one") == found
+
+
+async def test_what_a_ledger_that_is_lost_was_given_goes_to_another(
+    ground: Ground, store: BudgetStore
+) -> None:
+    """In the files of one machine there is but one ledger."""
+    if not isinstance(store, RedisBudgets):
+        return
+    await _dead(ground, store, "a")
+    found = await store.sweep("one")
+    ground.advance(LOST_MS / 1000 - 1)
+    assert await store.sweep("two") == ()
+    ground.advance(2)
+
+    assert await store.sweep("two") == found
+    assert await store.sweep("one") == ()

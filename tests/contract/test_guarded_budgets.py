@@ -7,17 +7,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.adapters.clock import SystemClock
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.redis_fence import RedisFence
 from gateway.adapters.redis_scripts import Breaker
+from gateway.core.bucket import Amounts, Decision, Reservation
 from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import ReservationId
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
-from tests.support.budget_replica import BudgetReplica
-from tests.support.budgets import bound, reservation, rid, state, usd
+from tests.support.budget_replica import MODEL, WHO, BudgetReplica
+from tests.support.budgets import reservation, rid
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
 
@@ -264,14 +267,79 @@ async def test_an_outage_costs_calls_nothing_once_it_is_known(
     assert took < 0.2
 
 
-async def test_a_store_without_a_fence_is_guarded_too() -> None:
-    """SQLite and memory: policies hold there likewise, and nothing is rebuilt."""
-    store = MemoryBudgets(SystemClock())
-    guarded = GuardedBudgets(store, SystemClock())
-    limit = bound(100)
-    await guarded.reserve(reservation("a", limit, nanousd=60))
-    await guarded.settle(rid("a"), usd(50))
+async def test_a_refusal_whose_reservation_may_be_held_gives_it_back(
+    own_redis: RedisServer, replicas: _Replicas
+) -> None:
+    """The replies were lost, not the reservation; its caller hears of the refusal, and closes nothing."""
+    async with LossyProxy(own_redis.port) as proxy:
+        replica = await replicas(CLOSED, url=f"redis://127.0.0.1:{proxy.port}/0")
+        await replica.spend("loads the scripts", 0)
+        proxy.lose_replies = 2
+        assert "cannot be used" in str(await in_time(replica, "a", 400))
+        assert await replica.set_aside() == 400
+        await paid(replica)
+
+        assert (await replica.spent(), await replica.set_aside()) == (0, 0)
+        await replica.budgets.close()
+
+
+async def test_a_reservation_in_counters_that_turn_out_to_be_gone_is_given_back_when_it_is_refused(
+    own_redis: RedisServer, replicas: _Replicas
+) -> None:
+    replica = await replicas(CLOSED)
+    fence = _Disturbed(replica.fence)
+    guarded = GuardedBudgets(
+        replica.redis,
+        replica.clock,
+        fence=fence,
+        fenced=replica.redis.under(lambda: replica.fence.generation),
+    )
+    with pytest.raises(StoreUnavailable):
+        await guarded.reserve(reservation("a", *replica.limits.binding(WHO, MODEL), nanousd=400))
+    assert await replica.set_aside() == 400
+    fence.away = False
     await guarded.pay()
 
-    assert await state(guarded, limit) == (50, 0)
-    assert not guarded.is_rebuilding
+    assert await replica.set_aside() == 0
+
+
+class _Disturbed:
+    """A fence whose store goes away right after it was reserved in."""
+
+    def __init__(self, real: RedisFence) -> None:
+        self.real = real
+        self.away = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def disturbed(self) -> bool:
+        return self.away or self.real.disturbed()
+
+    async def beat(self) -> None:
+        raise StoreUnavailable("away")  # surely did nothing itself
+
+
+async def test_looking_at_the_fence_and_reserving_have_one_deadline(
+    own_redis: RedisServer, replicas: _Replicas
+) -> None:
+    """Either alone may take all of it, and more is never waited for."""
+    replica = await replicas(OPEN)
+    guarded = GuardedBudgets(
+        _Never(replica.clock), replica.clock, fence=replica.fence, fenced=_Never(replica.clock)
+    )
+    async with asyncio.timeout(5):
+        decision = await guarded.reserve(reservation("a", *replica.limits.binding(WHO, MODEL), nanousd=400))
+
+    assert decision.degraded
+
+
+class _Never(MemoryBudgets):
+    """A store that never answers, and has no deadline of its own."""
+
+    async def reserve(self, reservation: Reservation) -> Decision:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool:
+        raise AssertionError

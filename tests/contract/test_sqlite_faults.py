@@ -95,14 +95,19 @@ async def test_a_lock_held_too_long_is_the_store_being_down_and_then_it_is_back(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     begun = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
-        await budgets.reserve(reservation("a", LIMIT, nanousd=60))
+    with pytest.raises(StoreUnavailable) as caught:  # nobody waits behind it: the reason is heard
+        await budgets.settle(rid("b"), usd(60))
     assert time.monotonic() - begun < ANSWER_SECONDS + 0.1
     assert caught.value.outcome_known
+    with pytest.raises(StoreUnavailable) as caught:  # a call waits behind it: half a second, and no more
+        await budgets.reserve(reservation("a", LIMIT, nanousd=60))
+    assert time.monotonic() - begun < 2 * ANSWER_SECONDS
+    assert not caught.value.outcome_known
     other.execute("ROLLBACK")
     other.close()
+    await budgets.release(rid("a"))  # it may have been made after all
 
-    assert (await budgets.reserve(reservation("b", LIMIT, nanousd=60))).allowed
+    assert (await budgets.reserve(reservation("c", LIMIT, nanousd=60))).allowed
     (verdict,) = await budgets.peek([LIMIT])
     assert verdict.set_aside == 60
     await budgets.close()

@@ -16,7 +16,7 @@ from gateway.adapters.batch_store import MemoryBatchStore
 from gateway.batching import LARGE_AT_ONCE, LARGE_BYTES, Batching
 from gateway.core.batch import KeptBatch, read_batch
 from gateway.core.errors import ClientGone, StoreUnavailable, UpstreamUnreachable
-from gateway.core.ids import WorkspaceId
+from gateway.core.ids import ReservationId, WorkspaceId
 from gateway.core.limits import Limits, OnStoreFailure, Unit
 from gateway.core.rules import Rules
 from gateway.ports import InboundBody
@@ -51,7 +51,7 @@ def batching(world: World, store: MemoryBatchStore) -> Batching:
         asked.append(batch_id)
 
     asked: list[str] = []
-    made = Batching(store, clock=world.clock, tasks=world.tasks, settle_now=settle_now)
+    made = Batching(store, clock=world.clock, tasks=world.tasks, settle_now=settle_now, budgets=world.guard)
     vars(made)["asked"] = asked
     world.pipeline._batching = made
     return made
@@ -164,11 +164,11 @@ async def test_money_that_the_store_could_not_set_aside_is_set_aside_later(tmp_p
     await task
     world.budgets.failure = None
     await world.tasks.drain(5.0)
-    await world.guard.pay()
-
     kept = await store.find("msgbatch_1")
     assert kept is not None
-    assert kept.reservation_id == "gw_1-late"
+    assert (kept.reservation_id, kept.held is not None) == ("gw_1", True)
+    await world.guard.renew_held(ReservationId("gw_1"), kept.held, 60.0)
+
     assert await held(world) == (0, kept.presumed_amounts.nanousd)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.headers import value_of
+from gateway.core.ids import ReservationId
 from gateway.ports import UpstreamRequest
 from gateway.settings import packaged_directory
 from tests.support.fakes import MODEL, Played, World, a_body, a_message
@@ -42,6 +43,17 @@ async def test_refuses_hard_limits_when_the_store_is_down(tmp_path: Path) -> Non
 
     assert world.upstream.opened == 0
     assert world.seen.records[0].store_degraded
+
+
+async def test_a_call_that_the_store_had_closed_before_it_came_is_refused_as_unavailable(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.memory.release(ReservationId("gw_1"))
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await world.call()
+
+    assert world.upstream.opened == 0
 
 
 async def test_lets_soft_limits_go_on_when_the_store_is_down(tmp_path: Path) -> None:

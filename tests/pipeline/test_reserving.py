@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from gateway.core.bucket import Amounts, Decision, Reservation
 from gateway.core.errors import BudgetExhausted, Unbounded
 from gateway.core.headers import Headers
-from gateway.core.ids import WorkspaceId
+from gateway.core.ids import ReservationId, WorkspaceId
 from gateway.core.limits import Limit, Limits, Mode, Period, Scope, Unit
 from gateway.core.rules import EstimateMode, LimitHeaders
 from gateway.core.rules import Unbounded as WhenUnbounded
@@ -76,6 +77,39 @@ async def test_a_second_request_at_the_same_time_is_refused_and_one_after_it_is_
     assert (refused.value.limit_id, refused.value.retry_after_seconds) == ("at-once", 1.0)
     assert reply.status == 200
     assert [record.status for record in world.seen.records if record.error_code is None] == [200, 200]
+
+
+async def test_a_refusal_that_arrives_after_the_place_was_given_back_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses, then closes the call that is over, and that answer is here first."""
+    world = World(tmp_path, *(Played(headers=STREAM_HEAD, pieces=a_stream()) for _ in range(2)))
+    world.rules = replace(world.rules, limits=Limits((AT_ONCE,)))
+    reserve, settle, may_settle = world.memory.reserve, world.memory.settle, asyncio.Event()
+    refused = 0
+
+    async def slow(reservation_id: ReservationId, actual: Amounts) -> None:
+        await may_settle.wait()
+        await settle(reservation_id, actual)
+
+    async def late(reservation: Reservation) -> Decision:
+        nonlocal refused
+        decision = await reserve(reservation)
+        if not decision.allowed:
+            refused += 1
+            may_settle.set()
+            await world.tasks.drain(5.0)
+        return decision
+
+    monkeypatch.setattr(world.memory, "settle", slow)
+    monkeypatch.setattr(world.memory, "reserve", late)
+    replies = [FakeReply(world.stage) for _ in range(2)]
+    for reply in replies:
+        await world.pipeline.handle(world.make_call(), reply)
+    await world.tasks.drain(5.0)
+
+    assert refused == 1, "or this proves nothing"
+    assert [reply.status for reply in replies] == [200, 200]
 
 
 @pytest.mark.parametrize("target", ["/v1/messages/count_tokens", "/v1/models"])

@@ -9,10 +9,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_spend import identity, read_part
+from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
 from gateway.core.exchange import Timings
@@ -21,7 +24,9 @@ from gateway.core.limits import Limit, Limits
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from gateway.core.rules import Rules
+from gateway.ports import BatchBooks
 from gateway.workers.rebuild import Rebuilding, until_written
+from gateway.workers.sweeping import Sweeping
 from tests.support.budgets import reservation, usd
 from tests.support.clock import ShiftedClock
 from tests.support.fakes import make_rules
@@ -40,6 +45,7 @@ class BudgetReplica:
         self.clock = ShiftedClock()
         self.path = state / "ledger.db"
         self.ledger = Ledger(self.path)
+        self.identity = identity(self.path)
         self.limits = Limits(tuple(limits))
         rules = replace(make_rules(state, {}), limits=self.limits)
         self.rules: Rules = rules
@@ -59,14 +65,16 @@ class BudgetReplica:
             fenced=self.redis.under(lambda: self.fence.generation),
             degraded=self.degraded.append,
         )
+        self.reading = asyncio.Lock()
         self.rebuilding = Rebuilding(
             guard=self.budgets,
             read=functools.partial(read_part, self.path),
             rules=lambda: self.rules,
             clock=self.clock,
             fence=self.fence,
-            ledger=identity(self.path),
+            ledger=self.identity,
             written=self.written,
+            reading=self.reading,
         )
         self._worker: asyncio.Task[None] | None = None
 
@@ -90,18 +98,57 @@ class BudgetReplica:
         decision = await self.budgets.reserve(reservation(id, *bound, nanousd=nanousd, requests=1))
         return decision.allowed
 
-    def write_down(self, id: str, nanousd: int, *, seconds: float = 0.0) -> None:
-        """The exchange has ended; its entry is on the way to the ledger. It had lasted `seconds`."""
+    def write_down(
+        self,
+        id: str,
+        nanousd: int,
+        *,
+        seconds: float = 0.0,
+        reservation_id: str | None = None,
+        **changes: Any,
+    ) -> None:
+        """The exchange has ended; its entry is on the way to the ledger. It had lasted `seconds`; `changes`
+        are of its record."""
         cost = Cost(output_nanousd=nanousd, counterfactual_nanousd=nanousd, price_id="test")
         timings = Timings(total_seconds=seconds)
         at = self.clock.now() - seconds
+        held = None if reservation_id is None else reservation(reservation_id, nanousd=nanousd)
         record = a_record(
-            id=id, principal=WHO, model=MODEL, cost=cost, received_at=at, timings=timings, reservation=None
+            id=id,
+            principal=WHO,
+            model=MODEL,
+            cost=cost,
+            received_at=at,
+            timings=timings,
+            **{"reservation": held} | changes,
         )
         self.ledger.observe(record)
 
     async def settle(self, id: str, nanousd: int) -> None:
         await self.budgets.settle(ReservationId(id), replace(usd(nanousd), requests=1))
+
+    async def settle_found(self) -> None:
+        """What the service does at its start, once it is open: settle what an earlier process had booked."""
+        sweeping = self.sweeping(LedgerBatchBooks(self.path))
+        await sweeping.begin()
+        await sweeping.resume()
+
+    def sweeping(self, books: BatchBooks) -> Sweeping:
+        return Sweeping(
+            budgets=self.budgets,
+            guard=self.budgets,
+            rules=lambda: self.rules,
+            reading=self.reading,
+            books=books,
+            unsettled=lambda: read_unsettled(self.path, round(self.clock.now() * 1000)),
+            expired=lambda _: None,
+        )
+
+    async def die(self) -> None:
+        """As a process does that is killed: what is in its memory is gone, what is in its ledger is not."""
+        await self.written()
+        self.ledger.close()
+        await self.budgets.close()
 
     async def spend(self, id: str, nanousd: int, *, estimate: int | None = None) -> None:
         assert await self.reserve(id, nanousd if estimate is None else estimate)

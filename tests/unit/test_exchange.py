@@ -189,6 +189,17 @@ def test_errors_are_recorded_by_their_code_and_a_client_that_left_by_none() -> N
     assert codes == {"BadRequest": "bad_request", "RuntimeError": "internal_error", "ClientGone": None}
 
 
+def test_the_record_counts_as_overrun_what_a_call_cost_beyond_its_estimate_without_the_store() -> None:
+    exchange = _an_exchange()
+    exchange.reservation = Reservation(
+        id=ReservationId("r"), limits=(), amounts=Amounts(nanousd=70), lease_seconds=60
+    )
+    exchange.cost = Cost(output_nanousd=100)
+    exchange.store_degraded = True
+
+    assert exchange.record(51.0).overrun_nanousd == 30
+
+
 def test_the_record_counts_as_overrun_what_exceeds_the_reservation() -> None:
     exchange = _an_exchange()
     exchange.reservation = Reservation(

@@ -51,7 +51,7 @@ def spend(nanousd: int, **rest: object) -> Spend:
 def sums(limits: tuple[Limit, ...], *spends: Spend) -> dict[str, int]:
     part = LedgerPart(ledger="l", spends=dict.fromkeys(spans_of(limits, NOON), spends), known=())
     found = window_spends(
-        part,
+        [part],
         Limits(limits),
         team_of=lambda workspace: "red" if workspace == "w" else "",
         canonical=lambda model: "claude-big-1" if model == "big" else None,
@@ -95,7 +95,7 @@ def test_teams_tags_and_models_are_found_as_for_a_call() -> None:
 
 def test_a_counter_that_says_more_than_the_ledger_has_a_drift_above_zero() -> None:
     part = LedgerPart(ledger="l", spends={spans_of((MONTH,), NOON)[0]: (spend(5),)}, known=())
-    (one,) = window_spends(part, Limits((MONTH,)), team_of=lambda _: "", canonical=lambda _: None)
+    (one,) = window_spends([part], Limits((MONTH,)), team_of=lambda _: "", canonical=lambda _: None)
     verdict = Verdict(
         bound=one.bound, allowed=True, remaining=1, retry_after_seconds=0, reset_at=None, spent=8, set_aside=2
     )

@@ -2,9 +2,11 @@
 -- in ms, then the actual amount of each unit.
 -- Settles in the buckets that the record names; at zero amounts it releases. Corrects what was swept. An unknown
 -- id is remembered, so that a reserve which is still under way will not open it. What is corrected is to be taken
--- back in the ledger too.
-local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation')
-if known[1] == 'closed' or known[1] == 'refused' then return 0 end
+-- back in the ledger too. Returns 1 where the counters have it under this id, by this close or an earlier one.
+local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in')
+local generation = redis.call('GET', KEYS[4]) or ''
+if known[1] == 'closed' then return known[5] == generation and 1 or 0 end
+if known[1] == 'refused' then return 0 end
 
 redis.call('HSET', KEYS[1], 'state', 'closed')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -12,7 +14,6 @@ if not known[1] then return 0 end
 
 if known[1] == 'swept' then
   -- Counters that were rebuilt since have what ledgers say: the presumed and, from its own entry, the actual.
-  local generation = redis.call('GET', KEYS[4]) or ''
   if (known[4] or '') ~= generation then return 0 end
   if known[3] then redis.call('HSET', KEYS[3], ARGV[1] .. ':corrected', generation .. ' ' .. known[3]) end
 end
@@ -20,6 +21,7 @@ local now = now_ms()
 for _, c in ipairs(cmsgpack.unpack(known[2])) do
   settle_charge(c, tonumber(ARGV[2 + c[2]]), now, known[1] == 'open')
 end
+redis.call('HSET', KEYS[1], 'closed_in', generation)
 redis.call('HDEL', KEYS[1], 'charges', 'said')
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1

@@ -84,8 +84,10 @@ end
 -- Nine arguments per limit from argument `a` on: unit, enforced, amount, capacity, period, and then for a
 -- refilled bucket rate, whole, rest, 0 with one key; for a window (period 0) the four edges of the windows
 -- before, now and next, with three keys; for concurrent requests (period -1) zeros, with one key.
-local function find(k, a, now)
+-- Calendar windows are those of `at`, an instant of what is booked afterwards; 0: of now.
+local function find(k, a, now, at)
   local found = {}
+  if at == 0 then at = now end
   while ARGV[a] do
     local f = {unit = tonumber(ARGV[a]), enforced = ARGV[a + 1] == '1', amount = tonumber(ARGV[a + 2]),
       capacity = tonumber(ARGV[a + 3]), period = tonumber(ARGV[a + 4]), set_aside = 0, fraction = 0,
@@ -103,11 +105,11 @@ local function find(k, a, now)
       k = k + 1
       f.set_aside = tonumber(redis.call('HGET', f.key, 'set_aside') or 0)
     else
-      if now < p or now >= s then
+      if at < p or at >= s then
         error('GWCLOCK the clocks of the gateway and of Redis differ by more than a window', 0)
       end
-      if now < q then f.key, f.window_end = KEYS[k], q
-      elseif now < r then f.key, f.window_end = KEYS[k + 1], r
+      if at < q then f.key, f.window_end = KEYS[k], q
+      elseif at < r then f.key, f.window_end = KEYS[k + 1], r
       else f.key, f.window_end = KEYS[k + 2], s end
       k = k + 3
       local h = redis.call('HMGET', f.key, 'spent', 'set_aside')

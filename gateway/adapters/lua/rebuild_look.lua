@@ -1,12 +1,13 @@
--- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether all
--- replicas share that, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
+-- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether there is
+-- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
 -- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text,
 -- then the replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
--- Returns the generation or '', and 1 where this replica is to read its ledger now.
+-- Returns the generation or '', then 1 where this replica is to read its ledger now and 2 where it is to read the
+-- shared one; and when the gathering began.
 local generation = redis.call('GET', KEYS[1])
-if generation then return {generation, 0} end
+if generation then return {generation, 0, 0} end
 
 local now = now_ms()
 local begun = redis.call('HGET', KEYS[2], 'begun')
@@ -32,13 +33,26 @@ for _, id in ipairs(lost) do
   end
   redis.call('ZREM', KEYS[6], id)
 end
-if #lost == tonumber(ARGV[9]) then return {'', 0} end
+if #lost == tonumber(ARGV[9]) then return {'', 0, begun} end
 
-local shared = ARGV[3] == '1'
-local mine = redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 1
-if mine or shared then redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1) end
+-- Whether it is for this replica to read a ledger that is not in yet: for some time for nobody else.
+local function claims(ledger)
+  local claim = redis.call('HGET', KEYS[2], 'k:' .. ledger)
+  if claim and string.match(claim, '^%S+') ~= ARGV[1] and now < tonumber(string.match(claim, '%d+$')) then
+    return false
+  end
+  redis.call('HSET', KEYS[2], 'k:' .. ledger, string.format('%s %d', ARGV[1], now + ARGV[5]))
+  return true
+end
 
--- Whether somebody who lives has not said its part: of a ledger that is shared, that all it knows is in there.
+-- What is shared is read first, as it says how far it goes: each brings only what is not shipped to it.
+if ARGV[3] == '1' and redis.call('SISMEMBER', KEYS[4], 'shared') == 0 then
+  return {'', claims('shared') and 2 or 0, begun}
+end
+if redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 0 then return {'', claims(ARGV[2]) and 1 or 0, begun} end
+redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1)
+
+-- Whether somebody who lives has not brought its part.
 local function waiting()
   if now >= begun + ARGV[7] then return false end
   if ARGV[4] ~= '1' and now < begun + ARGV[6] then return true end
@@ -50,17 +64,7 @@ local function waiting()
   end
   return false
 end
-
-if shared and waiting() then return {'', 0} end
-if not mine then
-  local claim = redis.call('HGET', KEYS[2], 'k:' .. ARGV[2])
-  if claim and string.match(claim, '^%S+') ~= ARGV[1] and now < tonumber(string.match(claim, '%d+$')) then
-    return {'', 0}
-  end
-  redis.call('HSET', KEYS[2], 'k:' .. ARGV[2], string.format('%s %d', ARGV[1], now + ARGV[5]))
-  return {'', 1}
-end
-if not shared and waiting() then return {'', 0} end
+if waiting() then return {'', 0, begun} end
 
 generation = string.format('%d-%s', now, ARGV[10])
 redis.call('SET', KEYS[1], generation)
@@ -70,4 +74,4 @@ for i = 1, #staged, 2 do
   redis.call('PEXPIRE', staged[i], 3456000000) -- 40 days: a month and a week, and more
 end
 redis.call('DEL', KEYS[2], KEYS[3])
-return {generation, 0}
+return {generation, 0, begun}

@@ -1,6 +1,6 @@
 -- KEYS: record, leases, schema, then those of the limits. ARGV: id, lease in ms, how long a refusal is kept in
--- ms, schema version, what the ledger is told if its lease ends, then the limits. Sets aside on all limits or on
--- none. Asked again, answers as before; for an id that was closed before it came, the answer is empty and nothing
+-- ms, schema version, what the ledger is told if its lease ends, the instant in whose windows it counts (0: now),
+-- then the limits. Sets aside on all limits or on none. Asked again, answers as before; for an id that was closed before it came, the answer is empty and nothing
 -- is held.
 local known = redis.call('HMGET', KEYS[1], 'state', 'answer')
 if known[2] then return cmsgpack.unpack(known[2]) end
@@ -8,7 +8,7 @@ if known[1] then return {} end
 
 local now = now_ms()
 local new_database = check_schema(KEYS[3], ARGV[4])
-local found = find(4, 6, now)
+local found = find(4, 7, now, tonumber(ARGV[6]))
 local answer = answer_of(found, now)
 
 for _, f in ipairs(found) do
@@ -29,7 +29,7 @@ for i, f in ipairs(found) do
       put_refilled(f.key, saturated(f.spent + f.amount), f.fraction, f.at, f.given_back, f.rate, f.period)
     else
       redis.call('HSET', f.key, 'set_aside', saturated(f.set_aside + f.amount))
-      if f.new then redis.call('PEXPIRE', f.key, f.window_end - now + 604800000) end
+      if f.new then redis.call('PEXPIRE', f.key, math.max(f.window_end - now, 0) + 604800000) end
     end
   end
 end

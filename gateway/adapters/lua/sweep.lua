@@ -1,8 +1,10 @@
--- KEYS: leases, what no ledger was given to book yet, what the one that asks was, generation. ARGV: beginning of
--- the records' keys, how many at most, how long a swept record is kept in ms.
+-- KEYS: leases, what no ledger was given to book yet, what the one that asks was, generation, when each ledger asked
+-- last. ARGV: beginning of the records' keys, how many at most, how long a swept record is kept in ms, the ledger that
+-- asks, beginning of the keys of what ledgers were given, after how many ms of silence a ledger is taken for lost.
 -- Closes reservations whose lease is over at what they had set aside. Returns what the ledger is to book, as
 -- entry's id, what is said of it, and so on: that, and what was taken back since. What was presumed of counters
--- that were rebuilt since is not in the new ones, and so is not to be booked either.
+-- that were rebuilt since is not in the new ones, and so is not to be booked either. What a lost ledger was given
+-- goes to this one.
 local now, generation = now_ms(), redis.call('GET', KEYS[4]) or ''
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
@@ -18,6 +20,19 @@ for _, id in ipairs(due) do
     if known[3] then redis.call('HSET', KEYS[3], id .. ':presumed', generation .. ' ' .. known[3]) end
   end
   redis.call('ZREM', KEYS[1], id)
+end
+redis.call('HSET', KEYS[5], ARGV[4], now)
+local asked = redis.call('HGETALL', KEYS[5])
+for i = 1, #asked, 2 do
+  if now - asked[i + 1] > tonumber(ARGV[6]) then
+    local lost = ARGV[5] .. asked[i]
+    local left = redis.call('HRANDFIELD', lost, ARGV[2], 'WITHVALUES')
+    for j = 1, #left, 2 do
+      redis.call('HSET', KEYS[3], left[j], left[j + 1])
+      redis.call('HDEL', lost, left[j])
+    end
+    if redis.call('EXISTS', lost) == 0 then redis.call('HDEL', KEYS[5], asked[i]) end
+  end
 end
 local back = redis.call('HRANDFIELD', KEYS[2], ARGV[2], 'WITHVALUES')
 for i = 1, #back, 2 do

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.batch_store import SqliteBatchStore
+from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger_queries import read_totals
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.batch import LEASE_SECONDS, KeptBatch, binding_limits, read_batch
@@ -160,7 +161,7 @@ class Ground:
         return BatchSettler(
             deaths.over(self.store),
             upstream=self.upstream,
-            budgets=deaths.over(self.budgets),
+            budgets=deaths.over(GuardedBudgets(self.budgets, self.clock)),
             books=deaths.over(LedgerBatchBooks(self.folder / f"{ledger}.sqlite3")),
             observers=[self.seen],
             rules=lambda: self.rules,

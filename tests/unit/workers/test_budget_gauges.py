@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.core.bucket import Verdict
 from gateway.core.ids import KeyId, WorkspaceId
-from gateway.core.limits import Limit, Limits, Period, Scope, Unit
+from gateway.core.limits import BoundLimit, Limit, Limits, Period, Scope, Unit
 from gateway.core.principal import Principal
 from gateway.core.rules import Rules, Workspace
-from gateway.workers.budget_gauges import read_budgets
+from gateway.workers.budget_gauges import PEEKED_AT_ONCE, read_budgets
 from tests.support.budgets import reservation
 from tests.support.clock import FakeClock
 from tests.support.fakes import make_rules
@@ -38,7 +41,7 @@ async def test_every_bucket_that_is_not_of_a_key_or_a_tag_is_read_once_under_a_n
 ) -> None:
     limits = [a_limit(scope.value, scope) for scope in Scope]
     pool = a_limit("pool", Scope.WORKSPACE, shared=True)
-    readings = await read_budgets(rules_of(tmp_path, *limits, pool), MemoryBudgets(FakeClock()))
+    readings = await read_budgets(rules_of(tmp_path, *limits, pool), MemoryBudgets(FakeClock()), 0.0)
 
     assert sorted((reading.limit, reading.workspace) for reading in readings) == [
         ("organisation", ""),
@@ -59,5 +62,28 @@ async def test_open_requests_are_what_a_limit_of_them_uses(tmp_path: Path) -> No
     for name in "ab":
         await store.reserve(reservation(name, bound, concurrent=1))
 
-    reading = next(r for r in await read_budgets(rules, store) if not r.workspace)
+    reading = next(r for r in await read_budgets(rules, store, 0.0) if not r.workspace)
     assert (reading.used, reading.amount, reading.reset_at) == (2, 9, None)
+
+
+class Pages:
+    """The store, and how many limits it was asked for in one go."""
+
+    def __init__(self) -> None:
+        self._store = MemoryBudgets(FakeClock())
+        self.sizes: list[int] = []
+
+    async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
+        self.sizes.append(len(limits))
+        return await self._store.peek(limits)
+
+
+async def test_many_limits_are_read_page_by_page(tmp_path: Path) -> None:
+    """One script for all of them would keep Redis from calls for as long."""
+    rules = rules_of(tmp_path, *(a_limit(f"l{n}", Scope.ORGANISATION) for n in range(120)))
+    pages: Any = Pages()
+
+    readings = await read_budgets(rules, pages, 0.0)
+
+    assert pages.sizes == [PEEKED_AT_ONCE, PEEKED_AT_ONCE, 240 - 2 * PEEKED_AT_ONCE]
+    assert len({(reading.limit, reading.workspace) for reading in readings}) == 240

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.adapters.batch_books import LedgerBatchBooks
+from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_queries import read_totals
 from gateway.adapters.ledger_unsettled import read_unsettled
@@ -15,15 +17,21 @@ from gateway.core.bucket import Payer
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import ExchangeRecord
 from gateway.core.ledger import Total
+from gateway.core.limits import Limits
 from gateway.core.presumed import Unsettled
 from gateway.core.pricing import Cost
 from gateway.workers.sweeping import Sweeping
 from tests.support.budgets import bound, reservation, rid, state, usd
 from tests.support.clock import FakeClock
+from tests.support.fakes import make_rules
 from tests.support.records import a_record
 
 LIMIT = bound(1000)
 PAYER = Payer(organisation="org", workspace="w", key_id="k", model="m", endpoint="messages")
+
+
+def _unsettled(name: str) -> Unsettled:
+    return Unsettled(reservation_id=rid(name), amounts=usd(1), payer=PAYER, ended_at=0.0, degraded=False)
 
 
 class _Torn(LedgerBatchBooks):
@@ -43,12 +51,16 @@ class _Here:
         self.path = folder / "ledger.db"
         self.ledger = Ledger(self.path)
         self.expired: list[int] = []
+        self.rules = replace(make_rules(folder, {}), limits=Limits((LIMIT.limit,)))
 
     def sweeping(self, books: LedgerBatchBooks | None = None) -> Sweeping:
         return Sweeping(
             budgets=self.store,
+            guard=GuardedBudgets(self.store, self.clock),
+            rules=lambda: self.rules,
+            reading=asyncio.Lock(),
             books=books or LedgerBatchBooks(self.path),
-            unsettled=lambda: read_unsettled(self.path),
+            unsettled=lambda: read_unsettled(self.path, round(self.clock.now() * 1000)),
             expired=self.expired.append,
         )
 
@@ -133,10 +145,14 @@ async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
             if len(asked) == 2:
                 raise StoreUnavailable("away")
 
+    store = _Once(here.clock)
     sweeping = Sweeping(
-        budgets=_Once(here.clock),
+        budgets=store,
+        guard=GuardedBudgets(store, here.clock),
+        rules=lambda: here.rules,
+        reading=asyncio.Lock(),
         books=LedgerBatchBooks(here.path),
-        unsettled=lambda: [Unsettled(rid(name), usd(1)) for name in "abc"],
+        unsettled=lambda: [_unsettled(name) for name in "abc"],
         expired=here.expired.append,
     )
     await sweeping.begin()
@@ -154,4 +170,4 @@ def test_the_entries_of_a_batch_are_left_to_who_settles_it(tmp_path: Path) -> No
     here.ledger.observe(a_record(id="plain", reservation=replace(held, id=rid("plain"))))
     here.ledger.close()
 
-    assert [one.reservation_id for one in read_unsettled(here.path)] == ["plain"]
+    assert [one.reservation_id for one in read_unsettled(here.path, 0)] == ["plain"]

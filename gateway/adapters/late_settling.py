@@ -1,0 +1,176 @@
+"""How what an exchange cost gets to a store whose counters are perhaps no longer those in which it was set
+aside: under its own id where they are, else under the other one (`afterwards` in `core/settlement.py`), once.
+
+Each step may be repeated, by whoever knows what was held. When it is taken, the guard says
+(`guarded_budgets.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gateway.core.bucket import Amounts, Reservation
+from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import ReservationId
+from gateway.core.rebuild import SURELY_READ_SECONDS, is_rebuilt
+from gateway.core.settlement import afterwards, late_id
+from gateway.ports import BudgetStore
+
+
+class Fence(Protocol):
+    """What is asked of a fence on the way of a call; see `redis_fence.py`."""
+
+    @property
+    def generation(self) -> str: ...
+
+    @property
+    def opened_at(self) -> float: ...
+
+    def disturbed(self) -> bool: ...
+
+    def acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None: ...
+
+    def swept(self, reservation_id: ReservationId) -> None: ...
+
+    def gone(self) -> None: ...
+
+    async def beat(self) -> None: ...
+
+
+class FencedStore(BudgetStore, Protocol):
+    """A store under a fence's generation."""
+
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool: ...
+
+
+@dataclass(slots=True)
+class Hold:
+    """What the store has of an exchange that runs."""
+
+    reservation: Reservation
+    generation: str | None
+    """Under which its dollars are set aside; empty: only what is no dollar window; None: perhaps nothing."""
+    late_in: str | None = None
+    """The generation in which it was set aside again, under its other id; empty while that is not known."""
+
+
+class LateSettling:
+    """Closes and holds again. Every method raises `StoreUnavailable`, and may be asked again then."""
+
+    def __init__(self, store: BudgetStore, fenced: FencedStore | None, fence: Fence | None) -> None:
+        self._store = store
+        self._known = fenced
+        self._fenced = fenced or store
+        self._fence = fence
+
+    async def close(self, hold: Hold, actual: Amounts | None, *, ended_at: float) -> None:
+        """Settle at `actual`, or release where that is None. `ended_at`: since when the ledger has it."""
+        fence, reservation_id = self._fence, hold.reservation.id
+        if fence is None or not hold.generation or hold.generation != fence.generation:
+            await self._close_late(hold, actual, ended_at)
+            return
+        try:
+            if actual is None:
+                await self._fenced.release(reservation_id)
+            else:
+                await self._fenced.settle(reservation_id, actual)
+        except StoreUnavailable as error:
+            self._note(error)
+            raise
+        if not fence.disturbed():  # else it was perhaps another Redis that said so
+            fence.acknowledged(reservation_id, closed=True)
+
+    async def hold_again(self, hold: Hold) -> None:
+        """Set aside what the counters do not have, under the other id. Nothing where they have it."""
+        generation = self._fence.generation if self._fence is not None else "-"
+        if generation in (hold.generation, hold.late_in):
+            return
+        hold.late_in = ""  # from here on its close closes that too, whatever becomes of the asking
+        await self._fenced.reserve(self._late(hold, hold.reservation.amounts))
+        hold.late_in = generation
+
+    async def renew(self, hold: Hold, lease_seconds: float) -> None:
+        """Prolong the lease, under both ids."""
+        if hold.late_in is not None:
+            await self._store.renew(late_id(hold.reservation.id), lease_seconds)
+        await self._store.renew(hold.reservation.id, lease_seconds)
+
+    async def close_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None:
+        """Settle at its amounts what an earlier process had booked, and perhaps not settled. `degraded`: the
+        store was away when it was admitted.
+
+        The store knows each of its reservations until it is closed. So it is asked under the first id; where
+        that is unknown, the exchange was settled and is forgotten, or it was set aside in counters that were
+        lost since. Only in the second case it is booked under the other id: where it began before these
+        counters were, and ended later than what is surely in their sum."""
+        fence, amounts = self._fence, reservation.amounts
+        if fence is not None and not fence.generation:
+            raise rebuilding()
+        if degraded:
+            await self.close(Hold(reservation, None), amounts, ended_at=ended_at)
+            return
+        began = reservation.payer.received_at_ms / 1000
+        if fence is None or began > fence.opened_at + CLOCKS_DIFFER_SECONDS:
+            await self._store.settle(reservation.id, amounts)
+            return
+        try:
+            assert self._known is not None
+            if await self._known.settle_known(reservation.id, amounts):
+                return
+        except StoreUnavailable as error:
+            self._note(error)
+            raise
+        await self._close_late(Hold(reservation, _LOST), amounts, ended_at)
+
+    async def _close_late(self, hold: Hold, actual: Amounts | None, ended_at: float) -> None:
+        fence, reservation_id = self._fence, hold.reservation.id
+        is_rebuilding = fence is not None and not fence.generation
+        # What the store may have under its own id: all of it, what is no dollar window, or what is to be
+        # overwritten. What another generation had is closed already.
+        if not hold.generation or is_rebuilding:
+            if hold.generation is None or actual is None:
+                await self._store.release(reservation_id)
+            else:
+                await self._store.settle(reservation_id, actual)
+        if is_rebuilding:
+            raise rebuilding()
+        if actual is None and hold.late_in is None:
+            return
+        if fence is not None and ended_at < fence.opened_at - SURELY_READ_SECONDS:
+            return  # the counters were computed from the ledger since, and that knows it
+        late = self._late(hold, actual or Amounts())
+        try:
+            if actual is not None:
+                await self._fenced.reserve(late)
+            await self._fenced.settle(late.id, actual or Amounts())
+        except StoreUnavailable as error:
+            self._note(error)
+            raise
+
+    def _late(self, hold: Hold, amounts: Amounts) -> Reservation:
+        """Of what was held nowhere all; else the dollars, as the store has the rest under its own id."""
+        late = afterwards(hold.reservation, amounts)
+        if hold.generation is None:
+            return late
+        return replace(late, limits=tuple(bound for bound in late.limits if is_rebuilt(bound.limit)))
+
+    def _note(self, error: StoreUnavailable) -> None:
+        if self._fence is not None and says_fenced(error):
+            self._fence.gone()
+
+
+CLOCKS_DIFFER_SECONDS = 30.0
+"""By so much clocks of replicas and of the store may differ, at most."""
+_LOST = "lost"
+"""A generation that never is."""
+
+
+def rebuilding() -> StoreUnavailable:
+    """While the dollar windows are behind the fence."""
+    return StoreUnavailable("The counters of money are being computed from the ledger; that takes seconds.")
+
+
+def says_fenced(error: StoreUnavailable) -> bool:
+    """Whether a script found another generation than the known one."""
+    return "GWFENCE" in error.message
