@@ -14,47 +14,46 @@ from pathlib import Path
 
 import gateway
 from gateway.adapters.access_log import AccessLog
-from gateway.adapters.claude import ClaudeUpstream
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
+from gateway.admin_plane import AdminParts, open_admin_plane
+from gateway.alerting import Alerts
 from gateway.core.errors import Draining, Overloaded
 from gateway.core.learned_estimates import LearnedEstimates
-from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.principal import KeyRecord
+from gateway.core.recent import RecentBodies
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.gauges import connect_gauges
+from gateway.identity import Identity
 from gateway.learning import Learning
+from gateway.page_books import PageBooks
 from gateway.pipeline import Pipeline
 from gateway.placing import Flights, Placing
-from gateway.planes import listen_admin, listen_data
+from gateway.planes import listen_data
 from gateway.ports import Call, Clock, Reply
 from gateway.rules_in_force import RulesInForce
 from gateway.settings.build import build_schedules, planner_options
-from gateway.settings.gateway import (
-    GatewayFile,
-    LogFormat,
-    Policy,
-)
+from gateway.settings.gateway import GatewayFile, LogFormat, Policy
 from gateway.settings.load import Settings
-from gateway.settings.secrets import admin_token
 from gateway.spending import Spending
 from gateway.stores import (
     made,
     open_adjustments,
+    open_alert_log,
     open_budgets,
     open_keys,
     open_ledger,
     open_peers,
     open_shelf,
+    open_upstream,
     shares,
 )
 from gateway.tasks import TaskSet
 from gateway.warming import Warming
-from gateway.web.admin_budgets import budget_operations
 from gateway.web.dataplane import GOING_AWAY
-from gateway.web.health import Conditions
 from gateway.web.malloc import give_back_idle_memory
 from gateway.workers.periodic import every
 
@@ -85,10 +84,12 @@ class Service:
         self._clock = clock or SystemClock()
         self._tasks = TaskSet()
         self._loops = TaskSet()
-        self._in_force = RulesInForce(settings, more_keys)
+        self._identity = Identity(self._clock, random.random)
+        self._in_force = RulesInForce(settings, more_keys, self._identity)
         self._announcing = self._refusing = False
         self._quiet = quiet
         self._estimates = LearnedEstimates()
+        self._live = LiveCalls(lambda: list(self.pipeline.open.values()), self._clock)
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
         self.data_url = ""
@@ -99,16 +100,29 @@ class Service:
         file = self._settings.gateway
         await self._open_adapters(file)
         flights = Flights()
+        self._recent = RecentBodies(file.placement.recent_bodies)
         self._learning = self._make_learning(file, flights)
         self.warming = self._make_warming(file)
         if self._learning is not None:
             await self._learning.start()
+        self._books = PageBooks(self._settings, self._in_force, self.warming, self._learning, self._clock)
+        self.alerts = Alerts(
+            self._in_force,
+            entries=open_alert_log(file, self._settings),
+            budgets=self.spending.budgets,
+            adjustments=self._adjustments,
+            book=self._books.rollup,
+            clock=self._clock,
+            metrics=self.metrics.alerts,
+        )
         self.pipeline = self._make_pipeline(file, flights)
         for warning in self._settings.warnings:
             log.warning("%s", warning)
         await self.spending.begin()
         await self._refresh_keys()
         await self._refresh_adjustments()
+        await self._identity.start()
+        self.metrics.identities.connect(self._identity.issuers, self._identity.federations)
         await self._listen(file)
         connect_gauges(
             self.metrics,
@@ -116,6 +130,7 @@ class Service:
             ledger=self._ledger,
             access_log=self._access_log,
             learning=self._learning,
+            rules_in_force=self._in_force,
             clock=self._clock,
         )
         self._run_loops()
@@ -149,11 +164,13 @@ class Service:
             await self._learning.close()
         await self._peers.close()
         await self._upstream.close()
+        await self._identity.close()
         await asyncio.to_thread(self._ledger.close)
         await asyncio.to_thread(self._access_log.close)
         await self.spending.close()
         await self._keys.close()
         await self._adjustments.close()
+        await self.alerts.close()
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
@@ -175,13 +192,7 @@ class Service:
         self._adjustments = open_adjustments(file, self._settings)
         self._ledger = open_ledger(file, self._settings, self._clock)
         self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
-        self._upstream = ClaudeUpstream(
-            connect_timeout_seconds=file.timeouts.upstream_connect,
-            head_timeout_seconds=file.timeouts.upstream_head,
-            idle_timeout_seconds=file.timeouts.upstream_idle,
-            send_timeout_seconds=file.timeouts.upstream_write,
-            keepalive_seconds=file.timeouts.upstream_keep_alive,
-        )
+        self._upstream = open_upstream(file)
         self.spending = Spending(
             file,
             self._settings,
@@ -197,11 +208,7 @@ class Service:
         )
         self._peers = MeasuredPeers(
             open_peers(
-                file,
-                self._settings,
-                self._clock,
-                replica=self._replica,
-                failed=self.metrics.peer_failed,
+                file, self._settings, self._clock, replica=self._replica, failed=self.metrics.peer_failed
             ),
             news=self.metrics.peer_news,
             claimed=self.metrics.peer_claim,
@@ -217,6 +224,7 @@ class Service:
                 peers=self._peers,
                 flights=flights,
                 hold_seconds=file.placement.hold,
+                recent=self._recent,
                 keep=self.warming.prewarmer.keep,
             ),
             upstream=self._upstream,
@@ -225,6 +233,8 @@ class Service:
                 self.metrics,
                 self._ledger,
                 self.warming.prewarmer,
+                self._live,
+                self.alerts,
                 *([] if self._quiet else [self._access_log]),
             ],
             clock=self._clock,
@@ -286,24 +296,24 @@ class Service:
 
     async def _listen(self, file: GatewayFile) -> None:
         self._listener, self.data_url = await listen_data(file, self.pipeline, self._clock, _new_id)
-        conditions = Conditions(
+        self._admin, self.admin_url = await open_admin_plane(
+            self._settings,
+            AdminParts(
+                in_force=self._in_force,
+                keys=self._keys,
+                adjustments=self._adjustments,
+                spending=self.spending,
+                warming=self.warming,
+                live=self._live,
+                books=self._books,
+                alerts=self.alerts,
+                identity=self._identity,
+                clock=self._clock,
+            ),
+            render=self.metrics.render,
             started=lambda: bool(self.admin_url) and self._in_force.complete and self._in_force.adjusted,
             draining=lambda: self._announcing,
-            store_needed=lambda: any(
-                limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
-                for limit in self.rules.limits.all
-            ),
-            ping_store=self.spending.budgets.ping,
-        )
-        self._admin, self.admin_url = await listen_admin(
-            file,
-            conditions=conditions,
-            render=self.metrics.render,
-            token=admin_token(file, self._settings.environ),
-            operations=[
-                *self.warming.operations(),
-                *budget_operations(self._in_force, self._adjustments, self.spending.budgets, self._clock),
-            ],
+            new_id=_new_id,
         )
 
     def _admit(self) -> None:
@@ -325,8 +335,11 @@ class Service:
         for seconds, work, name, wake in loops:
             self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
         self._loops.spawn(self._watch_lag(), "event loop lag")
+        self._identity.run(self._loops)
         self.spending.run(self._loops, self.pipeline.open_reservations)
         self.warming.run(self._loops, self._tasks)
+        self._books.run(self._loops)
+        self.alerts.run(self._loops)
         learning = self._learning
         if learning is not None:
             learning.run(self._loops)
@@ -348,6 +361,7 @@ class Service:
         self.metrics.config_reloaded(generation=self._in_force.generation, at=self._clock.now())
 
     async def _give_back(self) -> None:
+        self._recent.expire(self._clock.now())
         await asyncio.to_thread(give_back_idle_memory)
 
     async def _watch_lag(self) -> None:
