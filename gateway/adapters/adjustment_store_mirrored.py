@@ -2,10 +2,10 @@
 
 A freeze must not end, nor the audit trail begin anew, because somebody said FLUSHALL, a failover led to a
 server that lagged, or an old snapshot was loaded. Each replica copies the shared log as it grows. At its
-start, and whenever the shared log is not the one it knew (shorter, or with another line in the place of the
-last known one), it compares the two line by line and writes to each what only the other has, by the
-adjustments' ids; so replicas may do it at once, in any order, and end with one log. Numbers are the shared
-log's, and are given anew to what is written back.
+start, and whenever the shared log does not begin as it knew it (each line has a digest of all before it), it
+compares the two line by line and writes to each what only the other has, by the adjustments' ids; so replicas
+may do it at once, in any order, and end with one log. Numbers are the shared log's, and are given anew to
+what is written back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final, Protocol
 
-from gateway.adapters.adjustment_store_redis import Look
+from gateway.adapters.adjustment_store_redis import EMPTY, Known, Look
 from gateway.core.adjustments import Adjustment, LogEntry, TakenBack
 from gateway.core.errors import StoreUnavailable
 from gateway.ports import AdjustmentStore
@@ -42,10 +42,16 @@ class CopiedLog(Protocol):
     async def close(self) -> None: ...
 
 
-class SharedLog(CopiedLog, AdjustmentStore, Protocol):
+class SharedLog(AdjustmentStore, Protocol):
     """`RedisAdjustmentStore`."""
 
     async def look(self, at: float, number: int) -> Look: ...
+
+    async def follow(self, known: Known, at_most: int) -> tuple[tuple[LogEntry, ...], Known] | None: ...
+
+    async def keep(self, entries: Sequence[LogEntry]) -> None: ...
+
+    async def mend(self) -> None: ...
 
 
 class MirroredAdjustmentStore:
@@ -58,10 +64,10 @@ class MirroredAdjustmentStore:
     def __init__(self, shared: SharedLog, mirror: CopiedLog) -> None:
         self._shared = shared
         self._mirror = mirror
-        self._compared = False
-        """Whether the two were compared since the start."""
-        self._length, self._last = 0, _NOTHING
-        """How long the shared log was when it was last seen, and its last line."""
+        self._known: Known | None = None
+        """So far either has what the other has; None: they must be compared."""
+        self._lost = False
+        """The shared log is surely not what it was: without the mirror nothing can be said."""
         self._behind = False
         """The mirror could not be written."""
         self._comparing = asyncio.Lock()
@@ -69,13 +75,16 @@ class MirroredAdjustmentStore:
     async def load(self, at: float) -> tuple[Adjustment, ...]:
         async with self._comparing:
             for turn in range(LOOKS):
-                look = await self._shared.look(at, self._length)
-                known = self._is_known(look)
-                if known and (turn or not self._behind):
-                    if look.length > self._length:
-                        await self._follow()
+                known = self._known or EMPTY
+                look = await self._shared.look(at, known[0])
+                if not look.whole:
+                    log.warning("keys of the log of adjustments were lost: they are made anew from its lines")
+                    await self._shared.mend()
+                elif self._known is None or look.digest != known[1] or (self._behind and not turn):
+                    self._lost |= look.digest != known[1]
+                    await self._compare()
+                elif look.length == known[0] or await self._follow() is not None:
                     return look.standing
-                await self._compare(lost=self._compared and not known)
         raise StoreUnavailable("the log of adjustments changes while it is compared with its mirror")
 
     async def find(self, adjustment_id: str) -> LogEntry | None:
@@ -89,11 +98,13 @@ class MirroredAdjustmentStore:
         return entry
 
     async def take_back(self, adjustment_id: str, taken_back: TakenBack) -> LogEntry | None:
-        await self._agree()
-        entry = await self._shared.take_back(adjustment_id, taken_back)
-        if entry is not None:
-            await self._wrote(entry)
-        return entry
+        for _ in range(2):  # the line that is taken back may be lost behind the first comparing
+            await self._agree()
+            entry = await self._shared.take_back(adjustment_id, taken_back)
+            if entry is not None:
+                await self._wrote(entry)
+                return entry
+        return None
 
     async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
         await self._agree()
@@ -107,44 +118,58 @@ class MirroredAdjustmentStore:
         """See that the shared log has all that it had."""
         await self.load(inf)
 
-    def _is_known(self, look: Look) -> bool:
-        if not self._compared or look.length < self._length:
-            return False
-        return self._length == 0 or (look.line is not None and _key(look.line) == self._last)
-
-    async def _follow(self) -> None:
-        """Copy what was added to the shared log."""
-        while lines := await self._shared.lines(self._length, PAGE):
-            await self._copy(lines)
-            self._length, self._last = lines[-1].number, _key(lines[-1])
+    async def _follow(self) -> set[_Key] | None:
+        """Copy what was added to the shared log, and say what that is; None where the log is another one."""
+        seen: set[_Key] = set()
+        while self._known is not None:
+            found = await self._shared.follow(self._known, PAGE)
+            if found is None:
+                self._known, self._lost = None, True
+            elif found[0]:
+                await self._copy(found[0])
+                self._known = found[1]
+                seen.update(map(_key, found[0]))
+            else:
+                return seen
+        return None
 
     async def _wrote(self, entry: LogEntry) -> None:
         """From now on the shared log must have this line too."""
-        await self._copy((entry,))
         async with self._comparing:
+            await self._copy((entry,))
             try:
-                await self._follow()
-                self._compared &= self._length >= entry.number
+                seen = await self._follow()
             except StoreUnavailable:  # the line is there: whoever wrote it is told so
-                self._compared = False
+                seen = None
+            if seen is None or _key(entry) not in seen:  # it may be gone by now, so nothing is known for sure
+                self._known = None
 
-    async def _compare(self, *, lost: bool) -> None:
-        """Write to each what only the other has. The next look finds whether they are one then. `lost`: the
-        shared log has surely lost something."""
-        shared = await _all(self._shared)
-        mirror = await self._mirrored(needed=lost)
+    async def _compare(self) -> None:
+        """Write to each what only the other has. Known for one is the log once nothing was missing there."""
+        shared, known = await self._shared_lines()
+        if known is None:
+            return
+        mirror = await self._mirrored(needed=self._lost)
         here, there = {_key(line) for line in mirror}, {_key(line) for line in shared}
         self._behind = False
         await self._copy([line for line in shared if _key(line) not in here])
         missing = [line for line in mirror if _key(line) not in there]
+        self._known, self._lost = (None if missing else known), False
         if missing:
             log.warning("the log of adjustments has lost %d lines: they are written back", len(missing))
-            for start in range(0, len(missing), PAGE):
-                await self._shared.keep(missing[start : start + PAGE])
-            shared = await _all(self._shared)
-        self._length = shared[-1].number if shared else 0
-        self._last = _key(shared[-1]) if shared else _NOTHING
-        self._compared = True
+        for start in range(0, len(missing), PAGE):
+            await self._shared.keep(missing[start : start + PAGE])
+
+    async def _shared_lines(self) -> tuple[list[LogEntry], Known | None]:
+        """All of one log; None for what is known where it became another one meanwhile."""
+        lines: list[LogEntry] = []
+        known = EMPTY
+        while (found := await self._shared.follow(known, PAGE)) is not None:
+            if not found[0]:
+                return lines, known
+            lines += found[0]
+            known = found[1]
+        return lines, None
 
     async def _mirrored(self, *, needed: bool) -> list[LogEntry]:
         try:
@@ -162,9 +187,6 @@ class MirroredAdjustmentStore:
         except StoreUnavailable as error:
             self._behind = True
             log.warning("the mirror of the adjustments could not be written: %s", error.message)
-
-
-_NOTHING: Final[_Key] = ("", False)
 
 
 def _key(entry: LogEntry) -> _Key:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
@@ -30,36 +30,43 @@ from gateway.core.errors import StoreUnavailable, TooManyAdjustments
 
 T = TypeVar("T")
 
-# KEYS: log (number -> line), made (id -> number), taken back (id -> number), standing (id by its end).
-_ADD = """
+# KEYS: log (number -> line), made (id -> number), taken back (id -> number), standing (id by its end),
+# chain (number -> digest of all lines up to it). The empty member of standing tells that the key is there.
+_APPEND = """
+local function append(line)
+    local number = redis.call('HLEN', KEYS[1]) + 1
+    local before = redis.call('HGET', KEYS[5], number - 1) or ''
+    redis.call('HSET', KEYS[1], number, line)
+    redis.call('HSET', KEYS[5], number, redis.sha1hex(before .. line))
+    redis.call('ZADD', KEYS[4], '+inf', '')
+    return number
+end
+"""
+_ADD = f"""{_APPEND}
 local known = redis.call('HGET', KEYS[2], ARGV[1])
-if known then return {tonumber(known), redis.call('HGET', KEYS[1], known)} end
+if known then return {{tonumber(known), redis.call('HGET', KEYS[1], known)}} end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', ARGV[4])
-if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[5]) then return {0, ''} end
-local number = redis.call('HLEN', KEYS[1]) + 1
-redis.call('HSET', KEYS[1], number, ARGV[2])
+if redis.call('ZCARD', KEYS[4]) > tonumber(ARGV[5]) then return {{0, ''}} end
+local number = append(ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], number)
 redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
-return {number, ARGV[2]}
+return {{number, ARGV[2]}}
 """
-_TAKE_BACK = """
+_TAKE_BACK = f"""{_APPEND}
 local known = redis.call('HGET', KEYS[3], ARGV[1])
-if known then return {tonumber(known), redis.call('HGET', KEYS[1], known)} end
-local number = redis.call('HLEN', KEYS[1]) + 1
-redis.call('HSET', KEYS[1], number, ARGV[2])
+if known then return {{tonumber(known), redis.call('HGET', KEYS[1], known)}} end
+local number = append(ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[1], number)
 redis.call('ZREM', KEYS[4], ARGV[1])
-return {number, ARGV[2]}
+return {{number, ARGV[2]}}
 """
 # Lines of another copy of the log, each once; whichever of an adjustment's two comes first.
-_KEEP = """
+_KEEP = f"""{_APPEND}
 for i = 1, #ARGV, 4 do
     local id, line, ends, made = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '0'
     local index = made and KEYS[2] or KEYS[3]
     if redis.call('HEXISTS', index, id) == 0 then
-        local number = redis.call('HLEN', KEYS[1]) + 1
-        redis.call('HSET', KEYS[1], number, line)
-        redis.call('HSET', index, id, number)
+        redis.call('HSET', index, id, append(line))
         if not made then
             redis.call('ZREM', KEYS[4], id)
         elseif redis.call('HEXISTS', KEYS[3], id) == 0 then
@@ -68,16 +75,46 @@ for i = 1, #ARGV, 4 do
     end
 end
 """
-# What stands, and what tells whether the log is the known one: how long it is, and its line of one number.
+# What stands, the digest up to a number, and whether all keys tell of the same lines.
 _LOOK = """
 local lines = {}
-local ids = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[2])
+local ids = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[1], '+inf', 'LIMIT', 0, ARGV[2] + 1)
 for _, id in ipairs(ids) do
-    local number = redis.call('HGET', KEYS[2], id)
-    lines[#lines + 1] = {tonumber(number), redis.call('HGET', KEYS[1], number)}
+    local number = id ~= '' and redis.call('HGET', KEYS[2], id)
+    if number then lines[#lines + 1] = {tonumber(number), redis.call('HGET', KEYS[1], number) or ''} end
 end
-return {redis.call('HLEN', KEYS[1]), redis.call('HGET', KEYS[1], ARGV[3]) or '', lines}
+local length = redis.call('HLEN', KEYS[1])
+local whole = length == redis.call('HLEN', KEYS[2]) + redis.call('HLEN', KEYS[3])
+    and length == redis.call('HLEN', KEYS[5]) and (length == 0 or redis.call('ZSCORE', KEYS[4], ''))
+return {length, redis.call('HGET', KEYS[5], ARGV[3]) or '', whole and 1 or 0, lines}
 """
+# The lines behind a number, if the digest up to it is the one that is given.
+_FOLLOW = """
+local after, length = tonumber(ARGV[1]), redis.call('HLEN', KEYS[1])
+if (redis.call('HGET', KEYS[5], after) or '') ~= ARGV[2] or length < after then return false end
+local last, lines = math.min(after + tonumber(ARGV[3]), length), {}
+for number = after + 1, last do lines[#lines + 1] = redis.call('HGET', KEYS[1], number) or '' end
+return {redis.call('HGET', KEYS[5], last) or '', lines}
+"""
+# The other keys, made anew from the lines; nothing where there are not so many lines any more.
+_MEND = """
+if redis.call('HLEN', KEYS[1]) ~= #ARGV / 3 then return end
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+local digest = ''
+for i = 1, #ARGV, 3 do
+    local number, id, ends, made = (i + 2) / 3, ARGV[i], ARGV[i + 1], ARGV[i + 2] == '0'
+    redis.call('HSET', made and KEYS[2] or KEYS[3], id, number)
+    if made then redis.call('ZADD', KEYS[4], ends, id) end
+    digest = redis.sha1hex(digest .. redis.call('HGET', KEYS[1], number))
+    redis.call('HSET', KEYS[5], number, digest)
+end
+for _, id in ipairs(redis.call('HKEYS', KEYS[3])) do redis.call('ZREM', KEYS[4], id) end
+redis.call('ZADD', KEYS[4], '+inf', '')
+"""
+
+Known = tuple[int, str]
+"""The log up to some line: how many, and their digest."""
+EMPTY: Final[Known] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +122,10 @@ class Look:
     """The log at one instant."""
 
     length: int
-    line: LogEntry | None
-    """The one that was asked for; None where there is none."""
+    digest: str
+    """Up to the line that was asked for; empty where there is none."""
+    whole: bool
+    """False where one of the keys was lost that tell of the lines: see `mend`."""
     standing: tuple[Adjustment, ...]
 
 
@@ -104,41 +143,56 @@ class RedisAdjustmentStore:
         # The braces put all keys into one slot of a cluster.
         stem = f"{{{prefix}}}:adjustments"
         self._log, self._made, self._taken = f"{stem}:log", f"{stem}:made", f"{stem}:taken-back"
-        self._keys = (self._log, self._made, self._taken, f"{stem}:standing")
-        self._add, self._take_back, self._keep, self._look = (
-            self._redis.register_script(text) for text in (_ADD, _TAKE_BACK, _KEEP, _LOOK)
+        self._keys = (self._log, self._made, self._taken, f"{stem}:standing", f"{stem}:chain")
+        self._add, self._take_back, self._keep, self._look, self._follow, self._mend = map(
+            self._redis.register_script, (_ADD, _TAKE_BACK, _KEEP, _LOOK, _FOLLOW, _MEND)
         )
 
     async def load(self, at: float) -> tuple[Adjustment, ...]:
         return (await self.look(at, 0)).standing
 
     async def look(self, at: float, number: int) -> Look:
-        """What `load` gives, the log's length and its line of this number, all of one instant. Raises
+        """What `load` gives, how long the log is, and its digest up to line `number`, of one instant. Raises
         `StoreUnavailable`."""
         arguments: list[str | int] = [repr(at), MAX_IN_FORCE, number]
-        length, text, lines = await _reached(self._look(keys=self._keys, args=arguments))
+        length, digest, whole, lines = await _reached(self._look(keys=self._keys, args=arguments))
         return Look(
             length,
-            entry_of(number, text) if text else None,
+            digest.decode(),
+            bool(whole),
             tuple(entry_of(at_number, line).adjustment for at_number, line in sorted(lines)),
         )
 
-    async def lines(self, after: int, at_most: int) -> tuple[LogEntry, ...]:
-        """The next lines after this number, in their order. Raises `StoreUnavailable`."""
-        numbers = range(after + 1, after + at_most + 1)
+    async def follow(self, known: Known, at_most: int) -> tuple[tuple[LogEntry, ...], Known] | None:
+        """The next lines behind what is known, and what is known with them; None where the log does not begin
+        like that any more. Raises `StoreUnavailable`."""
+        arguments: list[str | int] = [*known, at_most]
+        found = await _reached(self._follow(keys=self._keys, args=arguments))
+        if found is None:
+            return None
+        digest, texts = found
+        entries = tuple(entry_of(number, text) for number, text in enumerate(texts, known[0] + 1))
+        return entries, (known[0] + len(texts), digest.decode())
+
+    async def mend(self) -> None:
+        """Make all keys anew from the lines. Raises `StoreUnavailable`, also where a line itself is lost."""
+        length = await _reached(self._redis.hlen(self._log))
+        numbers = range(1, length + 1)
         texts = await _reached(
             cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._log, [str(n) for n in numbers]))
         )
-        return tuple(entry_of(n, text) for n, text in zip(numbers, texts, strict=True) if text is not None)
+        arguments: list[str | int] = []
+        for entry in (entry_of(number, text or b"") for number, text in zip(numbers, texts, strict=True)):
+            arguments += (entry.adjustment.id, _end_of(entry), int(entry.taken_back is not None))
+        await _reached(self._mend(keys=self._keys, args=arguments))
 
     async def keep(self, entries: Sequence[LogEntry]) -> None:
         """Have these lines of another copy of the log, each once, by new numbers where they are missing; all
         or none of them. Some hundreds at once: Redis serves calls meanwhile. Raises `StoreUnavailable`."""
         arguments: list[str | int] = []
         for entry in entries:
-            made, ends = entry.adjustment, ends_at(entry.adjustment)
-            arguments += (made.id, text_of(made, entry.taken_back))
-            arguments += ("+inf" if ends == inf else repr(ends), int(entry.taken_back is not None))
+            arguments += (entry.adjustment.id, text_of(entry.adjustment, entry.taken_back))
+            arguments += (_end_of(entry), int(entry.taken_back is not None))
         await _reached(self._keep(keys=self._keys, args=arguments))
 
     async def find(self, adjustment_id: str) -> LogEntry | None:
@@ -187,6 +241,11 @@ class RedisAdjustmentStore:
             return None
         text = await _reached(cast("Awaitable[bytes | None]", self._redis.hget(self._log, number.decode())))
         return entry_of(int(number), text or b"")
+
+
+def _end_of(entry: LogEntry) -> str:
+    ends = ends_at(entry.adjustment)
+    return "+inf" if ends == inf else repr(ends)
 
 
 async def _reached(answer: Awaitable[T]) -> T:

@@ -4,6 +4,8 @@ the audit trail stays one."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -225,3 +227,93 @@ async def test_lines_are_kept_once_whichever_of_the_two_comes_first(replicas: Re
 
     assert [entry.taken_back is None for entry in await log_of(replicas.shared)] == [False, True]
     assert await replicas.shared.load(NOW) == ()
+
+
+async def test_a_line_that_another_history_passed_over_is_written_back(replicas: Replicas) -> None:
+    """A replica writes while the log is emptied, and another restores it to the same length without that."""
+    one, two = replicas.open("one"), replicas.open("two")
+    await one.add(an_override())
+    await two.load(NOW)
+
+    added = one._shared.add
+
+    async def add_and_lose(made: Adjustment) -> LogEntry:
+        entry = await added(made)
+        replicas.flush()
+        await two.load(NOW)
+        await two.add(a_grant())
+        return entry
+
+    one._shared.add = add_and_lose  # type: ignore[method-assign, assignment]
+    await one.add(a_freeze())
+
+    for store in (one, two):
+        assert {made.id for made in await store.load(NOW)} == {"override1", "freeze01", "grant001"}
+    assert await log_of(one) == await log_of(two)
+
+
+@pytest.mark.parametrize("key", ["made", "taken-back", "standing", "chain"])
+async def test_a_key_that_was_lost_is_made_anew_from_the_lines(replicas: Replicas, key: str) -> None:
+    store = replicas.open("one")
+    for made in (a_freeze(), an_override(), a_grant()):
+        await store.add(made)
+    await store.take_back("override1", BACK)
+    standing, before = await store.load(NOW), await log_of(store)
+
+    assert replicas.redis.command("DEL", f"{{cgw}}:adjustments:{key}") == b":1\r\n"
+
+    assert await store.load(NOW) == standing
+    assert await log_of(store) == before
+    assert await store.take_back("freeze01", BACK) is not None
+    assert await store.load(NOW) == (a_grant(),)
+
+
+async def test_taking_back_right_after_a_flush_finds_what_was_made(replicas: Replicas) -> None:
+    store = replicas.open("one")
+    await store.add(a_freeze())
+    taking = store._shared.take_back
+
+    async def lose_and_take(adjustment_id: str, taken: TakenBack) -> LogEntry | None:
+        store._shared.take_back = taking  # type: ignore[method-assign]
+        replicas.flush()
+        return await taking(adjustment_id, taken)
+
+    store._shared.take_back = lose_and_take  # type: ignore[method-assign, assignment]
+
+    assert await store.take_back("freeze01", BACK) is not None
+    assert await store.load(NOW) == ()
+
+
+async def test_nothing_acknowledged_is_lost_whatever_is_flushed_between(replicas: Replicas) -> None:
+    """Replicas add and take back at once, while the log is emptied and old snapshots of it are restored."""
+    dice = random.Random(7)
+    stores = [replicas.open(f"r{n}") for n in range(3)]
+    acknowledged: set[str] = set()
+    taken: set[str] = set()
+
+    async def write(name: int, store: MirroredAdjustmentStore) -> None:
+        for n in range(12):
+            made = an_override(f"by{name}n{n:03}")
+            with contextlib.suppress(StoreUnavailable):
+                await store.add(made)
+                acknowledged.add(made.id)
+                if n % 3 == 0 and await store.take_back(made.id, BACK) is not None:
+                    taken.add(made.id)
+
+    async def spoil() -> None:
+        for _ in range(12):
+            await asyncio.sleep(dice.random() / 100)
+            snapshot = await log_of(replicas.shared)
+            replicas.flush()
+            if dice.random() < 0.5:
+                await replicas.shared.keep(snapshot[: len(snapshot) // 2])
+
+    await asyncio.gather(spoil(), *(write(n, store) for n, store in enumerate(stores)))
+    for store in (*stores, *stores):
+        standing = {made.id for made in await store.load(NOW)}
+
+    assert standing == acknowledged - taken
+    lines = [(line.adjustment.id, line.taken_back is None) for line in await log_of(replicas.shared)]
+    assert len(lines) == len(set(lines))
+    assert {made for made, first in lines if first} == acknowledged
+    assert await log_of(stores[0]) == await log_of(stores[1]) == await log_of(stores[2])
