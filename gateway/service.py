@@ -18,6 +18,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
+from gateway.adapters.workers_live import WorkersLive
 from gateway.admin_plane import AdminParts, open_admin_plane
 from gateway.alerting import Alerts
 from gateway.core.errors import Draining, Overloaded
@@ -26,6 +27,7 @@ from gateway.core.principal import KeyRecord
 from gateway.core.recent import RecentBodies
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
+from gateway.core.worker import Worker
 from gateway.gauges import connect_gauges
 from gateway.identity import Identity
 from gateway.learning import Learning
@@ -49,9 +51,11 @@ from gateway.stores import (
     open_peers,
     open_shelf,
     open_upstream,
+    recording_path,
     shares,
 )
 from gateway.tasks import TaskSet
+from gateway.tracing import Tracing
 from gateway.warming import Warming
 from gateway.web.dataplane import GOING_AWAY
 from gateway.web.malloc import give_back_idle_memory
@@ -78,8 +82,10 @@ class Service:
         more_keys: Sequence[KeyRecord] = (),
         quiet: bool = False,
         clock: Clock | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        """`more_keys` are in force for this process only. `quiet`: no access log."""
+        """`more_keys` are in force for this process only. `quiet`: no access log. `worker`: this process is
+        one of several that serve as one gateway."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self._tasks = TaskSet()
@@ -89,7 +95,9 @@ class Service:
         self._announcing = self._refusing = False
         self._quiet = quiet
         self._estimates = LearnedEstimates()
+        self.worker = worker
         self._live = LiveCalls(lambda: list(self.pipeline.open.values()), self._clock)
+        self._all_live = WorkersLive(self._live, worker)
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
         self.data_url = ""
@@ -123,6 +131,7 @@ class Service:
         await self._refresh_adjustments()
         await self._identity.start()
         self.metrics.identities.connect(self._identity.issuers, self._identity.federations)
+        await self._all_live.start()
         await self._listen(file)
         connect_gauges(
             self.metrics,
@@ -158,6 +167,7 @@ class Service:
         self.warming.close()
         await self._listener.close()
         await self._admin.cleanup()
+        await self._all_live.close()
         await self._loops.drain(0.0)
         await self._tasks.drain(10.0)
         if self._learning is not None:
@@ -168,9 +178,8 @@ class Service:
         await asyncio.to_thread(self._ledger.close)
         await asyncio.to_thread(self._access_log.close)
         await self.spending.close()
-        await self._keys.close()
-        await self._adjustments.close()
-        await self.alerts.close()
+        for store in (self._keys, self._adjustments, self.alerts, self._tracing):
+            await store.close()
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
@@ -190,9 +199,13 @@ class Service:
         self.metrics = self._make_metrics(file)
         self._keys = open_keys(file, self._settings)
         self._adjustments = open_adjustments(file, self._settings)
-        self._ledger = open_ledger(file, self._settings, self._clock)
-        self._access_log = AccessLog(human=True if file.logging.format is LogFormat.TEXT else None)
-        self._upstream = open_upstream(file)
+        self._ledger = open_ledger(file, self._settings, self._clock, self.worker)
+        self._access_log = AccessLog(
+            human=True if file.logging.format is LogFormat.TEXT else None,
+            worker=self.worker.number if self.worker is not None else None,
+        )
+        self._tracing = Tracing(self._settings, self._clock, self.metrics)
+        self._upstream = self._tracing.upstream(open_upstream(file))
         self.spending = Spending(
             file,
             self._settings,
@@ -208,7 +221,12 @@ class Service:
         )
         self._peers = MeasuredPeers(
             open_peers(
-                file, self._settings, self._clock, replica=self._replica, failed=self.metrics.peer_failed
+                file,
+                self._settings,
+                self._clock,
+                replica=self._replica,
+                failed=self.metrics.peer_failed,
+                worker=self.worker,
             ),
             news=self.metrics.peer_news,
             claimed=self.metrics.peer_claim,
@@ -235,6 +253,7 @@ class Service:
                 self.warming.prewarmer,
                 self._live,
                 self.alerts,
+                *self._tracing.observers,
                 *([] if self._quiet else [self._access_log]),
             ],
             clock=self._clock,
@@ -249,7 +268,7 @@ class Service:
     def _make_metrics(self, file: GatewayFile) -> Metrics:
         labels = (("workspace", file.metrics.workspace_label), ("model", file.metrics.model_label))
         return Metrics(
-            canonical=self._canonical,
+            canonical=lambda model: self.rules.models.canonical(model),  # noqa: PLW0108 - rules change
             version=gateway.__version__,
             drop=frozenset(name for name, wanted in labels if not wanted),
             max_label_sets=file.metrics.max_label_sets,
@@ -262,10 +281,10 @@ class Service:
             planner_options(file),
             secret=self.rules.prefix_secret,
             holdout_share=file.placement.holdout_share,
-            shared=shares(file),
+            shared=shares(file, self.worker),
             peers=self._peers,
-            shelf=open_shelf(file, self._settings),
-            recording=made(Path(file.placement.recording)) if file.placement.recording else None,
+            shelf=open_shelf(file, self._settings, self.worker),
+            recording=recording_path(file, self.worker),
             flights=flights,
             clock=self._clock,
             replica=self._replica,
@@ -291,11 +310,9 @@ class Service:
             replica=self._replica,
         )
 
-    def _canonical(self, model: str) -> str | None:
-        return self.rules.models.canonical(model)
-
     async def _listen(self, file: GatewayFile) -> None:
-        self._listener, self.data_url = await listen_data(file, self.pipeline, self._clock, _new_id)
+        calls = self._tracing.around(self.pipeline)
+        self._listener, self.data_url = await listen_data(file, calls, self._clock, _new_id, self.worker)
         self._admin, self.admin_url = await open_admin_plane(
             self._settings,
             AdminParts(
@@ -304,7 +321,7 @@ class Service:
                 adjustments=self._adjustments,
                 spending=self.spending,
                 warming=self.warming,
-                live=self._live,
+                live=self._all_live,
                 books=self._books,
                 alerts=self.alerts,
                 identity=self._identity,
@@ -314,6 +331,7 @@ class Service:
             started=lambda: bool(self.admin_url) and self._in_force.complete and self._in_force.adjusted,
             draining=lambda: self._announcing,
             new_id=_new_id,
+            worker=self.worker,
         )
 
     def _admit(self) -> None:

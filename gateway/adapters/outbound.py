@@ -22,12 +22,15 @@ _NEVER = tuple(
         "0.0.0.0/8",
         "169.254.0.0/16",  # link-local; the metadata services of most clouds
         "100.100.100.200/32",  # metadata of Alibaba Cloud
+        "168.63.129.16/32",  # Azure's wire server
         "192.0.0.192/32",  # metadata of Oracle Cloud
         "224.0.0.0/4",
         "255.255.255.255/32",
         "::/128",
         "fe80::/10",
+        "fd00:c1::a9fe:a9fe/128",  # metadata of Oracle Cloud over IPv6
         "fd00:ec2::/32",  # metadata of AWS over IPv6
+        "fd20:ce::254/128",  # metadata of Google Cloud over IPv6
         "ff00::/8",
     )
 )

@@ -47,6 +47,9 @@ _REQUEST_ONLY_HERE = HOP_BY_HOP | {
     b"x-forwarded-proto",
     b"x-real-ip",
     b"baggage",
+    # Ids of the client's trace; the gateway tells its own where that is configured.
+    b"traceparent",
+    b"tracestate",
 }
 
 _RESPONSE_ONLY_HERE = HOP_BY_HOP | {

@@ -10,7 +10,7 @@ from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
 from gateway.core.limits import Limit, Limits, OnStoreFailure, Period, Scope, Unit
 from gateway.core.planner import PlannerOptions
-from gateway.core.principal import KeyRecord, Keyring, warming_principal
+from gateway.core.principal import KeyRecord, Keyring, Tokens, warming_principal
 from gateway.core.rules import PlacementMode, Route, Rules, Workspace
 from gateway.core.schedule import Schedule
 from gateway.settings.gateway import GatewayFile
@@ -119,20 +119,32 @@ def build_schedules(settings: Settings) -> tuple[Schedule, ...]:
     )
 
 
-def build_keyring(settings: Settings, stored: Iterable[KeyRecord], *, complete: bool = True) -> Keyring:
+def build_keyring(
+    settings: Settings,
+    stored: Iterable[KeyRecord],
+    *,
+    complete: bool = True,
+    tokens: Tokens | None = None,
+) -> Keyring:
     """The keys of the store and those that workspaces.yaml declares. Revoked in one place is revoked: the
     command revokes a declared key by a record of the same id in the store."""
     records = {record.id: record for record in declared_keys(settings)}
     for record in stored:
         declared = records.get(record.id)
-        records[record.id] = replace(declared, revoked_at=record.revoked_at) if declared else record
+        records[record.id] = replace(declared, revoked_at=_first(declared, record)) if declared else record
     workspaces = settings.workspaces.workspaces
     return Keyring(
         records.values(),
         {WorkspaceId(name): workspace.organisation for name, workspace in workspaces.items()},
         complete=complete,
         teams={WorkspaceId(name): workspace.team for name, workspace in workspaces.items() if workspace.team},
+        tokens=tokens,
     )
+
+
+def _first(one: KeyRecord, other: KeyRecord) -> float | None:
+    """When either of them was first revoked."""
+    return min((each.revoked_at for each in (one, other) if each.revoked_at is not None), default=None)
 
 
 def declared_keys(settings: Settings) -> tuple[KeyRecord, ...]:

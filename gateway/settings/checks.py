@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,11 +12,15 @@ from urllib.parse import urlsplit
 from gateway.core.errors import ConfigProblem
 from gateway.core.limits import Scope, kind_of
 from gateway.core.prompt_lines import MAX_PROMPTS_BYTES, LineProblem, find_unwarmable, read_prompt_lines
+from gateway.settings.alerts_checks import alert_errors, alert_warnings
 from gateway.settings.gateway import StoreKind
+from gateway.settings.identity import is_loopback
+from gateway.settings.identity_checks import identity_errors, identity_warnings
 from gateway.settings.ledger import LedgerKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
 from gateway.settings.secrets import is_available
 from gateway.settings.source import FILE_NAMES, Document, KeyPath
+from gateway.settings.tracing_checks import tracing_errors, tracing_warnings
 
 if TYPE_CHECKING:
     from gateway.settings.load import Settings
@@ -30,7 +33,14 @@ def check_across(
     settings: Settings, documents: Mapping[str, Document]
 ) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
     """Errors and warnings of settings that are valid file by file."""
-    errors = [*_workspace_errors(settings), *_limit_errors(settings), *_schedule_errors(settings)]
+    errors = [
+        *_workspace_errors(settings),
+        *_limit_errors(settings),
+        *_schedule_errors(settings),
+        *identity_errors(settings),
+        *alert_errors(settings),
+        *tracing_errors(settings),
+    ]
     warnings = [
         *_upstream_warnings(settings),
         *_store_warnings(settings),
@@ -38,6 +48,9 @@ def check_across(
         *_glob_warnings(settings),
         *_subject_warnings(settings),
         *_schedule_warnings(settings),
+        *identity_warnings(settings),
+        *alert_warnings(settings),
+        *tracing_warnings(settings),
     ]
     return _located(errors, documents), [*_located(warnings, documents), *_strangers(settings.directory)]
 
@@ -176,20 +189,13 @@ def _same_kind(settings: Settings, one: DefaultLimit, other: DefaultLimit) -> bo
 def _upstream_warnings(settings: Settings) -> Iterator[Found]:
     for name, upstream in settings.gateway.upstreams.items():
         path: KeyPath = ("upstreams", name)
-        if not is_available(upstream.credential, settings.environ):
+        if upstream.federation is None and not is_available(upstream.credential, settings.environ):
             message = f"{upstream.credential} cannot be read now; calls will fail until it can"
             yield "gateway.yaml", (*path, "credential"), message
         url = urlsplit(upstream.base_url)
-        if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
             message = "the credential and all prompts go over this line unencrypted"
             yield "gateway.yaml", (*path, "base_url"), message
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _store_warnings(settings: Settings) -> Iterator[Found]:

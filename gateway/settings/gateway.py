@@ -9,17 +9,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway.core.rules import LimitHeaders, PlacementMode, UnknownModels
+from gateway.settings.alerts import Alerts
+from gateway.settings.identity import FederationSettings, SignInSettings
 from gateway.settings.ledger import Ledger
 from gateway.settings.shared import Name, OwnHeader, SecretRef, Section
-from gateway.settings.traffic import Capacity, Drain, Retries, Sizes, Timeouts
-from gateway.settings.units import PositiveBytes, Seconds, time_zone
+from gateway.settings.tracing import Tracing
+from gateway.settings.traffic import Capacity, Drain, Retries, Sizes, Timeouts, Workers
+from gateway.settings.units import Bytes, PositiveBytes, Seconds, time_zone
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -79,7 +82,10 @@ class Listen(Section):
     """Admin plane: metrics and health. Shows spend by workspace, never content."""
     admin_token: SecretRef | None = None
     """Where a token is found that all of the admin plane but its probes then asks for, as `Authorization:
-    Bearer`."""
+    Bearer`. Without one, all but probes and metrics is for callers on the same machine."""
+    metrics_token: SecretRef | None = None
+    """Where a token is found that opens /metrics and nothing else, for whoever scrapes it. The admin token
+    opens it too."""
     public_url: BaseUrl | None = None
     """How apps reach the data plane, where links in answers must say so; their own Host header where it is
     not said."""
@@ -146,6 +152,9 @@ class PlacementSettings(Section):
     reported usage corrects it."""
     known_prefixes: Annotated[int, Field(ge=1_024, le=1 << 24)] = 1 << 18
     """Prefixes that `learned` remembers; 30 bytes each, taken at the start."""
+    recent_bodies: Bytes = 64 * MIB
+    """Memory for bodies of the last ten minutes: what a conversation repeats need not be read and digested
+    again. `0B` keeps none."""
     share: bool = True
     """With the `redis` store: replicas tell each other what they saw, so that they learn as one and a prefix
     is written once."""
@@ -202,6 +211,18 @@ class Upstream(Section):
     """Added to the client's `anthropic-beta` list: what the credential itself needs, as oauth-2025-04-20."""
     proxy: ProxyUrl | None = None
     """HTTP proxy to go through, as http://proxy.internal:3128. The environment's own is not looked at."""
+    federation: FederationSettings | None = None
+    """In place of `credential`: a token that is got for an identity of the gateway's own, and renewed."""
+
+    @model_validator(mode="after")
+    def _federation_brings_its_own(self) -> Self:
+        if self.federation is None:
+            return self
+        if self.header is not CredentialHeader.BEARER:
+            raise ValueError("tokens of federation are sent as bearer; leave `header` out")
+        if self.workspace_id is not None:
+            raise ValueError("a token of federation has its workspace; name it in federation.workspace")
+        return self
 
 
 class LogLevel(StrEnum):
@@ -270,10 +291,31 @@ class Models(Section):
     """`fallback`: relay, priced as the stated fallback and counted; `refuse`: 403."""
 
 
+class Page(Section):
+    """The page of the admin plane, for browsers: budgets, keys, spend. Behind `listen.admin_token`, if there
+    is one; without any way to sign in it answers browsers on the gateway's own machine only."""
+
+    enabled: bool = True
+    """Off: the admin plane is for machines only."""
+    public_url: BaseUrl | None = None
+    """How browsers reach the admin plane, as https://gateway.example.com, where a proxy stands in between:
+    cookies are then for https only. Needs `listen.admin_token`."""
+    timezone: Annotated[str, AfterValidator(time_zone)] = "UTC"
+    """IANA name, as Europe/Berlin, of all times on the page."""
+    idle: Annotated[Seconds, Field(ge=60, le=604_800)] = 3_600.0
+    """How long after it was last used a session ends."""
+    longest: Annotated[Seconds, Field(ge=60, le=604_800)] = 43_200.0
+    """How long after its sign-in a session ends at the latest."""
+    sign_in: SignInSettings | None = None
+    """An identity provider that people sign in at, next to the admin token. Needs `public_url`,
+    `listen.admin_token` and the package's extra `oidc`."""
+
+
 class GatewayFile(Section):
     """The whole of gateway.yaml."""
 
     listen: Listen = Listen()
+    workers: Workers = Workers()
     state: State = State()
     store: Store = Store()
     ledger: Ledger = Ledger()
@@ -294,6 +336,9 @@ class GatewayFile(Section):
     drain: Drain = Drain()
     logging: Logging = Logging()
     metrics: Metrics = Metrics()
+    page: Page = Page()
+    alerts: Alerts = Alerts()
+    tracing: Tracing = Tracing()
 
     def state_path(self, name: str) -> Path:
         """A file of the state directory."""
@@ -306,10 +351,12 @@ ADJUSTMENTS_FILE = "adjustments.sqlite3"
 BATCHES_FILE = "batches.sqlite3"
 PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
 LEDGER_KEY_FILE = "ledger.key"
+ALERTS_FILE = "alerts.sqlite3"
 """Names in the state directory."""
 
 RESTART_SECTIONS = (
     "listen",
+    "workers",
     "state",
     "store",
     "ledger",
@@ -321,5 +368,7 @@ RESTART_SECTIONS = (
     "drain",
     "logging",
     "metrics",
+    "page",
+    "tracing",
 )
 """Sections that a running gateway does not take over; a reload reports which of them changed."""

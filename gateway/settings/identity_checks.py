@@ -37,6 +37,15 @@ def identity_errors(settings: Settings) -> Iterator[Found]:
         named.setdefault(issuer.issuer, name)
         yield from _rule_errors(settings, name, issuer)
     page = settings.gateway.page
+    if page.enabled and settings.gateway.listen.admin_token is None:
+        for setting in ("public_url", "sign_in"):
+            if getattr(page, setting) is not None:
+                # A proxy on the same machine looks like a command on it: the admin API would take its word.
+                message = (
+                    "needs listen.admin_token: without it the admin API takes whoever comes by a proxy for a "
+                    "command on the gateway's machine"
+                )
+                yield "gateway.yaml", ("page", setting), message
     if page.sign_in is not None:
         place: KeyPath = ("page", "sign_in")
         if not has_cryptography():
@@ -80,11 +89,6 @@ def _sign_in_warnings(settings: Settings) -> Iterator[Found]:
     if secret is not None and not is_available(secret, settings.environ):
         message = f"{secret} cannot be read now; nobody can sign in until it can"
         yield "gateway.yaml", (*path, "client_secret"), message
-    if settings.gateway.listen.admin_token is None:
-        message = (
-            "it is for the page alone: without listen.admin_token, the admin API asks nobody who they are"
-        )
-        yield "gateway.yaml", path, message
 
 
 def has_cryptography() -> bool:

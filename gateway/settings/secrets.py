@@ -40,8 +40,10 @@ def upstream_credential(
     A file is looked at for every request (one `stat`) and read when it changed, so that a rotated credential
     holds from the next request on. Calling it raises `CredentialUnavailable`, naming the reference.
     """
-    read = _reader(upstream.credential, environ)
-    rest = _other_lines(upstream)
+    if upstream.federation is not None:
+        return _not_yet(name)
+    read = secret_reader(upstream.credential, environ)
+    rest = other_lines(upstream)
     made: tuple[str, HeaderLines] | None = None
 
     def lines() -> HeaderLines:
@@ -62,7 +64,7 @@ def upstream_credential(
 def is_available(ref: SecretRef, environ: Mapping[str, str]) -> bool:
     """Whether the reference leads to something usable at this moment."""
     try:
-        _reader(ref, environ)()
+        secret_reader(ref, environ)()
     except (OSError, ValueError):
         return False
     return True
@@ -70,20 +72,28 @@ def is_available(ref: SecretRef, environ: Mapping[str, str]) -> bool:
 
 def admin_token(gateway: GatewayFile, environ: Mapping[str, str]) -> str | None:
     """The token of the admin plane, where one is asked for. Raises `ConfigError`."""
-    ref = gateway.listen.admin_token
+    return _token("listen.admin_token", gateway.listen.admin_token, environ)
+
+
+def metrics_token(gateway: GatewayFile, environ: Mapping[str, str]) -> str | None:
+    """The token that opens the metrics alone, where there is one. Raises `ConfigError`."""
+    return _token("listen.metrics_token", gateway.listen.metrics_token, environ)
+
+
+def _token(setting: str, ref: SecretRef | None, environ: Mapping[str, str]) -> str | None:
     if ref is None:
         return None
     try:
-        return _reader(ref, environ)()
+        return secret_reader(ref, environ)()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"listen.admin_token ({ref}) cannot be used: {error}") from None
+        raise ConfigError(f"{setting} ({ref}) cannot be used: {error}") from None
 
 
 def store_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
     """The URL of the Redis store, which may hold its password. Raises `ConfigError`."""
     ref = gateway.store.url
     try:
-        url = _reader(ref, environ)()
+        url = secret_reader(ref, environ)()
     except (OSError, ValueError) as error:
         raise ConfigError(f"store.url ({ref}) cannot be used: {error}") from None
     if not url.startswith(_REDIS_SCHEMES):
@@ -95,7 +105,7 @@ def ledger_url(gateway: GatewayFile, environ: Mapping[str, str]) -> str:
     """The URL of the shared ledger, which may hold its password. Raises `ConfigError`."""
     ref = gateway.ledger.url
     try:
-        url = _reader(ref, environ)()
+        url = secret_reader(ref, environ)()
     except (OSError, ValueError) as error:
         raise ConfigError(f"ledger.url ({ref}) cannot be used: {error}") from None
     if not url.startswith(("postgresql://", "postgres://")):
@@ -121,14 +131,14 @@ def _secret(source: SecretRef | None, path: Path, environ: Mapping[str, str], se
     try:
         if source is None:
             return _generated(path)
-        secret = _reader(source, environ)().encode()
+        secret = secret_reader(source, environ)().encode()
         _check_length(secret)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{setting} cannot be used: {error}") from None
     return secret
 
 
-def _reader(ref: SecretRef, environ: Mapping[str, str]) -> Callable[[], str]:
+def secret_reader(ref: SecretRef, environ: Mapping[str, str]) -> Callable[[], str]:
     """Reads what `ref` names. Raises `OSError`, or `ValueError` without a word of what was read."""
     if ref.file is not None:
         return _FileReader(Path(ref.file))
@@ -179,12 +189,22 @@ def _credential_line(header: CredentialHeader, secret: str) -> tuple[bytes, byte
     return (b"authorization", b"Bearer " + secret.encode())
 
 
-def _other_lines(upstream: Upstream) -> HeaderLines:
+def other_lines(upstream: Upstream) -> HeaderLines:
+    """What goes with the upstream's credential."""
     lines = []
+    betas = (*upstream.betas, *(upstream.federation.call_betas if upstream.federation else ()))
     if upstream.workspace_id is not None:
         lines.append((b"anthropic-workspace-id", upstream.workspace_id.encode()))
-    if upstream.betas:
-        lines.append((b"anthropic-beta", ",".join(upstream.betas).encode()))
+    if betas:
+        lines.append((b"anthropic-beta", ",".join(dict.fromkeys(betas)).encode()))
+    return lines
+
+
+def _not_yet(name: str) -> Callable[[], HeaderLines]:
+    def lines() -> HeaderLines:
+        # Tokens are got by a gateway that runs; it puts itself in the place of this.
+        raise CredentialUnavailable(f"The token of upstream {name!r} was not got yet.")
+
     return lines
 
 

@@ -11,9 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gateway.core.errors import ConfigProblem
@@ -21,6 +24,7 @@ from gateway.core.errors import ConfigProblem
 FILE_NAMES = ("gateway.yaml", "limits.yaml", "prices.yaml", "workspaces.yaml")
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 32
+MOST_VALUES = 100_000
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 KeyPath = tuple[str | int, ...]
@@ -98,6 +102,7 @@ def read_yaml(file: str, content: bytes) -> Document:
         return document
     document.problems.extend(_find_secrets(file, text))
     yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _BoundedComposer
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:
@@ -174,6 +179,28 @@ def show_path(path: KeyPath) -> str:
 def redacted(text: str) -> str:
     """`text` without anything that looks like a credential."""
     return _SECRET.sub("(credential)", text)
+
+
+class _BoundedComposer(Composer):
+    """Stops where a text nests deeper, or holds more, than any configuration does: before the interpreter
+    would, and in seconds. A warning of the parser's own would quote the text."""
+
+    _depth = _nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        self._nodes += 1
+        if self._depth > DEEPEST_NESTING:
+            raise ComposerError(problem="nested too deeply", problem_mark=event.start_mark)
+        if self._nodes > MOST_VALUES:
+            raise ComposerError(problem="holds too many values", problem_mark=event.start_mark)
+        if event.anchor in self.anchors and not isinstance(event, AliasEvent):
+            raise ComposerError(problem="names two anchors alike", problem_mark=event.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class _Walk:

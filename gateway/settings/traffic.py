@@ -7,10 +7,21 @@ from typing import Annotated
 from pydantic import Field
 
 from gateway.core.retry import MAX_ATTEMPTS
+from gateway.core.worker import MOST_WORKERS
 from gateway.settings.shared import Section
 from gateway.settings.units import PositiveBytes, PositiveSeconds, Seconds
 
 MIB = 1 << 20
+
+
+class Workers(Section):
+    """Processes that serve as one gateway, on one machine, with one state directory. Not with the `memory`
+    store."""
+
+    count: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 1
+    """How many; 0: one for each core. `gateway run --workers` goes before it."""
+    unresponsive: Annotated[Seconds, Field(ge=1)] = 30.0
+    """After so long without a sign of life a worker is ended and replaced, with the calls that it has."""
 
 
 class Timeouts(Section):

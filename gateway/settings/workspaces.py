@@ -11,6 +11,7 @@ from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
 from gateway.core.prompt import TTL
 from gateway.core.rules import ClientMarks, CountTokens, EstimateMode, PlacementMode, Unbounded
+from gateway.settings.identity import IssuerSettings
 from gateway.settings.limits import ModelGlob
 from gateway.settings.shared import Name, Section
 from gateway.settings.units import Usd
@@ -92,6 +93,8 @@ class WorkspacesFile(Section):
 
     workspaces: Annotated[dict[Name, WorkspaceSettings], Field(min_length=1)]
     """By name."""
+    issuers: Annotated[dict[Name, IssuerSettings], Field(max_length=32)] = Field(default_factory=dict)
+    """By a name of your own: those whose tokens are taken in place of keys."""
 
     @model_validator(mode="after")
     def _key_ids_are_unique(self) -> Self:

@@ -1,5 +1,5 @@
-"""One suite for the replicas' view of each other: over Redis, and the one in memory that other tests use;
-where it says so, also for a replica that has no peers."""
+"""One suite for the replicas' view of each other: over Redis, over a socket of the same machine, and the one in
+memory that other tests use; where it says so, also for a replica that has no peers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.local_peers import LocalPeers
 from gateway.adapters.no_peers import NoPeers
 from gateway.adapters.redis_peers import RedisPeers
+from gateway.adapters.workers_hub import WorkersHub
 from gateway.ports import Peers
 from tests.support.peers import Hub
 
@@ -97,28 +100,42 @@ async def until(happened: Callable[[], bool], seconds: float = 5.0) -> float:
     return time.monotonic() - begun
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+@pytest.fixture
+async def socket_of_the_hub(tmp_path: Path) -> AsyncIterator[str]:
+    hub = WorkersHub(str(tmp_path / "hub"), SystemClock())
+    await hub.start()
+    yield str(tmp_path / "hub")
+    await hub.close()
+
+
+@pytest.fixture(params=["memory", "redis", "local"])
+async def place(request: pytest.FixtureRequest, socket_of_the_hub: str) -> AsyncIterator[Place]:
     hub, prefix = Hub(SystemClock()), uuid4().hex
 
     def over_redis(name: str, failed: Callable[[str], None]) -> Peers:
         url = request.getfixturevalue("redis_server").url
         return RedisPeers(url, prefix=prefix, replica=name, clock=SystemClock(), failed=failed)
 
-    place = Place(over_redis if request.param == "redis" else lambda name, _: hub.join(name))
+    def local(name: str, failed: Callable[[str], None]) -> Peers:
+        return LocalPeers(socket_of_the_hub, replica=name, failed=failed)
+
+    makes = {"redis": over_redis, "local": local, "memory": lambda name, _: hub.join(name)}
+    place = Place(makes[request.param])
     yield place
     await place.close()
     assert not place.failures
 
 
-@pytest.fixture(params=["none", "memory", "redis"])
-async def alone(request: pytest.FixtureRequest) -> AsyncIterator[Peers]:
+@pytest.fixture(params=["none", "memory", "redis", "local"])
+async def alone(request: pytest.FixtureRequest, socket_of_the_hub: str) -> AsyncIterator[Peers]:
     """The only replica."""
     if request.param == "none":
         place = Place(lambda name, failed: NoPeers())
     elif request.param == "memory":
         hub = Hub(SystemClock())
         place = Place(lambda name, failed: hub.join(name))
+    elif request.param == "local":
+        place = Place(lambda name, failed: LocalPeers(socket_of_the_hub, replica=name, failed=failed))
     else:
         url = request.getfixturevalue("redis_server").url
         prefix = uuid4().hex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient
 from gateway.adapters.prometheus import Metrics
 from gateway.core.errors import StoreUnavailable
 from gateway.web.admin import admin_app
+from gateway.web.admission import Admission
 from gateway.web.health import Conditions
 from tests.support.records import a_record
 
@@ -48,12 +49,20 @@ def _conditions(**changes: Any) -> Conditions:
 @pytest.fixture
 def serve(aiohttp_client: Any) -> AdminClient:
     async def start(
-        render: Callable[[str], tuple[str, bytes]] | None = None, token: str | None = None, **changes: Any
+        render: Callable[[str], tuple[str, bytes]] | None = None,
+        token: str | None = None,
+        metrics_token: str | None = None,
+        now: Sequence[float] = (0.0,),
+        **changes: Any,
     ) -> TestClient[Any, Any]:
         def page(accept: str) -> tuple[str, bytes]:
             return "text/plain", b"page"
 
-        app = admin_app(conditions=_conditions(**changes), render=render or page, token=token)
+        app = admin_app(
+            conditions=_conditions(**changes),
+            render=render or page,
+            admission=Admission(token, lambda: now[0], metrics_token=metrics_token),
+        )
         client: TestClient[Any, Any] = await aiohttp_client(app)
         return client
 

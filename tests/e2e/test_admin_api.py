@@ -18,8 +18,10 @@ from gateway.core.schedule import Firing, FiringState, Schedule, ScheduleStatus
 from gateway.core.warming_book import WarmedPrefix, WarmingTotals
 from gateway.core.warmup import WarmCause, WarmOutcome, WarmState
 from gateway.web.admin import admin_app
+from gateway.web.admin_api import FORWARDING
 from gateway.web.admin_prewarm import MAX_AT_ONCE, prewarm_operations
 from gateway.web.admin_warming import WarmingStatus, warming_operations
+from gateway.web.admission import Admission
 from gateway.web.health import Conditions
 
 BODY = b'{"model":"claude-opus-5-5","messages":[{"role":"user","content":"warmup"}]}'
@@ -120,7 +122,7 @@ def serve(aiohttp_client: Any, asked: Asked) -> Serve:
         app = admin_app(
             conditions=conditions,
             render=lambda accept: ("text/plain", b""),
-            token=token,
+            admission=Admission(token, lambda: 0.0),
             operations=operations,
             loopback=loopback,
             version="1.2.3",
@@ -269,7 +271,24 @@ async def test_what_spends_needs_a_token_on_a_public_listener(serve: Serve, aske
     assert refused.status == 403
     assert "listen.admin_token" in await _message(refused)
     assert asked.lists == []
-    assert (await client.get("/v1/warming")).status == 200
+    for path in ("/v1/warming", "/v1/openapi.json"):
+        refused = await client.get(path)
+        assert refused.status == 403, "what the page shows nobody, the API tells nobody"
+        assert "listen.admin_token" in await _message(refused)
+    assert (await client.get("/metrics")).status == 200
+    assert (await client.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize("name", FORWARDING)
+async def test_what_a_proxy_passes_on_is_not_from_this_machine(serve: Serve, asked: Asked, name: str) -> None:
+    """nginx rewrites Host to the address that it asks: what is left is what it says of the client."""
+    client = await serve()
+    headers = {name: "203.0.113.7"}
+
+    assert (await client.post("/v1/prewarm?workspace=demo", data=BODY, headers=headers)).status == 403
+    assert (await client.get("/v1/warming", headers=headers)).status == 403
+    assert (await client.get("/metrics", headers=headers)).status == 200
+    assert asked.lists == []
 
 
 @pytest.mark.parametrize(

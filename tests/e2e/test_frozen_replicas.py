@@ -120,3 +120,19 @@ async def test_what_is_known_stays_in_force_while_redis_is_away_and_changes_are_
     assert "cannot be reached" in answer["error"]["message"]
     assert (await call(ground.one.stack, ASK, key="other")).status != 403
     ground.redis.start()  # what is still to be settled would keep the end waiting
+
+
+async def test_an_emptied_redis_lifts_no_freeze_and_takes_nothing_from_the_audit_trail(
+    ground: Ground,
+) -> None:
+    await ground.one.send("POST", "/v1/freezes", FREEZE)
+    await ground.two.refresh()
+    before = await ground.two.send("GET", "/v1/adjustments")
+
+    assert ground.redis.command("FLUSHALL") == b"+OK\r\n"
+
+    assert await ground.statuses() == [403, 403]
+    for each in (ground.one, ground.two):
+        await each.refresh()
+    assert await ground.statuses() == [403, 403]
+    assert await ground.one.send("GET", "/v1/adjustments") == before

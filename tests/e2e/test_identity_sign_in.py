@@ -117,6 +117,12 @@ def state_of(url: str) -> str:
     return parse_qs(urlsplit(url).query)["state"][0]
 
 
+WITH_TOKEN = {
+    "GATEWAY_LISTEN__ADMIN_TOKEN": "{env: ADMIN_TOKEN}",
+    "ADMIN_TOKEN": "sk-test-admin-token-of-the-page",
+}
+
+
 @asynccontextmanager
 async def a_page(tmp_path: Path, provider: Provider) -> AsyncIterator[tuple[Browser, Stack]]:
     settings = f"""
@@ -131,7 +137,7 @@ page:
 """
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
-        a_stack(tmp_path, settings=settings, environ={"OIDC_SECRET": SECRET}) as stack,
+        a_stack(tmp_path, settings=settings, environ={"OIDC_SECRET": SECRET, **WITH_TOKEN}) as stack,
         aiohttp.ClientSession(cookie_jar=jar) as session,
     ):
         yield Browser(session, stack.service.admin_url), stack

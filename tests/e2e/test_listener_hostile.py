@@ -157,3 +157,57 @@ async def test_an_upgrade_is_ignored() -> None:
         )
         assert (await client.response()).body == b"GET / "
         assert await client.ended()
+
+
+TRAILED = (
+    HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nx-gateway-cache: off\r\nx-api-key: k\r\n\r\n"
+)
+
+
+async def _headers_seen(*sent: bytes) -> list[list[bytes]]:
+    """The names of the headers of each request, sent one after the answer to the other."""
+    seen: list[list[bytes]] = []
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        seen.append([name for name, _ in request.headers])
+        await echo(request, reply)
+
+    async with listening(handle, QUICK) as (_, port), await RawClient.connect(port) as client:
+        for data in sent:
+            await client.send(data)
+            assert (await client.response()).status == 200
+    return seen
+
+
+async def test_a_trailer_is_no_header_of_the_next_request() -> None:
+    """aiohttp's parser takes it for one, which a proxy would make another client's header."""
+    whole = HEAD + b"content-length: 0\r\n\r\n"
+    first, second, third = await _headers_seen(TRAILED, whole, whole)
+
+    assert first == [b"host", b"transfer-encoding"]
+    assert second == third == [b"host", b"content-length"]
+
+
+async def test_a_request_right_behind_a_chunked_one_is_not_read() -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(TRAILED + b"GET /second HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await client.response()).body == b"POST /v1/messages body"
+        assert await client.ended()
+
+
+async def test_a_connection_serves_on_after_chunked_bodies_however_they_come() -> None:
+    large = HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"20000\r\n" + b"a" * 0x20000 + b"\r\n" * 1
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        for _ in range(2):
+            await client.send(large)
+            for piece in (b"4\r", b"\nbody\r\n0\r\n\r", b"\n"):
+                await client.send(piece)
+                await asyncio.sleep(0)
+            assert (await client.response()).body.endswith(b"aabody")
+
+
+async def test_a_request_line_without_a_protocol_is_refused() -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(b"POST /v1/messages\nhost: a\r\n\r\n")
+        assert (await client.response()).status == 400
+        assert await client.ended()

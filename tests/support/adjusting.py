@@ -16,6 +16,7 @@ from gateway.ports import AdjustmentStore
 from gateway.stores import open_adjustments
 from gateway.tasks import TaskSet
 from gateway.web.admin_budgets import budget_operations
+from gateway.web.admission import Admission
 from gateway.web.health import Conditions
 from gateway.workers.periodic import every
 from tests.support.stack import Stack
@@ -86,7 +87,7 @@ async def adjusting(stack: Stack, *, token: str | None = None) -> AsyncIterator[
         settings.gateway,
         conditions=Conditions(started=lambda: True, draining=bool, store_needed=bool, ping_store=ping),
         render=lambda accept: ("text/plain", b""),
-        token=token,
+        admission=Admission(token, clock.monotonic),
         operations=budget_operations(
             in_force, store, service.spending.budgets, clock, new_id=lambda: f"adj_test_{next(numbers)}"
         ),

@@ -1,6 +1,7 @@
 """A TCP proxy that spoils connections on purpose: delays, cuts, corrupts, throttles, either direction.
 
-It knows nothing of HTTP; byte counts are per connection and direction.
+It knows nothing of HTTP. Byte counts are per connection and direction, or from bytes on that a test names: an
+event's end, a request's mark.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,14 +28,21 @@ class Cut(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Spoil:
-    """What to do to one direction. `cut_at`, `corrupt_at`: byte offsets."""
+    """What to do to one direction. `cut_at`, `corrupt_at`: byte offsets, which count from the end of the
+    `occurrence`th `after`, where there is one."""
 
     delay_seconds: float = 0.0
     cut_at: int | None = None
     cut: Cut = Cut.FIN
     corrupt_at: int | None = None
     bytes_per_second: int | None = None
+    after: bytes = b""
+    occurrence: int = 1
     passed: int = 0
+
+
+Spoils = tuple[Spoil, Spoil]
+"""To the server, to the client."""
 
 
 @dataclass(slots=True)
@@ -44,11 +53,17 @@ class _Pair:
 
 @dataclass(slots=True)
 class ChaosProxy:
-    """Stands before `port`. `to_server` and `to_client` say how each new connection is spoilt."""
+    """Stands before `port`. `to_server` and `to_client` say how each new connection is spoilt; `each` says so
+    for the n-th one, from 1.
+
+    `marked`: a connection over which a client sends these bytes is spoilt so from then on, counting from the
+    end of the mark in its direction, and from the next byte in the other."""
 
     port_behind: int
     to_server: Spoil = field(default_factory=Spoil)
     to_client: Spoil = field(default_factory=Spoil)
+    each: Callable[[int], Spoils] | None = None
+    marked: dict[bytes, Spoils] = field(default_factory=dict)
     connections: int = 0
     _server: asyncio.Server | None = None
     _pairs: list[_Pair] = field(default_factory=list)
@@ -90,31 +105,88 @@ class ChaosProxy:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        spoils = self.each(self.connections) if self.each else (self.to_server, self.to_client)
+        to_server, to_client = _Lane(spoils[0]), _Lane(spoils[1])
         behind_reader, behind = await asyncio.open_connection("127.0.0.1", self.port_behind)
         self._pairs.append(_Pair(behind, writer))
+        tail = b""
+
+        def look(data: bytes) -> None:
+            nonlocal tail
+            seen = tail + data
+            for mark, (ahead, back) in self.marked.items():
+                if (at := seen.find(mark)) >= 0 and at + len(mark) > len(tail):
+                    to_server.begin(ahead, after=at + len(mark) - len(tail))
+                    to_client.begin(back)
+            tail = seen[-_LONGEST_MARK:]
+
         async with asyncio.TaskGroup() as group:
-            group.create_task(_carry(reader, behind, writer, self.to_server))
-            group.create_task(_carry(behind_reader, writer, behind, self.to_client))
+            group.create_task(_carry(reader, behind, writer, to_server, look))
+            group.create_task(_carry(behind_reader, writer, behind, to_client))
+
+
+_LONGEST_MARK = 64
+
+
+class _Lane:
+    """One direction of one connection: where in it its spoil strikes."""
+
+    def __init__(self, spoil: Spoil) -> None:
+        self.passed = 0
+        self.begin(spoil)
+
+    def begin(self, spoil: Spoil, after: int = 0) -> None:
+        """From now on, counting from `after` bytes on."""
+        self.spoil = spoil
+        self._origin: int | None = None if spoil.after else self.passed + after
+        self._seen = 0
+        self._tail = b""
+
+    def find(self, data: bytes) -> tuple[int | None, int | None]:
+        """Where in this piece, or behind it, to cut and to corrupt; None: not yet known, or never."""
+        if self._origin is None:
+            self._look(data)
+        if self._origin is None:
+            return None, None
+        here = self._origin - self.passed
+        cut, corrupt = self.spoil.cut_at, self.spoil.corrupt_at
+        return None if cut is None else here + cut, None if corrupt is None else here + corrupt
+
+    def _look(self, data: bytes) -> None:
+        after, joined, at = self.spoil.after, self._tail + data, 0
+        while (at := joined.find(after, at)) >= 0:
+            at += len(after)
+            self._seen += 1
+            if self._seen == self.spoil.occurrence:
+                self._origin = self.passed - len(self._tail) + at
+                return
+        self._tail = joined[-(len(after) - 1) :] if len(after) > 1 else b""
 
 
 async def _carry(
-    source: asyncio.StreamReader, target: asyncio.StreamWriter, other: asyncio.StreamWriter, spoil: Spoil
+    source: asyncio.StreamReader,
+    target: asyncio.StreamWriter,
+    other: asyncio.StreamWriter,
+    lane: _Lane,
+    look: Callable[[bytes], None] | None = None,
 ) -> None:
-    passed = 0
     with suppress(ConnectionError):
-        while data := await source.read(65536 if spoil.bytes_per_second is None else 256):
+        while data := await source.read(65536 if lane.spoil.bytes_per_second is None else 256):
+            if look is not None:
+                look(data)
+            spoil = lane.spoil
             if spoil.delay_seconds:
                 await asyncio.sleep(spoil.delay_seconds)
-            if spoil.corrupt_at is not None and passed <= spoil.corrupt_at < passed + len(data):
-                at = spoil.corrupt_at - passed
-                data = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-            cut_here = spoil.cut_at is not None and passed + len(data) >= spoil.cut_at
-            if cut_here and spoil.cut_at is not None:
-                data = data[: spoil.cut_at - passed]
+            cut, corrupt = lane.find(data)
+            if corrupt is not None and 0 <= corrupt < len(data):
+                data = data[:corrupt] + bytes([data[corrupt] ^ 0xFF]) + data[corrupt + 1 :]
+            cut_here = cut is not None and cut <= len(data)
+            if cut is not None and cut_here:
+                data = data[: max(0, cut)]
             target.write(data)
             await target.drain()
-            passed += len(data)
-            spoil.passed = max(spoil.passed, passed)
+            lane.passed += len(data)
+            spoil.passed = max(spoil.passed, lane.passed)
             if cut_here:
                 await _cut(spoil.cut, target, other)
                 return

@@ -84,7 +84,9 @@ def books_of(ledger: Path, limits: Sequence[Limit] = (), *, now: float = NOW) ->
 @asynccontextmanager
 async def serving(screens: Sequence[Screen], *, now: float = NOW) -> AsyncIterator[str]:
     """The URL of a page with these screens, for whoever asks on this machine."""
-    page = make_page(screens, clock=FakeClock(now), timezone="UTC", version="0.1.0")
+    page = make_page(
+        screens, clock=FakeClock(now), timezone="UTC", version="0.1.0", new_id=lambda: "form-0001"
+    )
     sessions = Sessions(secrets.token_bytes(32), idle_seconds=3600, longest_seconds=3600, secure=False)
     app = web.Application()
     app.add_subapp("/page", page_app(page, sessions, loopback=True, signing_in=False, public_url=None))

@@ -17,8 +17,9 @@ from gateway.settings import load_settings, packaged_directory
 from gateway.settings.gateway import LEDGER_FILE
 from gateway.sim.pacing import AT_ONCE, Pacing
 from gateway.sim.server import Simulator
+from tests.support import canaries
 
-UPSTREAM_CREDENTIAL = "sk-test-upstream-canary"
+UPSTREAM_CREDENTIAL = canaries.UPSTREAM_CREDENTIAL
 WORKSPACES = """\
 workspaces:
   demo: {upstream: default}
@@ -69,7 +70,8 @@ async def a_stack(
 ) -> AsyncIterator[Stack]:
     """Start on free ports; stop at the end, if a test has not done so. Not `quiet`: with the access log.
     `settings` are added to gateway.yaml; `clock` is the gateway's and the simulator's. A `simulator` that is
-    given runs already, is shared, and is not stopped."""
+    given runs already, is shared, and is not stopped. Fails at the end where the gateway left a planted text
+    or a key behind."""
     shared = simulator is not None
     simulator = simulator or a_simulator(pacing, clock)
     url = simulator.url if shared else await simulator.start()
@@ -79,7 +81,11 @@ async def a_stack(
     (config / "workspaces.yaml").write_text(workspaces)
     (config / "limits.yaml").write_text(limits)
     (config / "prices.yaml").write_bytes((packaged_directory() / "prices.yaml").read_bytes())
-    variables = {"UPSTREAM_KEY": UPSTREAM_CREDENTIAL, "OTHER_KEY": "sk-test-other", **(environ or {})}
+    variables = {
+        "UPSTREAM_KEY": UPSTREAM_CREDENTIAL,
+        "OTHER_KEY": canaries.OTHER_CREDENTIAL,
+        **(environ or {}),
+    }
     keys, records = _keys()
     service = Service(load_settings(config, variables), more_keys=records, quiet=quiet, clock=clock)
     await service.start()
@@ -90,13 +96,14 @@ async def a_stack(
         await service.stop()
         if not shared:
             await simulator.stop()
+    assert canaries.left_in(state, keys.values()) == []
 
 
 def a_simulator(pacing: Pacing = AT_ONCE, clock: Clock | None = None) -> Simulator:
     """Not started. It knows the credentials of the stack's two upstreams."""
     return Simulator(
         pacing=pacing,
-        credentials={UPSTREAM_CREDENTIAL: "wrkspc_1", "sk-test-other": "wrkspc_2"},
+        credentials={UPSTREAM_CREDENTIAL: "wrkspc_1", canaries.OTHER_CREDENTIAL: "wrkspc_2"},
         clock=clock,
     )
 

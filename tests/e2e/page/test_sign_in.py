@@ -153,7 +153,7 @@ async def test_a_viewer_sees_everything_and_changes_nothing(
 ) -> None:
     base = guarded.service.admin_url
     sessions = Sessions(
-        session_key(guarded.service.rules.prefix_secret, TOKEN),
+        session_key(guarded.service.rules.prefix_secret, TOKEN, None),
         idle_seconds=60.0,
         longest_seconds=60.0,
         secure=False,

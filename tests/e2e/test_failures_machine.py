@@ -1,0 +1,181 @@
+"""The machine below the gateway fails: descriptors run out, the disk is full or cannot be written, the clock
+jumps, the configuration vanishes. Each has its real cause. What the gateway does is told in
+docs/failure-modes.md."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from gateway.core.ledger import Dimension
+from gateway.core.limits import Unit
+from gateway.sim.pacing import Pacing
+from tests.e2e.whole.calls import ASK, MODEL, call, eventually
+from tests.support.clock import ShiftedClock
+from tests.support.listeners import echo, listening
+from tests.support.process import ROOT, Running, a_gateway_process
+from tests.support.raw_client import RawClient
+from tests.support.stack import Stack, a_stack
+
+DAY = 86_400.0
+AT_ONCE = {"GATEWAY_DRAIN__ANNOUNCE": "0s"}
+
+
+async def test_without_descriptors_calls_fail_and_the_gateway_lives_on(tmp_path: Path) -> None:
+    """Connections that are open are answered; new ones are closed, or wait, until there is room again."""
+    async with a_gateway_process(tmp_path, "--demo", environ=AT_ONCE) as running:
+        port = int(running.url.rpartition(":")[2])
+        async with await RawClient.connect(port) as early:
+            assert await _asked(early, running) == 200
+            used = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+            _, most = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (used + 3, most))
+            crowd = [await RawClient.connect(port) for _ in range(30)]
+            await eventually(lambda: len(os.listdir(f"/proc/{running.process.pid}/fd")) >= used + 3)
+            assert await _asked(early, running) in (200, 502)
+            for client in crowd:
+                client.writer.close()
+            status = 0
+            for _ in range(100):
+                with suppress(EOFError, ConnectionError):  # closed at once: there is no room yet
+                    async with await RawClient.connect(port) as late:
+                        status = await _asked(late, running)
+                if status == 200:
+                    break
+                await asyncio.sleep(0.05)
+        running.signal(signal.SIGTERM)
+
+        assert status == 200
+        assert await running.ended() == 0
+
+
+async def test_on_a_full_disk_no_money_is_admitted_and_none_is_lost(tmp_path: Path) -> None:
+    """No file may grow: the store's and the ledger's writes fail as on a full disk. Once there is room, calls
+    go through, and what had been answered is in the books."""
+    statuses: list[int] = []
+    async with a_gateway_process(tmp_path, "--demo", environ=AT_ONCE) as running:
+        async with await RawClient.connect(int(running.url.rpartition(":")[2])) as client:
+            statuses.append(await _asked(client, running))
+            pid = running.process.pid
+            _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, most))
+            statuses += [await _asked(client, running) for _ in range(3)]
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+            for _ in range(100):
+                statuses.append(await _asked(client, running))
+                if statuses[-1] == 200:
+                    break
+                await asyncio.sleep(0.05)
+        running.signal(signal.SIGTERM)
+        code = await running.ended()
+
+    assert statuses[:4] == [200, 529, 529, 529]
+    assert (statuses[-1], code) == (200, 0)
+    with closing(sqlite3.connect(running.ledger)) as connection:
+        booked = connection.execute("SELECT status FROM entries WHERE basis = 'reported'").fetchall()
+    assert booked == [(200,)] * statuses.count(200)
+
+
+def test_a_state_directory_that_cannot_be_written_is_said_at_the_start() -> None:
+    """/proc is read-only for everybody, root included."""
+    environ = {
+        **os.environ,
+        "GATEWAY_STATE__DIRECTORY": "/proc/gateway",
+        "GATEWAY_LISTEN__DATA": "127.0.0.1:0",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", "run", "--demo"],
+        cwd=ROOT, env=environ | {"GATEWAY_LISTEN__ADMIN": "127.0.0.1:0"}, capture_output=True, text=True,
+        timeout=30, check=False,
+    )  # fmt: skip
+
+    assert run.returncode == 1
+    assert "/proc/gateway" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+class WallClock(ShiftedClock):
+    """Its wall clock can be set, as NTP or an operator does; durations do not notice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_by = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.set_by
+
+
+@pytest.mark.parametrize("seconds", [-40 * DAY, 40 * DAY])
+async def test_a_clock_that_is_set_while_calls_run_cuts_none_and_charges_each_once(
+    seconds: float, tmp_path: Path
+) -> None:
+    clock = WallClock()
+    async with a_stack(tmp_path, clock=clock, pacing=Pacing(events_per_second=40)) as stack:
+        running = asyncio.gather(*(call(stack, {**ASK, "stream": True}) for _ in range(3)))
+        await eventually(
+            lambda: len(stack.simulator.requests) == 3 and stack.simulator.requests[-1].events_sent
+        )
+        clock.set_by = seconds
+        answers = [*await running, await call(stack, ASK)]
+        clock.set_by = 0.0
+        answers.append(await call(stack, ASK))
+        await eventually(lambda: not stack.service.pipeline.open_reservations())
+        set_aside = await _set_aside(stack)
+        (total,) = await stack.books(Dimension.WORKSPACE)
+
+    assert [answer.status for answer in answers] == [200] * 5
+    assert all(b"message_stop" in answer.body for answer in answers[:3])
+    assert (total.requests, total.failed, total.guessed_nanousd) == (5, 0, 0)
+    assert total.cost_nanousd == stack.simulator.bill.total_nanousd
+    assert set_aside == 0
+
+
+@pytest.mark.parametrize("gone", ["limits.yaml", "workspaces.yaml", "gateway.yaml"])
+async def test_a_configuration_that_is_deleted_changes_nothing(
+    gone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_stack(tmp_path) as stack:
+        file = tmp_path / "config" / gone
+        text = file.read_bytes()
+        file.unlink()
+        stack.service.reload_soon()
+        await eventually(lambda: "cannot be used" in caplog.text)
+        refused = await call(stack, ASK, key="poor")
+        passed = await call(stack, ASK)
+        file.write_bytes(text)
+
+    assert (refused.status, passed.status) == (429, 200)
+
+
+async def test_a_client_that_ends_its_direction_has_left() -> None:
+    """Half-closing is how a client that is gone looks; who goes on listening is not told from that."""
+    async with listening(echo) as (listener, port), await RawClient.connect(port) as client:
+        await client.post("/v1/messages", b"{}")
+        answered = await client.response()
+        client.writer.write_eof()
+        assert answered.status == 200
+        assert await client.ended()
+        await eventually(lambda: not listener.open)
+
+
+async def _asked(client: RawClient, running: Running) -> int:
+    headers = (b"x-api-key: " + running.key.encode(), b"anthropic-version: 2023-06-01")
+    await client.post("/v1/messages", json.dumps(ASK).encode(), *headers)
+    return (await client.response()).status
+
+
+async def _set_aside(stack: Stack) -> int:
+    service = stack.service
+    principal = service.rules.keyring.identify(stack.keys["demo"], service._clock.now())
+    verdicts = await service.spending.budgets.peek(service.rules.limits.binding(principal, MODEL))
+    return sum(each.set_aside for each in verdicts if each.bound.limit.unit is Unit.NANOUSD)

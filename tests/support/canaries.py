@@ -1,0 +1,33 @@
+"""Texts that tests plant wherever a secret or a prompt goes in, and that must come out nowhere: not in what
+is printed or logged, not in what is kept. `tests/conftest.py` looks for them after every test, `a_stack` in what
+each gateway leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+UPSTREAM_CREDENTIAL = "sk-test-upstream-canary"
+OTHER_CREDENTIAL = "sk-test-other"
+PROMPT = "then reads the next file and says what it found there"
+"""A part of the prose that the bodies of most tests are made of."""
+TEXTS = (UPSTREAM_CREDENTIAL, PROMPT)
+"""Those that no test has a reason to print."""
+
+
+def found_in(text: str) -> str | None:
+    """The first canary in a text."""
+    return next((canary for canary in TEXTS if canary in text), None)
+
+
+def left_in(folder: Path, more: Iterable[str] = ()) -> list[str]:
+    """Which files of a folder hold a canary, or one of `more`."""
+    wanted = [text.encode() for text in (*TEXTS, OTHER_CREDENTIAL, *more)]
+    return [
+        f"{path.name}: {text.decode()[:12]}..."
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for content in [path.read_bytes()]
+        for text in wanted
+        if text in content
+    ]
