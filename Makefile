@@ -11,7 +11,7 @@ COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint fmt bench chaos chaos-many redis postgres chromium prometheus alertmanager \
+.PHONY: help run demo test check lint fmt bench bench-gate chaos chaos-many redis postgres chromium prometheus alertmanager \
   nginx lock clean
 
 help: ## List the commands
@@ -41,6 +41,9 @@ fmt: .venv/ready-dev ## Format, and mend what can be mended safely
 bench: .venv/ready-dev ## CPU and memory per request beside nginx, in one run (needs cc and nginx)
 	@$(PY) -m tests.bench.run
 
+bench-gate: .venv/ready-dev ## The same, against the multiples of nginx in tests/bench/baseline.json
+	@$(PY) -m tests.bench.run --no-parts --gate
+
 SEED := 1
 SEEDS := 1..20
 chaos: redis .venv/ready-dev ## Break a running gateway in ways that SEED draws, and compare its books with the bill
@@ -48,6 +51,15 @@ chaos: redis .venv/ready-dev ## Break a running gateway in ways that SEED draws,
 
 chaos-many: redis .venv/ready-dev ## The same with many seeds (SEEDS=1..20), and a table of what broke
 	@$(PY) -m tests.chaos.run --seeds $(SEEDS)
+
+SECONDS := 600
+fuzz: .venv/ready-dev ## Send what nobody thought of to whatever reads strangers' bytes, for SECONDS
+	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
+
+audit: .venv/ready-dev ## Ask a public database for known weaknesses of the locked packages
+	@$(PY) -c 'import socket; socket.create_connection(("api.osv.dev", 443), 5)' 2>/dev/null \
+	  || { echo "The database cannot be reached from here: nothing was audited." >&2; exit 0; }; \
+	.venv/bin/uv tool run -q pip-audit -s osv --disable-pip --require-hashes -r requirements.txt -r requirements-extras.txt
 
 redis:
 	@command -v redis-server valkey-server >/dev/null || .ci/apt-install redis-server

@@ -78,7 +78,7 @@ def _decoded(text: bytes) -> Members:
         return OBJECT.decode(text)
     except msgspec.ValidationError:
         raise BadRequest("It must be a JSON object.") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"It is not valid JSON: {error}.") from None
     except RecursionError:
         raise BadRequest("It is nested too deeply.") from None
@@ -118,7 +118,7 @@ def _name(body: Body, at: int) -> tuple[str, int]:
     end = _string_end(body, at)
     try:
         name = STRING.decode(body[at:end])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise _broken(at) from None
     return name, _expect(body, end, b":")
 

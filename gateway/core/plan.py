@@ -22,6 +22,7 @@ from gateway.core.prefix import KeyChain, cache_scope, key_chain
 from gateway.core.prompt import Prompt
 from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import PlacementMode, Rules, Workspace
+from gateway.core.typical import block_tokens
 
 UNPLACED = Placement(reason="placement is off")
 
@@ -44,7 +45,8 @@ class Plan:
     def continues_thread(self) -> bool:
         """Whether it appends to a message thread that upstream keeps; such a call can be made once only."""
         start, end = self.prompt.fields.get("thread", (0, 0))
-        return b"previous_message_id" in self.prompt.body[start:end]
+        thread = self.prompt.body[start:end]
+        return b"previous_message_id" in thread or b"\\u" in thread  # a name may be spelled with escapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def read_call(
     """Read `body`; all that takes time for a large one is done here. What `like` has in common with it is not
     read again. Raises `BadRequest` where it cannot be a Messages call."""
     prompt = read_prompt(body, None if like is None else like.prompt)
+    facts = rules.models.facts(prompt.model)
     scope, failure = b"", None
     chain: KeyChain | None = None
     if wanted and policy.needs_keys:
@@ -85,11 +88,11 @@ def read_call(
                 secret=rules.prefix_secret, workspace=workspace.id, prompt=prompt, headers=headers
             )
             chain = key_chain(prompt, scope, None if like is None else like.chain)
+            # Kept by the outline. Files take a search through all of their bytes.
+            block_tokens(prompt, facts)
         except Exception as error:  # as below
             failure = _what_failed(error)
-    return Reading(
-        prompt=prompt, facts=rules.models.facts(prompt.model), scope=scope, chain=chain, failure=failure
-    )
+    return Reading(prompt=prompt, facts=facts, scope=scope, chain=chain, failure=failure)
 
 
 def place_call(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Raw
 
+from gateway.core.batch_items import item_members
 from gateway.core.errors import BadRequest
 from gateway.core.headers import Header
 from gateway.core.prompt_reader import read_prompt
@@ -122,20 +123,20 @@ def _read_line(number: int, line: bytes) -> PromptLine:
 
 def _unwrapped(line: bytes) -> tuple[bytes, tuple[Header, ...]]:
     try:
-        members = OBJECT.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return line, ()  # the reader of bodies knows more forms, and says what is wrong
+        members, spans = item_members(line, "a line")
+    except BadRequest:
+        return line, ()  # the reader of bodies says what is wrong
     if "body" not in members or "messages" in members:
         return line, ()
     if strange := members.keys() - {"body", "headers"}:
         raise BadRequest(f"beside `body` stands `headers` and nothing else, not {sorted(strange)[0]!r}")
-    return bytes(members["body"]), _headers(members)
+    return line[slice(*spans["body"])], _headers(members)
 
 
 def _headers(members: Members) -> tuple[Header, ...]:
     try:
         given = _HEADER_VALUES.decode(members.get("headers", Raw(b"{}")))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("`headers` must be an object of strings") from None
     named = {name.lower(): value for name, value in given.items()}
     if strange := named.keys() - HEADERS:

@@ -105,10 +105,16 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Value]]) -> It
         yield line.getvalue()
 
 
+def inert(text: str) -> str:
+    """A text that a spreadsheet would take for a formula, with a ' in front, so that it is shown as it is."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
 def _inert(value: Value) -> Value:
-    """A model name that a spreadsheet would take for a formula is shown as text."""
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+    return inert(value) if isinstance(value, str) else value
 
 
-_FORMULA = re.compile(r"[=+@\t\r]|-(?![0-9.]*$)")
-"""And no number, below nothing or not."""
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+@\uff1d\uff0b\uff20\uff0d-]")
+"""The wide forms are taken for one, too, where such letters are written."""
+_NUMBER = re.compile(r"-?[0-9]*(\.[0-9]+)?")
+"""Or the dash that stands for nothing."""

@@ -114,10 +114,11 @@ class SseReader:
         return end + 1
 
     def _keep(self, piece: bytes) -> None:
-        # One byte more than the bound is kept, so that its end shows the line to be overlong.
+        # One byte more than the bound is kept, so that its end shows the line to be overlong; the first line
+        # may lose a mark of byte order before it is measured.
         if self._line is None:
             self._line = bytearray()
-        self._line += piece[: self._max + 1 - len(self._line)]
+        self._line += piece[: self._max + 1 + len(_BOM) - len(self._line)]
 
     def _end_line(self, line: bytes, events: list[Event]) -> None:
         if self._first:

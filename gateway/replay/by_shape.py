@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
+from gateway.core.outline import outline_of
 from gateway.core.placement import MINIMUM_MARGIN
 from gateway.core.planner import Kind
 from gateway.core.prompt import TTL, Block, Level, Prompt
@@ -43,12 +44,14 @@ def _prompt(request: Request) -> Prompt:
         free = index not in request.unmarkable
         blocks.append(Block(level, role, -1, type_, start, end, False, free))
         start = end
+    found = tuple(blocks)
     return Prompt(
         body=b"",
         model=request.model,
         max_tokens=max(1, request.output_tokens),
         stream=False,
-        blocks=tuple(blocks),
+        blocks=found,
+        outline=outline_of(found),
         fields={"max_tokens": (0, 0)},
         automatic_ttl=None,
     )

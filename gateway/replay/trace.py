@@ -68,7 +68,7 @@ class TraceFile:
                 self.header = msgspec.json.decode(first, type=Header)
             elif not isinstance(msgspec.json.decode(first), dict):
                 raise TraceError(f"{path} is neither a recording nor a trace.")
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             raise TraceError(f"{path} is neither a recording nor a trace.") from None
         if self.header is not None and self.header.version > VERSION:
             raise TraceError(f"{path} was recorded by a later version; replay it with that one.")
@@ -117,10 +117,13 @@ class TraceFile:
         decoder = msgspec.json.Decoder(News)
         for line in lines:
             try:
-                yield decoder.decode(line)
-            except msgspec.DecodeError:
+                news = decoder.decode(line)
+            except _UNREADABLE:
+                news = None
+            if news is None or (isinstance(news, Sent) and not _is_even(news)):
                 self.cut = True
                 return
+            yield news
 
     def requests(self, prices: Prices) -> Iterator[Request]:
         """The requests of a trace in the public form, priced so. Raises `TraceError` for a line that is not
@@ -133,13 +136,21 @@ class TraceFile:
             try:
                 row = decoder.decode(line)
                 request = _public_request(number, row, known, keys, prices)
-            except (msgspec.DecodeError, LookupError) as error:
+            except (*_UNREADABLE, LookupError) as error:
                 raise TraceError(f"{self.path}, line {number + 1}: {error}") from None
             if request.at < last:
                 raise TraceError(f"{self.path}, line {number + 1}: earlier than the line before it")
             last = request.at
             known.append(request)
             yield request
+
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError)
+
+
+def _is_even(sent: Sent) -> bool:
+    """Whether each block has its key, its end and its kind."""
+    return len(sent.keys) == 8 * len(sent.ends) == 8 * len(sent.kinds)
 
 
 class _Line(msgspec.Struct):

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Protocol, cast
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader
-from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.tcp_helpers import tcp_keepalive
 
@@ -23,6 +23,7 @@ from gateway.core.errors import BadRequest, ClientGone, GatewayError, Overloaded
 from gateway.web.client_reply import ClientReply
 from gateway.web.faults import render
 from gateway.web.inbound import InboundRequest, ListenerLimits
+from gateway.web.request_parser import RequestParser
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,6 @@ class Connection(asyncio.Protocol):
     """A socket's protocol, and the `Line` of its replies."""
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
-        limits = owner.limits
         self.transport: asyncio.Transport | None = None
         self.congested = False
         self._owner = owner
@@ -79,17 +79,7 @@ class Connection(asyncio.Protocol):
         self._payload: StreamReader = EMPTY_PAYLOAD
         self._relief: asyncio.Future[None] | None = None
         self._reading_paused = False  # the name that aiohttp's StreamReader looks for
-        self._parser = HttpRequestParser(
-            self,  # type: ignore[arg-type]  # of its protocol it asks only pause_reading and resume_reading
-            loop,
-            limits.read_ahead_bytes,
-            max_line_size=limits.line_bytes,
-            max_field_size=limits.header_bytes,
-            max_headers=limits.headers,
-            payload_exception=BadRequest,
-            auto_decompress=False,
-            max_msg_queue_size=_MAX_QUEUED,
-        )
+        self._parser = RequestParser(self, loop, owner.limits, most_queued=_MAX_QUEUED)
 
     @property
     def busy(self) -> bool:
@@ -170,13 +160,11 @@ class Connection(asyncio.Protocol):
         if self._broken or self._state in (_State.LINGER, _State.CLOSING):
             return
         try:
-            messages, upgraded, _ = self._parser.feed_data(data)
+            messages, self._broken = self._parser.feed(data, len(self._queue))
         except HttpProcessingError as error:
             self._misunderstood(error)
             return
         self._queue.extend(messages)
-        if upgraded:
-            self._broken = True  # no protocol but HTTP/1.1 is spoken here; answer, then close
         if len(self._queue) >= _MAX_QUEUED and not self._queue_full:
             self._queue_full = True  # the parser has stopped, too
             if self.transport is not None:
@@ -280,7 +268,7 @@ class Connection(asyncio.Protocol):
             self._enter(_State.CLOSING)
         elif not payload.is_eof() or (self._broken and not self._queue):
             self._linger()
-        elif not reply.keep_alive:
+        elif not reply.keep_alive or self._parser.ends_with(payload):
             self._close()
         elif self._queue:
             self._next()
@@ -364,6 +352,8 @@ class Connection(asyncio.Protocol):
 
 def _unsupported(request: InboundRequest) -> GatewayError | None:
     """What the parser lets pass and nobody further on could treat properly."""
+    if not (request.version_11 or request.version_10):  # a request line may end before it names any
+        return BadRequest("No protocol but HTTP/1.1 is spoken here.")
     for name, value in request.headers:
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return BadRequest("No transfer-encoding but `chunked` is understood here.")

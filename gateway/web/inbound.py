@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiohttp import HttpVersion11, StreamReader
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 
 from gateway.core.headers import Header, value_of
@@ -41,14 +41,15 @@ class Socket(Protocol):
 class InboundRequest:
     """One request, as sent. `target` is what stood in the request line, nothing normalised."""
 
-    __slots__ = ("_connection", "headers", "method", "payload", "target", "version_11")
+    __slots__ = ("_connection", "headers", "method", "payload", "target", "version_10", "version_11")
 
     def __init__(self, connection: Socket, message: RawRequestMessage, payload: StreamReader) -> None:
         self._connection = connection
         self.method = message.method
         self.target = message.path
         self.headers: list[Header] = [(name.lower(), value) for name, value in message.raw_headers]
-        self.version_11 = message.version >= HttpVersion11
+        self.version_10 = message.version == HttpVersion10
+        self.version_11 = message.version == HttpVersion11
         self.payload = payload
 
     @property

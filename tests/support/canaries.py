@@ -1,6 +1,6 @@
 """Texts that tests plant wherever a secret or a prompt goes in, and that must come out nowhere: not in what
-is printed or logged, not in what is kept. `tests/conftest.py` looks for them after every test, `a_stack` in what
-each gateway leaves behind."""
+is printed or logged, not in what is kept. `tests/conftest.py` looks for them after every test, `a_stack` in
+what each gateway leaves behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ UPSTREAM_CREDENTIAL = "sk-test-upstream-canary"
 OTHER_CREDENTIAL = "sk-test-other"
 PROMPT = "then reads the next file and says what it found there"
 """A part of the prose that the bodies of most tests are made of."""
-TEXTS = (UPSTREAM_CREDENTIAL, PROMPT)
+SYSTEM = "You are brief and kind. You are brief and kind."
+"""A part of the system prompt of tests of the whole."""
+TEXTS = (UPSTREAM_CREDENTIAL, PROMPT, SYSTEM)
 """Those that no test has a reason to print."""
 
 

@@ -1,0 +1,81 @@
+"""One connection's requests, read by aiohttp's C parser: from bytes to heads and bodies. What is done with
+them, and what an error looks like, is `connection.py`'s.
+
+The last trailer of a chunked body is taken by that parser (aiohttp 3.14) for a header of the request after
+it, which may be another client's where a proxy stands in front. So a request after a chunked one gets a
+parser of its own; where it has come along already it is dropped, and the connection ends with the answer
+before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import StreamReader
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+
+from gateway.core.errors import BadRequest
+from gateway.web.inbound import ListenerLimits
+
+Message = tuple[RawRequestMessage, StreamReader]
+
+
+class RequestParser:
+    """`protocol` is asked to pause and resume reading. The parser stops by itself where `most_queued`
+    requests wait, until it is told that one was taken."""
+
+    def __init__(
+        self, protocol: object, loop: asyncio.AbstractEventLoop, limits: ListenerLimits, *, most_queued: int
+    ) -> None:
+        self._protocol = protocol
+        self._loop = loop
+        self._limits = limits
+        self._most_queued = most_queued
+        self._chunked: StreamReader | None = None
+        """The body of the last request, where it comes in chunks."""
+        self._tail = b""
+        """The last four bytes that came."""
+        self._parser = self._fresh()
+
+    def feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
+        """The requests whose heads end in `data`, and whether nothing after them is to be read. `queued`: how
+        many wait already. Raises aiohttp's `HttpProcessingError`."""
+        messages, upgraded, _ = self._parser.feed_data(data)
+        self._tail = (self._tail + data[-4:])[-4:]
+        if self._chunked is not None and messages:
+            return (), True
+        for index, (message, payload) in enumerate(messages):
+            if message.chunked:
+                self._chunked = payload
+                if index + 1 < len(messages):
+                    return messages[: index + 1], True
+        # Where this holds, nothing of another head has come yet; a parser that stopped may hold some.
+        at_end = self._tail == b"\r\n\r\n" and queued + len(messages) < self._most_queued
+        if self._chunked is not None and self._chunked.is_eof() and at_end:
+            self._parser, self._chunked = self._fresh(), None
+        return messages, bool(upgraded)  # no protocol but HTTP/1.1 is spoken here
+
+    def ends_with(self, payload: StreamReader) -> bool:
+        """Whether no request may be read after the one with this body."""
+        return self._chunked is payload
+
+    def pause_reading(self) -> None:
+        self._parser.pause_reading()
+
+    def message_consumed(self) -> None:
+        self._parser.message_consumed()
+
+    def _fresh(self) -> HttpRequestParser:
+        limits = self._limits
+        return HttpRequestParser(
+            self._protocol,  # type: ignore[arg-type]  # it is asked only pause_reading and resume_reading
+            self._loop,
+            limits.read_ahead_bytes,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            payload_exception=BadRequest,
+            auto_decompress=False,
+            max_msg_queue_size=self._most_queued,
+        )
