@@ -52,6 +52,10 @@ chaos: redis .venv/ready-dev ## Break a running gateway in ways that SEED draws,
 chaos-many: redis .venv/ready-dev ## The same with many seeds (SEEDS=1..20), and a table of what broke
 	@$(PY) -m tests.chaos.run --seeds $(SEEDS)
 
+MINUTES := 60
+soak: redis .venv/ready-dev ## Mixed traffic with faults for MINUTES, and whether anything grows or is booked wrongly
+	@$(PY) -m tests.soak.run --minutes $(MINUTES)
+
 SECONDS := 600
 fuzz: .venv/ready-dev ## Send what nobody thought of to whatever reads strangers' bytes, for SECONDS
 	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)

@@ -36,6 +36,7 @@ def test_every_cut_leaves_the_books_right_and_nothing_open(tmp_path: Path) -> No
 
 
 async def _cut_and_compare(folder: Path, cases: list[Case]) -> None:
+    # So many reservations at one instant are no matter of cuts: a store that cannot be slow.
     async with between_proxies(folder, settings="store: {kind: memory}\n") as between:
         tasks = _tasks()
         clean = await between.play([Case(name="whole"), Case(name="plain", stream=False)])

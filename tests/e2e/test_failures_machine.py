@@ -34,56 +34,48 @@ AT_ONCE = {"GATEWAY_DRAIN__ANNOUNCE": "0s"}
 async def test_without_descriptors_calls_fail_and_the_gateway_lives_on(tmp_path: Path) -> None:
     """Connections that are open are answered; new ones are closed, or wait, until there is room again."""
     async with a_gateway_process(tmp_path, "--demo", environ=AT_ONCE) as running:
-        port = int(running.url.rpartition(":")[2])
+        port, pid = int(running.url.rpartition(":")[2]), running.process.pid
         async with await RawClient.connect(port) as early:
-            assert await _asked(early, running) == 200
-            used = len(os.listdir(f"/proc/{running.process.pid}/fd"))
-            _, most = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (used + 3, most))
+            await _until_answered(early, running)
+            used = len(os.listdir(f"/proc/{pid}/fd"))
+            _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 3, most))
             crowd = [await RawClient.connect(port) for _ in range(30)]
-            await eventually(lambda: len(os.listdir(f"/proc/{running.process.pid}/fd")) >= used + 3)
-            assert await _asked(early, running) in (200, 502)
+            await eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) >= used + 3, 20)
+            while_full = await _asked(early, running)
             for client in crowd:
                 client.writer.close()
-            status = 0
-            for _ in range(100):
+        status = 0
+        async with asyncio.timeout(25):
+            while status != 200:
                 with suppress(EOFError, ConnectionError):  # closed at once: there is no room yet
                     async with await RawClient.connect(port) as late:
                         status = await _asked(late, running)
-                if status == 200:
-                    break
-                await asyncio.sleep(0.05)
         running.signal(signal.SIGTERM)
 
-        assert status == 200
+        assert while_full in (200, 502, 529)
         assert await running.ended() == 0
 
 
 async def test_on_a_full_disk_no_money_is_admitted_and_none_is_lost(tmp_path: Path) -> None:
     """No file may grow: the store's and the ledger's writes fail as on a full disk. Once there is room, calls
     go through, and what had been answered is in the books."""
-    statuses: list[int] = []
     async with a_gateway_process(tmp_path, "--demo", environ=AT_ONCE) as running:
+        pid = running.process.pid
         async with await RawClient.connect(int(running.url.rpartition(":")[2])) as client:
-            statuses.append(await _asked(client, running))
-            pid = running.process.pid
+            await _until_answered(client, running)
             _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, most))
-            statuses += [await _asked(client, running) for _ in range(3)]
+            while_full = [await _asked(client, running) for _ in range(3)]
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
-            for _ in range(100):
-                statuses.append(await _asked(client, running))
-                if statuses[-1] == 200:
-                    break
-                await asyncio.sleep(0.05)
+            await _until_answered(client, running)
         running.signal(signal.SIGTERM)
         code = await running.ended()
 
-    assert statuses[:4] == [200, 529, 529, 529]
-    assert (statuses[-1], code) == (200, 0)
+    assert (while_full, code) == ([529, 529, 529], 0)
     with closing(sqlite3.connect(running.ledger)) as connection:
         booked = connection.execute("SELECT status FROM entries WHERE basis = 'reported'").fetchall()
-    assert booked == [(200,)] * statuses.count(200)
+    assert booked == [(200,), (200,)]
 
 
 def test_a_state_directory_that_cannot_be_written_is_said_at_the_start() -> None:
@@ -166,6 +158,13 @@ async def test_a_client_that_ends_its_direction_has_left() -> None:
         assert answered.status == 200
         assert await client.ended()
         await eventually(lambda: not listener.open)
+
+
+async def _until_answered(client: RawClient, running: Running) -> None:
+    """Until one call is: on a busy machine a store may be late, and its calls are refused."""
+    async with asyncio.timeout(25):
+        while await _asked(client, running) != 200:  # noqa: ASYNC110  # it can only be asked
+            await asyncio.sleep(0.05)
 
 
 async def _asked(client: RawClient, running: Running) -> int:

@@ -80,8 +80,8 @@ class Stalls:
 @contextmanager
 def watching_stalls() -> Iterator[Stalls]:
     """Inside a running asyncio loop, on its thread. Not for uvloop, whose callbacks cannot be seen."""
-    # A full collection holds the lock while it looks at all that tests have made; the gateway freezes what was
-    # there at its start, too (`adapters/garbage.py`).
+    # A full collection holds the lock while it looks at all that tests have made; the gateway freezes what
+    # was there at its start, too (`adapters/garbage.py`).
     gc.collect()
     gc.freeze()
     stalls = Stalls()
