@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.adapters.live_calls import LiveCalls
+from gateway.adapters.workers_live import WorkersLive
 from gateway.alerting import Alerts
 from gateway.core.limits import Mode, OnStoreFailure
+from gateway.core.worker import Worker
 from gateway.identity import Identity
 from gateway.page import PageParts, open_page
 from gateway.page_books import PageBooks
@@ -17,13 +18,14 @@ from gateway.planes import listen_admin
 from gateway.ports import AdjustmentStore, Clock, KeyStore
 from gateway.rules_in_force import RulesInForce
 from gateway.settings.load import Settings
-from gateway.settings.secrets import admin_token
+from gateway.settings.secrets import admin_token, metrics_token
 from gateway.spending import Spending
 from gateway.warming import Warming
 from gateway.web.admin import Render
 from gateway.web.admin_budgets import budget_operations
 from gateway.web.admin_counters import counter_operations
 from gateway.web.admin_live import live_operations
+from gateway.web.admission import Admission
 from gateway.web.health import Conditions
 
 
@@ -36,7 +38,7 @@ class AdminParts:
     adjustments: AdjustmentStore
     spending: Spending
     warming: Warming
-    live: LiveCalls
+    live: WorkersLive
     books: PageBooks
     alerts: Alerts
     identity: Identity
@@ -51,10 +53,12 @@ async def open_admin_plane(
     started: Callable[[], bool],
     draining: Callable[[], bool],
     new_id: Callable[[], str],
+    worker: Worker | None = None,
 ) -> tuple[web.AppRunner, str]:
     """The plane as it listens, and its URL. Raises OSError where the address is taken."""
     file, budgets, clock = settings.gateway, parts.spending.budgets, parts.clock
     token = admin_token(file, settings.environ)
+    admission = Admission(token, clock.monotonic, metrics_token=metrics_token(file, settings.environ))
     shown = PageParts(
         in_force=parts.in_force,
         keys=parts.keys,
@@ -76,8 +80,10 @@ async def open_admin_plane(
             ping_store=budgets.ping,
         ),
         render=render,
-        token=token,
-        page=open_page(file, shown, token=token, provider=parts.identity.sign_in(settings)),
+        admission=admission,
+        page=open_page(
+            file, shown, admission=admission, token=token, provider=parts.identity.sign_in(settings)
+        ),
         operations=[
             *parts.warming.operations(),
             *live_operations(parts.live.calls, clock),
@@ -85,4 +91,5 @@ async def open_admin_plane(
             *counter_operations(parts.spending.auditing, clock),
             *parts.alerts.operations(new_id),
         ],
+        worker=worker,
     )

@@ -3,18 +3,20 @@ serves is in `web/`."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
 import gateway
 from gateway.core.endpoints import Endpoint
-from gateway.pipeline import Pipeline
+from gateway.core.worker import Worker
 from gateway.ports import Clock
 from gateway.settings.gateway import GatewayFile
 from gateway.web.admin import Render, admin_app
 from gateway.web.admin_api import Operation, is_loopback
-from gateway.web.dataplane import BodyLimits, DataPlane
+from gateway.web.admission import Admission
+from gateway.web.dataplane import BodyLimits, Calls, DataPlane
 from gateway.web.health import Conditions
 from gateway.web.listener import Listener, ListenerLimits
 
@@ -23,9 +25,14 @@ ADMIN_CLOSING_SECONDS = 1.0
 
 
 async def listen_data(
-    file: GatewayFile, pipeline: Pipeline, clock: Clock, new_id: Callable[[], str]
+    file: GatewayFile,
+    pipeline: Calls,
+    clock: Clock,
+    new_id: Callable[[], str],
+    worker: Worker | None = None,
 ) -> tuple[Listener, str]:
-    """The data plane, and its URL. Raises OSError where the address is taken."""
+    """The data plane, and its URL. A `worker` shares it with others. Raises OSError where the address is
+    taken."""
     plane = DataPlane(
         pipeline=pipeline,
         limits=BodyLimits(
@@ -48,8 +55,11 @@ async def listen_data(
         ),
     )
     host, port = split_address(file.listen.data)
-    bound = await listener.start(host, port)
-    return listener, f"http://{_in_url(host)}:{bound}"
+    if worker is None:
+        bound = await listener.start(host, port)
+    else:
+        bound = await listener.start_shared(socket.socket(fileno=worker.listening))
+    return listener, f"http://{in_url(host)}:{bound}"
 
 
 async def listen_admin(
@@ -57,23 +67,30 @@ async def listen_admin(
     *,
     conditions: Conditions,
     render: Render,
-    token: str | None,
+    admission: Admission,
     operations: Sequence[Operation],
+    page: web.Application | None = None,
+    worker: Worker | None = None,
 ) -> tuple[web.AppRunner, str]:
-    """The admin plane, and its URL. Raises OSError where the address is taken."""
+    """The admin plane, and its URL. A `worker` has its own, which `web/front.py` stands in front of. Raises
+    OSError where the address is taken."""
     host, port = split_address(file.listen.admin)
     app = admin_app(
         conditions=conditions,
         render=render,
-        token=token,
+        admission=admission,
         operations=operations,
         loopback=is_loopback(host),
         version=gateway.__version__,
+        page=page,
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_CLOSING_SECONDS)
     await runner.setup()
+    if worker is not None:
+        await web.UnixSite(runner, worker.admin_socket).start()
+        return runner, f"unix:{worker.admin_socket}"
     await web.TCPSite(runner, host, port).start()
-    return runner, f"http://{_in_url(host)}:{runner.addresses[0][1]}"
+    return runner, f"http://{in_url(host)}:{runner.addresses[0][1]}"
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -82,5 +99,6 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _in_url(host: str) -> str:
+def in_url(host: str) -> str:
+    """As it is written in a URL."""
     return f"[{host}]" if ":" in host else host

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import gateway
 from gateway.adapters.access_log import AccessLog
@@ -42,7 +41,6 @@ from gateway.settings.gateway import GatewayFile, LogFormat, Policy
 from gateway.settings.load import Settings
 from gateway.spending import Spending
 from gateway.stores import (
-    made,
     open_adjustments,
     open_alert_log,
     open_budgets,

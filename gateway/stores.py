@@ -146,7 +146,7 @@ def open_peers(
     failed: Callable[[str], None],
     worker: Worker | None = None,
 ) -> Peers:
-    """The other replicas, where the store is one that several share; else the other workers of this machine."""
+    """The other replicas, where the store is one that several share; else the other workers here."""
     if file.store.kind is StoreKind.REDIS:
         url = store_url(file, settings.environ)
         return RedisPeers(url, prefix=file.store.prefix, replica=replica, clock=clock, failed=failed)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import floor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +22,9 @@ from gateway.core.ledger import billed, usd
 
 if TYPE_CHECKING:
     from gateway.core.exchange import ExchangeRecord
+
+WHOLE_BYTES = select.PIPE_BUF
+"""Of one write, at most: what several processes write to one pipe stays whole then."""
 
 MAX_TEXT = 120
 """Longest text in a field."""
@@ -33,15 +39,19 @@ class AccessLog:
     books are in the ledger. Writing never blocks the event loop, even where nobody reads the other end.
     """
 
-    def __init__(self, fd: int = 1, *, human: bool | None = None, limit: int = 10_000) -> None:
-        """`fd`: a file descriptor, which stays its owner's. `human`: short lines; None: on a terminal."""
+    def __init__(
+        self, fd: int = 1, *, human: bool | None = None, limit: int = 10_000, worker: int | None = None
+    ) -> None:
+        """`fd`: a file descriptor, which stays its owner's. `human`: short lines; None: on a terminal.
+        `worker`: which of several processes writes to it."""
         self.dropped = 0
         self._fd = fd
         self._format = _human_line if (os.isatty(fd) if human is None else human) else json_line
+        self._worker = worker
         self._writer: BatchWriter[bytes] = BatchWriter(self._write, name="access log", limit=limit)
 
     def observe(self, record: ExchangeRecord) -> None:
-        if not self._writer.put(self._format(record)):
+        if not self._writer.put(self._format(record, self._worker)):
             self.dropped += 1
 
     def close(self, timeout_seconds: float = 1.0) -> int:
@@ -53,15 +63,33 @@ class AccessLog:
     def _write(self, lines: list[bytes]) -> None:
         # Straight to the descriptor: a thread that hangs in a buffered stream would hold that stream's lock,
         # and the interpreter could not end.
-        left = memoryview(b"".join(lines))
         try:
-            while left:
-                try:
-                    left = left[os.write(self._fd, left) :]
-                except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
-                    select.select((), (self._fd,), (), 1.0)
+            for piece in _pieces(lines):
+                self._write_all(piece)
         except (OSError, ValueError):  # nobody reads it any more, or it was closed
             self.dropped += len(lines)
+
+    def _write_all(self, piece: bytes) -> None:
+        left = memoryview(piece)
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
+                select.select((), (self._fd,), (), 1.0)
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """Whole lines together, as many as one write takes."""
+    piece: list[bytes] = []
+    length = 0
+    for line in lines:
+        if piece and length + len(line) > WHOLE_BYTES:
+            yield b"".join(piece)
+            piece, length = [], 0
+        piece.append(line)
+        length += len(line)
+    if piece:
+        yield b"".join(piece)
 
 
 class _Line(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -69,6 +97,7 @@ class _Line(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
 
     at: str
     id: str
+    worker: int | None = None
     endpoint: str
     method: str
     status: int
@@ -106,12 +135,13 @@ class _Line(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     first_token_seconds: float | None = None
 
 
-def json_line(record: ExchangeRecord) -> bytes:
-    """The line of one exchange. Seconds are rounded to microseconds."""
+def json_line(record: ExchangeRecord, worker: int | None = None) -> bytes:
+    """The line of one exchange, which this worker had. Seconds are rounded to microseconds."""
     timings, principal, cost = record.timings, record.principal, record.cost
     line = _Line(
-        at=_instant(record.received_at, "milliseconds"),
+        at=_instant(record.received_at),
         id=record.id,
+        worker=worker,
         endpoint=record.endpoint,
         method=_clean(record.method),
         status=record.status,
@@ -155,9 +185,10 @@ def json_line(record: ExchangeRecord) -> bytes:
     return _encode(line) + b"\n"
 
 
-def _human_line(record: ExchangeRecord) -> bytes:
+def _human_line(record: ExchangeRecord, worker: int | None = None) -> bytes:
     parts = [
-        _instant(record.received_at, "seconds")[11:19],
+        *([] if worker is None else [f"[{worker}]"]),
+        _second(int(record.received_at))[11:],
         str(record.status or "---"),
         record.endpoint,
         record.principal.workspace if record.principal else "-",
@@ -193,5 +224,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
-def _instant(epoch_seconds: float, precision: str) -> str:
-    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+def _instant(epoch_seconds: float) -> str:
+    """To the millisecond, cut."""
+    second = floor(epoch_seconds)
+    return f"{_second(second)}.{int((epoch_seconds - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(epoch_seconds: int) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

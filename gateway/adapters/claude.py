@@ -297,7 +297,9 @@ class _Watch:
             wire.time_out("upstream stopped taking the request")
             return
         uploading = wire.head_awaited and not wire.request_written
-        if wire.heard or uploading or not wire.waiting:
+        # What comes of a head before its end is no answer: one that drips has a head's time as well.
+        answering = wire.heard and not wire.head_awaited
+        if answering or uploading or not wire.waiting:
             wire.heard = False
             quiet.since = now
         elif wire.head_awaited:

@@ -33,6 +33,7 @@ from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Mode, OnStoreFailure
 from gateway.core.outage_allowance import OutageAllowance
 from gateway.core.rebuild import is_rebuilt
+from gateway.core.reservations import SWEPT_KEPT_MS
 from gateway.ports import BudgetStore, Clock
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ MAX_OWED: Final = 200_000
 
 DECIDE_SECONDS: Final = 0.5
 """For one decision, with all that has to be asked about the fence."""
+
+SWEPT_LOOKED_FOR_MS: Final = SWEPT_KEPT_MS // 2
+"""What was presumed of calls that came in longer ago, the store may have forgotten rightly."""
 
 KINDS: Final = 4096
 
@@ -146,15 +150,11 @@ class GuardedBudgets:
             await self._close(reservation_id, actual)
             return
         try:  # as nearly always: nothing is owed, and nothing needs to be written down
-            await self._fenced.settle(reservation_id, actual)
-        except StoreUnavailable as error:
-            if says_fenced(error):
-                fence.gone()
+            await self._late.settle_known(fence, reservation_id, actual)
+        except StoreUnavailable:
             self._owe(reservation_id, hold, actual)
             raise
         self._holds.pop(reservation_id, None)
-        if not fence.disturbed():  # else it was perhaps another Redis that said so
-            fence.acknowledged(reservation_id, closed=True)
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self._close(reservation_id, None)
@@ -168,8 +168,11 @@ class GuardedBudgets:
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
         found = await self._store.sweep(ledger)
-        if found and self._fence is not None and not self._fence.disturbed():
-            self._fence.swept(found[-1].reservation_id)
+        if self._fence is not None:
+            since_ms = self._clock.now() * 1000 - SWEPT_LOOKED_FOR_MS
+            for one in found:
+                if not one.taken_back and not 0 < one.payer.received_at_ms < since_ms:
+                    self._fence.swept(one.reservation_id)
         return found
 
     async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
@@ -193,8 +196,9 @@ class GuardedBudgets:
             await self._store.ping()
         for reservation_id, owed in list(self._owed.items())[:PAID_AT_ONCE]:
             await self._pay(reservation_id, owed)
-        for hold in list(self._holds.values()):
-            await self._late.hold_again(hold)
+        for reservation_id, hold in list(self._holds.items()):
+            if reservation_id in self._holds:  # it may have ended meanwhile, and nobody would close this one
+                await self._late.hold_again(hold)
         if not self._owed and self._away:
             self.allowances.over()
             self._tell(away=False)
@@ -202,7 +206,8 @@ class GuardedBudgets:
     async def settle_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None:
         """Settle at its amounts what an earlier process of this replica had booked; see
         `late_settling.LateSettling.close_found`. Idempotent. Raises `StoreUnavailable`."""
-        await self._late.close_found(reservation, ended_at=ended_at, degraded=degraded)
+        now = self._clock.now()
+        await self._late.close_found(reservation, ended_at=ended_at, degraded=degraded, now=now)
 
     # What outlives its call: a batch
 

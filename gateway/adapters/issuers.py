@@ -93,6 +93,8 @@ class Issuers:
             kept = before.get(name)
             if kept is None or kept.source != each.source:
                 kept = KeySet(name, each.source, self._outbound, each.credential)
+            else:
+                kept.use(each.credential)
             self._keys[name] = kept
         self._counts = {
             name: self._counts.get(name, _Counts()) for name in ([*self._keys, UNKNOWN] if trusted else [])
@@ -128,7 +130,7 @@ class Issuers:
             keys = self._keys[name]
             verify = self._usable(keys).find(read.key_id, read.algorithm)
             if verify is None:
-                raise self._unknown_key(keys)
+                raise self._unknown_key(keys, read.key_id)
             if not verify(read.signed, read.signature):
                 raise BadToken("its signature is not that of its issuer.")
             bearer = bearer_of(read.claims, issuer)
@@ -184,10 +186,12 @@ class Issuers:
             )
         return keys
 
-    def _unknown_key(self, keys: KeySet) -> BadToken | StoreUnavailable:
+    def _unknown_key(self, keys: KeySet, key_id: str | None) -> BadToken | StoreUnavailable:
         """An issuer that has just changed its keys signs with one that was not read yet."""
-        if keys.ask_again(self._clock.monotonic()):
-            self._wake()
+        now = self._clock.monotonic()
+        if keys.ask_again(key_id, now):
+            if keys.is_due(now):
+                self._wake()
             return StoreUnavailable(
                 f"The keys of issuer {keys.name} are being read anew, to find the one that the token names; "
                 "try again soon."

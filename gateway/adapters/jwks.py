@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ MAX_KEYS = 64
 LEAST_RSA_BITS = 2_048
 ASK_AGAIN_SECONDS = 60.0
 """How often unknown keys may make an issuer be asked, at most."""
+MAX_SOUGHT = 256
+"""Unknown keys that are remembered; which was named longest ago is forgotten first."""
 FIRST_BACKOFF_SECONDS = 2.0
 FILE_SECONDS = 5.0
 """How often a file is looked at."""
@@ -69,14 +72,25 @@ class KeySet:
         self._keys: Keys = {}
         self._read_at: float | None = None
         self._next_at = 0.0
+        self._begun = 0
+        """Readings, ever."""
+        self._read = 0
+        """Which of them was the last that ended well: what was published after it began is not in it."""
+        self._sought: OrderedDict[str | None, tuple[int, float]] = OrderedDict()
+        """Keys that tokens named and that were not here: how many readings had begun then, and the time."""
+        self._sought_at: float | None = None
+        """When it is to be read for their sake, before its time."""
         self._asked_at: float | None = None
+        """When that was done last."""
         self._failures = 0
         """In a row."""
         self._reading = False
 
-    @property
-    def failing(self) -> bool:
-        return self._failures > 0
+    def use(self, credential: Callable[[], str] | None) -> None:
+        """This is what the URL asks for from now on."""
+        self._credential = credential
+        if self._failures:
+            self._next_at = 0.0  # it may have been for want of this one
 
     def age_seconds(self, now: float) -> float | None:
         """Since the keys were last read; None where they never were."""
@@ -94,28 +108,43 @@ class KeySet:
         fitting = [verify for (_, method), verify in self._keys.items() if method is algorithm]
         return fitting[0] if len(fitting) == 1 else None
 
-    def ask_again(self, now: float) -> bool:
-        """A token named a key that is not here: whether it may be there soon, as the set is being read, or
-        could not be. Asking makes it due, once in `ASK_AGAIN_SECONDS`."""
-        if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_SECONDS:
-            self._asked_at = now
-            self._next_at = now
-            return True
-        return self.failing or self._reading or self.is_due(now)
+    def ask_again(self, key_id: str | None, now: float) -> bool:
+        """A token named a key that is not here: whether it may be there soon, as the set was not read since
+        the key was first named. That makes it due, at most once in `ASK_AGAIN_SECONDS` whatever tokens name:
+        a good token with a new key waits as long as it takes, and is not told that it is bad."""
+        begun, at = self._sought.pop(key_id, (self._begun, now))
+        if self._read > begun and now - at >= ASK_AGAIN_SECONDS:
+            begun, at = self._begun, now  # it may have been published since
+        self._sought[key_id] = (begun, at)
+        if len(self._sought) > MAX_SOUGHT:
+            self._sought.popitem(last=False)
+        if self._read > begun:
+            return False
+        if self._sought_at is None and not self._failures:
+            again = now if self._asked_at is None else self._asked_at + ASK_AGAIN_SECONDS
+            self._sought_at = max(now, again)
+        return True
 
     def is_due(self, now: float) -> bool:
         """Whether it is to be read now, and nobody does."""
-        return now >= self._next_at and not self._reading
+        sought = self._sought_at is not None and now >= self._sought_at
+        return (sought or now >= self._next_at) and not self._reading
 
     async def read(self, monotonic: Callable[[], float]) -> bool:
         """Read it now. Whether the keys are others than before. Raises `OutboundError`, and keeps what there
         was."""
         self._reading = True
+        self._begun += 1
+        begun = self._begun
+        if self._sought_at is not None:
+            self._sought_at, self._asked_at = None, monotonic()
         try:
             text = await self._fetched()
             changed = text != self._text
             if changed:
-                self._keys, self._text = read_keys(text), text
+                before, self._keys, self._text = self._keys, read_keys(text), text
+                for key_id in {key_id for key_id, _ in before} - {key_id for key_id, _ in self._keys}:
+                    self._sought[key_id] = (begun - 1, monotonic())  # withdrawn: it is not soon to come
         except (OutboundError, OSError, ValueError) as error:
             self._failures += 1
             wait = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)
@@ -124,6 +153,7 @@ class KeySet:
         finally:
             self._reading = False
         self._failures = 0
+        self._read = begun
         self._read_at = monotonic()
         self._next_at = self._read_at + (
             self.source.refresh_seconds if self.source.url else min(FILE_SECONDS, self.source.refresh_seconds)

@@ -7,6 +7,7 @@ Each step may be repeated, by whoever knows what was held. When it is taken, the
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,8 +15,11 @@ from gateway.core.bucket import Amounts, Reservation
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.rebuild import SURELY_READ_SECONDS, is_rebuilt
+from gateway.core.reservations import CLOSED_KEPT_MS
 from gateway.core.settlement import afterwards, late_id
 from gateway.ports import BudgetStore
+
+log = logging.getLogger(__name__)
 
 
 class Fence(Protocol):
@@ -36,6 +40,8 @@ class Fence(Protocol):
     def gone(self) -> None: ...
 
     async def beat(self) -> None: ...
+
+    async def take_away(self) -> None: ...
 
 
 class FencedStore(BudgetStore, Protocol):
@@ -69,17 +75,26 @@ class LateSettling:
         fence, reservation_id = self._fence, hold.reservation.id
         if fence is None or not hold.generation or hold.generation != fence.generation:
             await self._close_late(hold, actual, ended_at)
-            return
+        else:
+            await self.settle_known(fence, reservation_id, actual or Amounts())
+
+    async def settle_known(self, fence: Fence, reservation_id: ReservationId, actual: Amounts) -> None:
+        """Settle what was set aside under the generation that is in force. Where the store does not know of
+        it, its data went back in time: then the counters are rebuilt, and it is settled in the new ones."""
+        assert self._known is not None
+        generation = fence.generation
         try:
-            if actual is None:
-                await self._fenced.release(reservation_id)
-            else:
-                await self._fenced.settle(reservation_id, actual)
+            known = await self._known.settle_known(reservation_id, actual)
         except StoreUnavailable as error:
             self._note(error)
             raise
-        if not fence.disturbed():  # else it was perhaps another Redis that said so
+        if known:
             fence.acknowledged(reservation_id, closed=True)
+            return
+        if fence.generation == generation:
+            log.warning("the store has forgotten %s, which it had set aside", reservation_id)
+            await fence.take_away()
+        raise rebuilding()
 
     async def hold_again(self, hold: Hold) -> None:
         """Set aside what the counters do not have, under the other id. Nothing where they have it."""
@@ -87,8 +102,10 @@ class LateSettling:
         if generation in (hold.generation, hold.late_in):
             return
         hold.late_in = ""  # from here on its close closes that too, whatever becomes of the asking
-        await self._fenced.reserve(self._late(hold, hold.reservation.amounts))
+        late = self._late(hold, hold.reservation.amounts)
+        await self._fenced.reserve(late)
         hold.late_in = generation
+        self._acknowledged(late.id, closed=False)
 
     async def renew(self, hold: Hold, lease_seconds: float) -> None:
         """Prolong the lease, under both ids."""
@@ -96,32 +113,38 @@ class LateSettling:
             await self._store.renew(late_id(hold.reservation.id), lease_seconds)
         await self._store.renew(hold.reservation.id, lease_seconds)
 
-    async def close_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None:
+    async def close_found(
+        self, reservation: Reservation, *, ended_at: float, degraded: bool, now: float
+    ) -> None:
         """Settle at its amounts what an earlier process had booked, and perhaps not settled. `degraded`: the
         store was away when it was admitted.
 
         The store knows each of its reservations until it is closed. So it is asked under the first id; where
         that is unknown, the exchange was settled and is forgotten, or it was set aside in counters that were
         lost since. Only in the second case it is booked under the other id: where it began before these
-        counters were, and ended later than what is surely in their sum."""
+        counters were, and ended later than what is surely in their sum; or where it ended so lately that the
+        store must know it, and so has lost it by itself."""
         fence, amounts = self._fence, reservation.amounts
         if fence is not None and not fence.generation:
             raise rebuilding()
         if degraded:
             await self.close(Hold(reservation, None), amounts, ended_at=ended_at)
             return
-        began = reservation.payer.received_at_ms / 1000
-        if fence is None or began > fence.opened_at + CLOCKS_DIFFER_SECONDS:
+        if fence is None:
             await self._store.settle(reservation.id, amounts)
             return
         try:
             assert self._known is not None
             if await self._known.settle_known(reservation.id, amounts):
+                fence.acknowledged(reservation.id, closed=True)
                 return
         except StoreUnavailable as error:
             self._note(error)
             raise
-        await self._close_late(Hold(reservation, _LOST), amounts, ended_at)
+        began = reservation.payer.received_at_ms / 1000
+        is_recent = now - ended_at < KNOWN_SECONDS and amounts.nanousd > 0
+        if is_recent or began <= fence.opened_at + CLOCKS_DIFFER_SECONDS:
+            await self._close_late(Hold(reservation, _LOST), amounts, ended_at)
 
     async def _close_late(self, hold: Hold, actual: Amounts | None, ended_at: float) -> None:
         fence, reservation_id = self._fence, hold.reservation.id
@@ -147,6 +170,7 @@ class LateSettling:
         except StoreUnavailable as error:
             self._note(error)
             raise
+        self._acknowledged(late.id, closed=True)
 
     def _late(self, hold: Hold, amounts: Amounts) -> Reservation:
         """Of what was held nowhere all; else the dollars, as the store has the rest under its own id."""
@@ -155,6 +179,10 @@ class LateSettling:
             return late
         return replace(late, limits=tuple(bound for bound in late.limits if is_rebuilt(bound.limit)))
 
+    def _acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None:
+        if self._fence is not None:
+            self._fence.acknowledged(reservation_id, closed=closed)
+
     def _note(self, error: StoreUnavailable) -> None:
         if self._fence is not None and says_fenced(error):
             self._fence.gone()
@@ -162,6 +190,9 @@ class LateSettling:
 
 CLOCKS_DIFFER_SECONDS = 30.0
 """By so much clocks of replicas and of the store may differ, at most."""
+KNOWN_SECONDS = 200.0
+"""What ended so lately, and was settled, is among the closed ones that the store remembers."""
+assert KNOWN_SECONDS * 1000 < CLOSED_KEPT_MS - CLOCKS_DIFFER_SECONDS * 1000
 _LOST = "lost"
 """A generation that never is."""
 

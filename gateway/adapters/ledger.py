@@ -105,7 +105,8 @@ class Ledger:
         self._writer: BatchWriter[Entry] = BatchWriter(
             self._store, name="ledger", limit=limit, linger_seconds=linger_seconds, wrote=self._wrote
         )
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, float, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def observe(self, record: ExchangeRecord) -> None:
@@ -126,13 +127,14 @@ class Ledger:
         wanted = self._writer.taken
         if self._writer.done >= wanted:
             return
-        self._loop = asyncio.get_running_loop()
-        committed = self._loop.create_future()
-        self._waiting.append((wanted, committed))
+        loop = self._loop = asyncio.get_running_loop()
+        committed = loop.create_future()
+        until = loop.time() + WRITTEN_SECONDS
+        self._waiting.append((wanted, until, committed))
+        if self._timer is None:  # one for all who wait: hardly anybody ever waits for so long
+            self._timer = loop.call_at(until, self._give_up, loop)
         self._wake()  # it may have been committed while this was written down
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WRITTEN_SECONDS):
-                await committed
+        await committed
 
     def status(self) -> LedgerStatus:
         return LedgerStatus(
@@ -161,9 +163,18 @@ class Ledger:
 
     def _wake(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._writer.done:
-            _, committed = self._waiting.popleft()
-            if not committed.done():
-                committed.set_result(None)
+            self._let_go()
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting and self._waiting[0][1] <= loop.time():
+            self._let_go()
+        self._timer = loop.call_at(self._waiting[0][1], self._give_up, loop) if self._waiting else None
+
+    def _let_go(self) -> None:
+        """Whoever waits for longest."""
+        _, _, committed = self._waiting.popleft()
+        if not committed.done():
+            committed.set_result(None)
 
     def _store(self, entries: list[Entry]) -> None:
         """One synced commit for all, on the writer's thread. Safe to repeat: ids are unique."""

@@ -43,32 +43,28 @@ def read_part(
     spans: Sequence[Span],
     *,
     known_since_ms: int,
-    ended_before_ms: int | None = None,
     by_tags: bool = False,
     beyond: Mapping[str, int] | None = None,
 ) -> LedgerPart:
-    """The ledger's sums over `spans`, and the ids of what ended since `known_since_ms`; with
-    `ended_before_ms` only of exchanges that had ended by then; with `beyond` (how far chains are shipped)
-    only what came into a file after that. Raises `ConfigError` where it is missing or cannot be read, and
-    OSError."""
+    """The ledger's sums over `spans`, and the ids of what ended since `known_since_ms`; with `beyond` (how far
+    chains are shipped) only what came into a file after that. Raises `ConfigError` where it is missing or
+    cannot be read, and OSError."""
     name = identity(source)
     with reading(source) as ledger:
-        ended: tuple[str, list[int]] = ("", [])
-        if ended_before_ms is not None:
-            ended = (f" AND {_ENDED} < ?", [ended_before_ms])
+        after: tuple[str, list[int]] = ("", [])
         if shipped := _shipped(ledger, beyond or {}):
-            ended = (f"{ended[0]} AND sequence > ?", [*ended[1], shipped])
-        spends = {span: _spends(ledger, span, ended, by_tags=by_tags) for span in spans}
+            after = (" AND sequence > ?", [shipped])
+        spends = {span: _spends(ledger, span, after, by_tags=by_tags) for span in spans}
         # Received up to a day before: longer no exchange lasts. But a batch is booked when that is found out,
         # and may be settled later still: each of them is named, as long as its results can be had.
         known = ledger.rows(
             f"SELECT COALESCE(reservation_id, id) FROM entries WHERE received_at_ms >= ? AND {_ENDED} >= ?"  # noqa: S608 - our own words
-            f" AND endpoint <> 'batches' AND {_COST} > 0{ended[0]}"
+            f" AND endpoint <> 'batches' AND basis <> 'presumed' AND {_COST} > 0{after[0]}"
             " UNION ALL SELECT reservation_id FROM entries WHERE received_at_ms >= ?"
-            f" AND endpoint = 'batches' AND basis <> 'pending' AND reservation_id IS NOT NULL{ended[0]}",
+            f" AND endpoint = 'batches' AND basis <> 'pending' AND reservation_id IS NOT NULL{after[0]}",
             (
-                *(known_since_ms - 86_400_000, known_since_ms, *ended[1]),
-                *(known_since_ms - _BATCH_MS, *ended[1]),
+                *(known_since_ms - 86_400_000, known_since_ms, *after[1]),
+                *(known_since_ms - _BATCH_MS, *after[1]),
             ),
         )
         return LedgerPart(
@@ -102,14 +98,14 @@ def _shipped(ledger: Reading, beyond: Mapping[str, int]) -> int:
     return last
 
 
-def _spends(ledger: Reading, span: Span, ended: tuple[str, list[int]], *, by_tags: bool) -> tuple[Spend, ...]:
+def _spends(ledger: Reading, span: Span, after: tuple[str, list[int]], *, by_tags: bool) -> tuple[Spend, ...]:
     tags = "tags" if by_tags else "'{}'"
     rows = ledger.rows(
         f"SELECT organisation, workspace, key_id, COALESCE(model, ''), {tags},"  # noqa: S608 - our own words
         f" CAST(SUM({_COST}) AS BIGINT)"
-        f" FROM entries WHERE received_at_ms >= ? AND received_at_ms < ?{ended[0]}"
+        f" FROM entries WHERE received_at_ms >= ? AND received_at_ms < ?{after[0]}"
         f" AND organisation IS NOT NULL AND {_COST} <> 0 GROUP BY 1, 2, 3, 4, 5",
-        (span.window.start_ms, span.window.end_ms, *ended[1]),
+        (span.window.start_ms, span.window.end_ms, *after[1]),
     )
     return tuple(
         Spend(

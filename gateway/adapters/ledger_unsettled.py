@@ -13,11 +13,15 @@ from gateway.adapters.ledger_source import Reading, reading
 from gateway.core.bucket import Amounts, Payer
 from gateway.core.ids import ReservationId
 from gateway.core.presumed import Unsettled
-from gateway.core.reservations import LATE_KEPT_MS
+from gateway.core.reservations import LATE_KEPT_MS, SWEPT_KEPT_MS
 
 LAST_ENTRIES: Final = 2_000
-"""In the order of their commits. An exchange is settled as soon as its entry is committed, so that these are
-the last seconds of a busy replica, or hours of another."""
+"""Of those that have something to settle, in the order of their commits. An exchange is settled as soon as its
+entry is committed, so that these are the last seconds of a busy replica, or half a day of another: of what came
+before, the store may have forgotten that it was settled."""
+
+LOOKED_AT: Final = 200_000
+"""Entries among which they are looked for: most may be refusals, which held nothing."""
 
 LAST_DEGRADED: Final = 20_000
 """Of those that were admitted while the store was away, which are settled when it is back: an outage of
@@ -33,8 +37,8 @@ SELECT reservation_id, basis, uncached_input_tokens, cache_read_tokens,
     COALESCE(model, ''), endpoint, tags
 """
 _OF_CALLS = "reservation_id IS NOT NULL AND basis NOT IN ('pending', 'presumed') AND endpoint <> 'batches'"
-_LAST = f"""{_COLUMNS} FROM (SELECT * FROM entries ORDER BY sequence DESC LIMIT ?) AS last
-WHERE store_degraded = 0 AND {_OF_CALLS}
+_LAST = f"""{_COLUMNS} FROM (SELECT * FROM entries ORDER BY sequence DESC LIMIT {LOOKED_AT}) AS last
+WHERE received_at_ms >= ? AND store_degraded = 0 AND {_OF_CALLS} LIMIT ?
 """  # noqa: S608 - our own words
 _DEGRADED = f"""{_COLUMNS} FROM entries
 WHERE received_at_ms >= ? AND store_degraded = 1 AND basis <> 'none' AND {_OF_CALLS}
@@ -45,10 +49,9 @@ ORDER BY sequence DESC LIMIT ?
 def read_unsettled(path: Path, now_ms: int) -> tuple[Unsettled, ...]:
     """The latest first. Blocks; raises `ConfigError` where the file is no ledger."""
     with reading(path) as ledger:
-        since_ms = now_ms - LATE_KEPT_MS
         return (
-            *_read(ledger, _LAST, (LAST_ENTRIES,)),
-            *_read(ledger, _DEGRADED, (since_ms, LAST_DEGRADED)),
+            *_read(ledger, _LAST, (now_ms - SWEPT_KEPT_MS // 2, LAST_ENTRIES)),
+            *_read(ledger, _DEGRADED, (now_ms - LATE_KEPT_MS // 8 * 7, LAST_DEGRADED)),
         )
 
 

@@ -23,8 +23,10 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway.adapters import prometheus_caching as caching
 from gateway.adapters import prometheus_catalogue as catalogue
+from gateway.adapters.prometheus_alerts import Alerts
 from gateway.adapters.prometheus_books import Books, Budgets, Pulled
 from gateway.adapters.prometheus_catalogue import Spec
+from gateway.adapters.prometheus_identity import Identities
 from gateway.core.exchange import Basis, State
 from gateway.core.ledger import billed
 from gateway.core.savings import cohort_of
@@ -113,9 +115,12 @@ class Metrics:
         self._make_caching_instruments()
         self._books, self._budgets, self._pulled = Books(), Budgets(), Pulled(catalogue.PULLED)
         self._caching = caching.Caching()
-        for collector in (self._books, self._caching, self._budgets, self._pulled):
+        self.identities, self.alerts = Identities(), Alerts()
+        pulled = (self._pulled, self.identities, self.alerts)
+        for collector in (self._books, self._caching, self._budgets, *pulled):
             self.registry.register(collector)
         self.specs += [*Books.SPECS, *caching.Caching.SPECS, *Budgets.SPECS, *catalogue.PULLED]
+        self.specs += [*Identities.SPECS, *Alerts.SPECS]
         ProcessCollector(registry=self.registry)
         self._build_info(version, revision, platform.python_version()).set(1)
 
@@ -199,12 +204,14 @@ class Metrics:
     def config_reloaded(self, *, generation: int, at: float) -> None:
         """New configuration is in force, the first one included. `at`: epoch seconds."""
         self._reloads("success").inc()
+        self._reload_successful.set(1)
         self._generation.set(generation)
         self._reloaded_at.set(at)
 
     def config_refused(self) -> None:
         """A reload failed; the old configuration stays."""
         self._reloads("failure").inc()
+        self._reload_successful.set(0)
 
     def keyring(self, keys: int) -> None:
         self._keys.set(keys)
@@ -294,6 +301,7 @@ class Metrics:
         self._degraded = self._gauge(catalogue.STORE_DEGRADED)()
         self._draining = self._gauge(catalogue.DRAINING)()
         self._reloads = self._counter(catalogue.RELOADS)
+        self._reload_successful = self._gauge(catalogue.RELOAD_SUCCESSFUL)()
         self._generation = self._gauge(catalogue.GENERATION)()
         self._reloaded_at = self._gauge(catalogue.RELOADED_AT)()
         self._keys = self._gauge(catalogue.KEYS)()

@@ -200,6 +200,13 @@ BUDGET_RESET = Spec(
     _BUDGET,
     f"When the bucket is full again or its window ends, epoch seconds. {_ONE_STORE}",
 )
+BUDGET_RUNS_OUT = Spec(
+    "gateway_budget_runs_out_timestamp_seconds",
+    "gauge",
+    _BUDGET,
+    "When the budget of a day, week or month is spent if spending goes on as it has on average since the "
+    f"window began, epoch seconds; not there while it lasts until the window ends. {_ONE_STORE}",
+)
 
 STORE_OPERATIONS = Spec(
     "gateway_store_operation_duration_seconds",
@@ -229,6 +236,12 @@ RELOADS = Spec(
     "counter",
     ("result",),
     "Configurations loaded (success) or refused (failure). Sum.",
+)
+RELOAD_SUCCESSFUL = Spec(
+    "gateway_config_last_reload_successful",
+    "gauge",
+    (),
+    "0 after a configuration was refused, until one is taken over. Take min.",
 )
 GENERATION = Spec(
     "gateway_config_generation", "gauge", (), "Number of the configuration in force. Take min and max."
@@ -289,7 +302,54 @@ PULLED = (
         (),
         "Times that the shared ledger did not answer, or not well; entries wait meanwhile. Sum.",
     ),
+    Spec(
+        "gateway_budget_settlements_owed",
+        "gauge",
+        (),
+        "Calls that ended and that the store does not know to have ended yet: it is away, or was. Sum.",
+    ),
+    Spec(
+        "gateway_budget_settlements_given_up_total",
+        "counter",
+        (),
+        "Calls that the store will not hear of, since too many waited; the ledger has them. Sum. Should stay "
+        "0; else run `gateway budget audit`.",
+    ),
+    Spec(
+        "gateway_budget_rebuilding",
+        "gauge",
+        (),
+        "1 while the counters of money are computed anew from the ledger. Take max.",
+    ),
+    Spec(
+        "gateway_budget_drift_short_usd",
+        "gauge",
+        (),
+        "By how many US dollars the worst counter of money was behind this replica's ledger at the last "
+        "audit, every 15 minutes: so much more could be spent. Take max. Should stay 0.",
+    ),
+    Spec(
+        "gateway_budget_drift_over_usd",
+        "gauge",
+        (),
+        "By how many US dollars the worst one was ahead of it. Take max. Should stay 0 where all replicas "
+        "share one ledger; else it is what other replicas spent.",
+    ),
+    Spec("gateway_trace_spans_exported_total", "counter", (), "Spans that the collector took. Sum."),
+    Spec("gateway_trace_spans_failed_total", "counter", (), "Spans that the collector did not take. Sum."),
+    Spec(
+        "gateway_trace_calls_dropped_total",
+        "counter",
+        (),
+        "Traced calls without spans, as too many waited to be sent. Sum. Should stay 0.",
+    ),
     Spec("gateway_access_log_dropped_total", "counter", (), "Access log lines dropped. Sum."),
+    Spec(
+        "gateway_prices_as_of_timestamp_seconds",
+        "gauge",
+        (),
+        "The day (`as_of`) of the price table in force, epoch seconds. Take min.",
+    ),
     Spec("gateway_planner_prefixes", "gauge", (), "Prefixes that the planner remembers. Take max."),
     Spec(
         "gateway_planner_trust",

@@ -4,26 +4,28 @@ right, and how they become right again after they were lost.
 The counters live under a generation, a key that is written together with them. FLUSHALL and a failover to an
 empty server leave none. A server that went back in time (an old snapshot, a failover that lost writes) still
 has one; but what was acknowledged to this replica is then missing there, and that is looked for after every
-new connection and once a second. Where the generation is gone, replicas bring what their ledgers say, and
-one of them sets the counters and writes another generation, in one step. The scripts are in `lua/`; who does
-what when is `workers/rebuild.py`'s.
+new connection, once a second, and at each close. Where the generation is gone, replicas bring what their
+ledgers say, and one of them sets the counters and writes another generation, in one step. The scripts are in
+`lua/`; who does what when is `workers/rebuild.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from gateway.adapters.redis_budgets import RedisBudgets
-from gateway.adapters.redis_scripts import Script
+from gateway.adapters.redis_scripts import CONNECTIONS, Script
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.rebuild import SHARED, Turn
-from gateway.core.reservations import CLOSED_KEPT_MS, LATE_KEPT_MS
+from gateway.core.reservations import CLOSED_KEPT_MS, LATE_KEPT_MS, SWEEP_BATCH
 from gateway.core.settlement import late_id
 from gateway.ports import Clock
 
@@ -35,6 +37,9 @@ GATHER_MOST_MS: Final = 10_000
 """After so long the fence is opened without replicas that live and have not brought their part."""
 GATHER_LEAST_MS: Final = 1_500
 """How long is waited for others by a replica that knows of none because it has just started."""
+GATHERED_ANEW_MS: Final = 60_000
+"""After so long parts are read again: an outage came in between. Below `SURELY_READ_SECONDS`, which is counted
+from the opening."""
 RESET_BATCH: Final = 200
 KNOWN_BATCH: Final = 500
 LAST_WRITE_SECONDS: Final = 200.0
@@ -42,6 +47,10 @@ LAST_WRITE_SECONDS: Final = 200.0
 LAST_BEAT_SECONDS: Final = 1_800.0
 """For so long after a beat it must be found; Redis forgets those of replicas that were silent for an hour, as
 one that was frozen, or cut off, may have been."""
+
+LOOKED_FOR: Final = CONNECTIONS + SWEEP_BATCH
+"""How many of the last writes are looked for, all of one sweep counted. Answers come in another order than that
+in which Redis acted, but no more of them can overtake one than are under way at once."""
 
 assert LAST_WRITE_SECONDS * 1000 < CLOSED_KEPT_MS
 
@@ -78,6 +87,10 @@ class RedisFence:
         self._alone = alone
         self._gather_most_ms = round(gather_most_seconds * 1000)
         self._joined = ""
+        self._newest = ""
+        self._left: set[str] = set()
+        """Generations that others have followed: one that is there again is an old snapshot's."""
+        self._asked = self._heard = 0
         self._begun = ""
         """When the gathering began that was last looked at."""
         self._number = 0
@@ -85,8 +98,12 @@ class RedisFence:
         """When the last beat was acknowledged, by both clocks."""
         self._living: tuple[str, ...] = ()
         self._connects = -1
-        self._last: tuple[ReservationId, str, tuple[float, float]] | None = None
-        """The last write that Redis said it had: of what, in which state, when, by both clocks."""
+        self._checked: deque[_Write] = deque(maxlen=LOOKED_FOR)
+        """The last writes that Redis said it had, and that were there at the last beat."""
+        self._since: deque[_Write] = deque()
+        """Those since. All of them where a connection was made since, as they may be another server's."""
+        self._brought = ""
+        """The ledger that was in the counters of the generation when this was last asked."""
         tag = budgets.tag
         self._generation_key = f"{tag}:generation"
         self._gathering = [self._generation_key, f"{tag}:rebuild", f"{tag}:rebuild:spent"]
@@ -109,12 +126,12 @@ class RedisFence:
         return self._connects != self._scripts.connects
 
     def acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None:
-        """The Redis that was looked into says that it has this write: it must be found from now on."""
-        self._last = (reservation_id, "closed" if closed else "open", self._instant())
+        """A Redis says that it has this write: it must be found from now on, wherever the next beat goes."""
+        self._note(reservation_id, "closed" if closed else "open")
 
     def swept(self, reservation_id: ReservationId) -> None:
         """The same of a sweep, of which a ledger is about to be told: it must not be undone unnoticed."""
-        self._last = (reservation_id, "swept", self._instant())
+        self._note(reservation_id, "swept")
 
     def gone(self) -> None:
         """A script found another generation than the known one."""
@@ -125,21 +142,35 @@ class RedisFence:
     async def beat(self) -> None:
         """Say that this replica lives, and learn the generation; it is taken away where the data went back in
         time. Raises `StoreUnavailable`."""
-        connects, number, last = self._scripts.connects, self._number, self._last
+        connects, number, since = self._scripts.connects, self._number, tuple(self._since)
         instant = self._instant()
-        if last is not None and _between(last[2], instant) > LAST_WRITE_SECONDS:
-            last = None
+        looked = [
+            write
+            for write in (*self._checked, *since)
+            if _between(write.instant, instant) <= LAST_WRITE_SECONDS
+        ]
         if _between(self._beaten, instant) > LAST_BEAT_SECONDS:
             number = 0  # nothing is said of it
-        record = f"{self._budgets.tag}:r:{last[0]}" if last else self._generation_key
-        state = "" if last is None else last[1]
+        ledger = self._brought if self.generation else ""
+        self._asked = turn = self._asked + 1
         reply: list[bytes] = await self._scripts.run(
             self._lua["fence_beat"],
-            [*self._gathering, self._beats, record],
-            [self._replica, number, state, LIVING_MS, self.found],
+            [
+                *(*self._gathering, self._beats, self._ledgers),
+                *(f"{self._budgets.tag}:r:{write.reservation_id}" for write in looked),
+            ],
+            [self._replica, number, LIVING_MS, self.found, ledger, *(write.state for write in looked)],
         )
         self._number, self._beaten = max(self._number, number + 1), instant
+        while self._since and self._since[0] in since:  # another beat may have come first
+            self._checked.append(self._since.popleft())
         living = tuple(name.decode() for name in reply[1:])
+        if turn < self._heard:
+            return  # a later beat was answered before
+        self._heard = turn
+        if reply[0].decode() in self._left:
+            await self.take_away()
+            return
         if reply[0]:
             self._living = living
             self._connects = connects
@@ -154,7 +185,7 @@ class RedisFence:
             [
                 *(self._replica, ledger, int(shared), int(self._alone or len(self._living) > 0)),
                 *(CLAIM_MS, GATHER_LEAST_MS, self._gather_most_ms),
-                *(f"{self._budgets.tag}:r:", RESET_BATCH, secrets.token_hex(8)),
+                *(f"{self._budgets.tag}:r:", RESET_BATCH, secrets.token_hex(8), GATHERED_ANEW_MS),
                 *self._living,
             ],
         )
@@ -205,6 +236,7 @@ class RedisFence:
     async def has(self, ledger: str) -> bool:
         """Whether the counters that were found have this ledger in them. Raises `StoreUnavailable`."""
         keys = [self._generation_key, self._ledgers]
+        self._brought = ledger
         return bool(await self._scripts.run(self._lua["rebuild_has"], keys, [self.found, ledger]))
 
     def join(self) -> None:
@@ -216,16 +248,35 @@ class RedisFence:
         await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [])
         self.gone()
 
+    def _note(self, reservation_id: ReservationId, state: str) -> None:
+        self._since.append(_Write(reservation_id, state, self._instant()))
+        if len(self._since) > LOOKED_FOR and not self.disturbed():
+            self._since.popleft()
+
     def _instant(self) -> tuple[float, float]:
         return self._clock.monotonic(), self._clock.now()
 
     def _learn(self, generation: str) -> None:
+        if generation and generation != self._newest:
+            if self._newest:
+                self._left.add(self._newest)
+            self._newest = generation
         if generation != self.found:
             # What was acknowledged under another one may be among what was lost.
-            self._last, self._number = None, 0
+            self._checked.clear()
+            self._since.clear()
+            self._number = 0
             self.found = generation
             self.opened_at = int(generation.partition("-")[0]) / 1000 if generation else 0.0
         self.generation = generation if generation == self._joined else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    reservation_id: ReservationId
+    state: str
+    """That the record must be in, or a later one."""
+    instant: tuple[float, float]
 
 
 def _between(one: tuple[float, float], other: tuple[float, float]) -> float:

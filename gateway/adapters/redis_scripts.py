@@ -101,6 +101,8 @@ class RedisScripts:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._breaker = Breaker(clock)
         self._closed = False
+        self._server: tuple[object, object] = (None, None)
+        """The one that was connected to last."""
         self.connects = 0
         """How often a connection was made: at each another server may have answered, or other data."""
 
@@ -154,6 +156,7 @@ class RedisScripts:
                 if not connection.is_connected:
                     await connection.connect()  # type: ignore[no-untyped-call]
                     self.connects += 1
+                    self._server = _server(connection)
                 outcome.sent = True
                 reply = await _evaluate(connection, script, keys, args)
             except ResponseError as error:
@@ -170,7 +173,8 @@ class RedisScripts:
             return reply
 
     async def _keep(self, connection: AbstractConnection) -> None:
-        if self._closed:
+        # After a failover those that lead to what was the master are not used again.
+        if self._closed or _server(connection) != self._server:
             await connection.disconnect(nowait=True)
         else:
             self._idle.append(connection)
@@ -202,6 +206,11 @@ _SILENCE: Final = (RedisTimeoutError, RedisConnectionError, TimeoutError, OSErro
 """No connection or no answer; `RedisConnectionError` also has a few subclasses that are answers."""
 
 _ANSWERS: Final = (BusyLoadingError, AuthenticationError, AuthorizationError)
+
+
+def _server(connection: AbstractConnection) -> tuple[object, object]:
+    """Where it leads: one that asks Sentinels or a Cluster finds that when it connects."""
+    return getattr(connection, "host", None), getattr(connection, "port", None)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ Nothing that is exchanged is in any log, error or `repr`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from gateway.ports import Clock
 
 DISCOVERED_SECONDS = 3_600.0
 """How long a discovery document holds."""
+FAILED_SECONDS = 5.0
+"""How long a failure to read it does, before the provider is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class SignInProvider:
         self._clock = clock
         self._outbound = outbound
         self._found: _Discovered | None = None
+        self._discovering = asyncio.Lock()
+        """One at a time: anybody can begin to sign in, and each would ask the provider."""
+        self._failed: tuple[float, str] | None = None
+        """When that failed last, and why."""
 
     async def begin(self, attempt: Attempt, redirect_uri: str) -> str:
         """Where the browser is to go. Raises `StoreUnavailable`."""
@@ -70,7 +77,7 @@ class SignInProvider:
         check_claims(token, self._issuer, self._clock.now())
         now = self._clock.monotonic()
         verify = found.keys.find(token.key_id, token.algorithm) if found.keys.usable(now) else None
-        if verify is None and (found.keys.is_due(now) or found.keys.ask_again(now)):
+        if verify is None and (found.keys.is_due(now) or found.keys.ask_again(token.key_id, now)):
             try:
                 await found.keys.read(self._clock.monotonic)
             except OutboundError as error:
@@ -109,9 +116,20 @@ class SignInProvider:
         return token
 
     async def _discovered(self) -> _Discovered:
-        now = self._clock.monotonic()
-        if self._found is not None and now - self._found.at < DISCOVERED_SECONDS:
+        async with self._discovering:
+            now = self._clock.monotonic()
+            if self._found is not None and now - self._found.at < DISCOVERED_SECONDS:
+                return self._found
+            if self._failed is not None and now - self._failed[0] < FAILED_SECONDS:
+                raise StoreUnavailable(self._failed[1])
+            try:
+                self._found = await self._discover(now)
+            except StoreUnavailable as error:
+                self._failed = (self._clock.monotonic(), error.message)
+                raise
             return self._found
+
+    async def _discover(self, now: float) -> _Discovered:
         issuer = self._issuer.issuer
         try:
             fetched = await self._outbound.fetch(issuer.rstrip("/") + WELL_KNOWN)
@@ -130,8 +148,7 @@ class SignInProvider:
         if keys is None or keys.source != source:
             keys = KeySet(self._issuer.name, source, self._outbound)
         in_body = isinstance(methods, list) and "client_secret_basic" not in methods
-        self._found = _Discovered(now, urls[0], urls[1], keys, in_body)
-        return self._found
+        return _Discovered(now, urls[0], urls[1], keys, in_body)
 
 
 def _read_object(status: int, body: bytes) -> dict[str, object]:

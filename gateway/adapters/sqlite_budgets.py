@@ -13,14 +13,15 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Generic, Literal, TypeVar
 
+from gateway.adapters.sqlite_cache import SqliteCache
 from gateway.adapters.sqlite_tables import (
-    SqliteTables,
     begin,
     changes_seen,
     checkpoint,
@@ -51,6 +52,12 @@ CHECKPOINT_SECONDS: Final = 1.0
 BATCH: Final = 256
 """How many operations share a transaction at most."""
 
+LINGER_SECONDS: Final = 0.005
+"""How long a settlement, for which no caller waits, may wait for others to share its transaction with."""
+
+BUSY_OPEN: Final = 4
+"""From so many reservations of this process that are open on, company can be expected."""
+
 T = TypeVar("T")
 
 
@@ -70,16 +77,19 @@ class SqliteBudgets:
         self._path = Path(path)
         self._clock = clock
         self._synchronous = synchronous
-        self._waiting: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._inbox = _Inbox()
+        self._open = 0
+        """Reservations made and not settled here, more or less."""
         self._thread: threading.Thread | None = None
         self._checkpoints: threading.Thread | None = None
         self._closing = threading.Event()
+        self._patiences: dict[float, _Patience] = {}
 
     async def open(self) -> SqliteBudgets:
         """Create or check the file and start the writer. Raises ConfigError."""
         assert self._thread is None, "opened twice"
         connection = await asyncio.to_thread(open_database, self._path, self._synchronous)
-        writer = partial(_write, connection, self._waiting)
+        writer = partial(_write, connection, self._inbox)
         self._thread = threading.Thread(target=writer, name="sqlite-budgets", daemon=True)
         self._thread.start()
         second = await asyncio.to_thread(open_for_checkpoints, self._path, self._synchronous)
@@ -89,12 +99,18 @@ class SqliteBudgets:
         return self
 
     async def reserve(self, reservation: Reservation) -> Decision:
-        return await self._perform(
+        decision = await self._perform(
             lambda tables: reservations.reserve(tables, reservation, self._now_ms()), DECIDE_SECONDS
         )
+        self._open += decision.allowed
+        return decision
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
-        await self._perform(lambda tables: reservations.close(tables, reservation_id, actual, self._now_ms()))
+        self._open = max(self._open - 1, 0)
+        await self._perform(
+            lambda tables: reservations.close(tables, reservation_id, actual, self._now_ms()),
+            may_linger=self._open >= BUSY_OPEN,
+        )
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self.settle(reservation_id, Amounts())
@@ -114,31 +130,34 @@ class SqliteBudgets:
         return await self._perform(lambda tables: reservations.peek(tables, limits, self._now_ms()))
 
     async def ping(self) -> None:
-        await self._perform(SqliteTables.touch)
+        await self._perform(SqliteCache.touch)
 
     async def close(self) -> None:
         """Performs what waits, then closes the file. Later calls raise StoreUnavailable."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._waiting.put(None)
+            self._inbox.close()
             await asyncio.to_thread(thread.join)
         if self._checkpoints is not None:
             self._closing.set()
             await asyncio.to_thread(self._checkpoints.join)
 
-    async def _perform(self, work: Callable[[SqliteTables], T], seconds: float = ANSWER_SECONDS) -> T:
+    async def _perform(
+        self, work: Callable[[SqliteCache], T], seconds: float = ANSWER_SECONDS, *, may_linger: bool = False
+    ) -> T:
         if self._thread is None:
             raise StoreUnavailable("The budget file is not open.")
         job = _Job(work)
-        self._waiting.put(job)  # before the first await: a cancelled caller's work keeps its place
-        # Unlike a timer's cancellation this takes an answer that came while the loop was held up by others.
-        await asyncio.wait((job.answer,), timeout=seconds)
-        if job.answer.done():
-            return job.answer.result()
-        job.answer.cancel()
-        raise StoreUnavailable(
-            f"{self._path}: no answer in {seconds} s; is the disk overloaded?", outcome_known=False
-        )
+        # Before the first await: a cancelled caller's work keeps its place.
+        self._inbox.put(job, may_linger=may_linger)
+        self._patience(seconds, job.loop).wait(job)
+        return await job.answer
+
+    def _patience(self, seconds: float, loop: asyncio.AbstractEventLoop) -> _Patience:
+        known = self._patiences.get(seconds)
+        if known is None or known.loop is not loop:
+            known = self._patiences[seconds] = _Patience(self._path, seconds, loop)
+        return known
 
     def _now_ms(self) -> int:
         return round(self._clock.now() * 1000)
@@ -149,7 +168,7 @@ class _Job(Generic[T]):
 
     __slots__ = ("answer", "error", "loop", "result", "work")
 
-    def __init__(self, work: Callable[[SqliteTables], T]) -> None:
+    def __init__(self, work: Callable[[SqliteCache], T]) -> None:
         self.work = work
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[T] = self.loop.create_future()
@@ -166,16 +185,83 @@ class _Job(Generic[T]):
             self.answer.set_result(self.result)  # type: ignore[arg-type]
 
 
-def _write(connection: sqlite3.Connection, waiting: SimpleQueue[_Job[Any] | None]) -> None:
-    """The writer thread: until a None, and all that came before it, is done."""
-    tables = SqliteTables(connection)
-    last = False
-    while not last:
-        jobs = [waiting.get()]
-        while len(jobs) < BATCH and not waiting.empty():
-            jobs.append(waiting.get())
-        last = None in jobs
-        batch = [job for job in jobs if job is not None]
+class _Patience:
+    """Gives up on jobs that were not answered within so many seconds: one timer for all of them, since hardly
+    one is ever waited for so long."""
+
+    def __init__(self, path: Path, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._path = path
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, _Job[Any]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wait(self, job: _Job[Any]) -> None:
+        waiting = self._waiting
+        while waiting and waiting[0][1].answer.done():
+            waiting.popleft()
+        until = self.loop.time() + self._seconds
+        waiting.append((until, job))
+        if self._timer is None:
+            self._timer = self.loop.call_at(until, self._look)
+
+    def _look(self) -> None:
+        # After answers that came while the loop was held up by others.
+        self.loop.call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        now = self.loop.time()
+        while self._waiting and (self._waiting[0][1].answer.done() or self._waiting[0][0] <= now):
+            _, job = self._waiting.popleft()
+            if not job.answer.done():
+                slow = f"{self._path}: no answer in {self._seconds} s; is the disk overloaded?"
+                job.answer.set_exception(StoreUnavailable(slow, outcome_known=False))
+        self._timer = self.loop.call_at(self._waiting[0][0], self._look) if self._waiting else None
+
+
+class _Inbox:
+    """Jobs in the order of their asking. The loop's thread puts them, the writer takes all that there are."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[_Job[Any]] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+
+    def put(self, job: _Job[Any], *, may_linger: bool) -> None:
+        self._jobs.append(job)
+        if not may_linger:
+            self._bell.put(None)
+        elif self._timer is None:
+            self._timer = job.loop.call_later(LINGER_SECONDS, self._ring)
+
+    def close(self) -> None:
+        """No job is put from now on."""
+        self.closed = True
+        self._bell.put(None)
+
+    def take(self) -> list[_Job[Any]]:
+        """Blocks until somebody does not want to wait, or all is closed; then nothing is left."""
+        if not self.closed:
+            self._bell.get()
+            while not self._bell.empty():  # each rang for a job that is there already
+                self._bell.get()
+        jobs: list[_Job[Any]] = []
+        while self._jobs and len(jobs) < BATCH:
+            jobs.append(self._jobs.popleft())
+        if self._jobs:  # some rings were for these
+            self._bell.put(None)
+        return jobs
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._bell.put(None)
+
+
+def _write(connection: sqlite3.Connection, inbox: _Inbox) -> None:
+    """The writer thread: until all is closed, and all that was put before that is done."""
+    tables = SqliteCache(connection)
+    while (batch := inbox.take()) or not inbox.closed:
         _perform_together(connection, tables, batch)
         _answer(batch)
     connection.close()
@@ -200,24 +286,28 @@ def _keep_log_short(connection: sqlite3.Connection, path: Path, closing: threadi
 
 
 def _perform_together(
-    connection: sqlite3.Connection, tables: SqliteTables, batch: Sequence[_Job[Any]]
+    connection: sqlite3.Connection, tables: SqliteCache, batch: Sequence[_Job[Any]]
 ) -> None:
     if not batch:
         return
     try:
         begin(connection)
+        tables.begin()
         for job in batch:
             job.result = job.work(tables)
+        tables.flush()
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         # Busy beyond its timeout, full disk, I/O error: rolled back, so nothing of the batch was done.
         _roll_back(connection)
+        tables.forget_all()
         unavailable = StoreUnavailable(f"The budget file cannot be written: {error}.")
         for job in batch:
             job.error = unavailable
     except Exception as error:
         # A broken invariant in one operation must not fail its neighbours.
         _roll_back(connection)
+        tables.forget_all()
         if len(batch) == 1:
             batch[0].error = error
             return

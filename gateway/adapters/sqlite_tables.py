@@ -6,7 +6,8 @@ Numbers are SQLite's 64-bit integers; a charge and a standing are rows of JSON, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,9 @@ BUSY_SECONDS: Final = 1.5
 """How long to wait for another connection's transaction, or for a checkpoint that holds writers back: less
 than callers wait, so that they hear the reason."""
 
+LOOK_SECONDS: Final = 0.001
+"""How often the writer looks whether the other's transaction is over."""
+
 LONG_WAL_PAGES: Final = 16_384
 """64 MB. A log as long is started again even if writers have to wait for it."""
 
@@ -35,7 +39,7 @@ FORGET_BATCH: Final = 5_000
 """Rows that one sweep deletes at most: some ten milliseconds."""
 
 _HOUR_MS: Final = 3_600_000
-_FOR_EVER_MS: Final = 1 << 60
+FOR_EVER_MS: Final = 1 << 60
 
 _SCHEMA: Final = """
 CREATE TABLE bucket (
@@ -91,6 +95,21 @@ def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
     return connection
 
 
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, on a connection of `open_database`. Waits for those of other processes
+    for `BUSY_SECONDS`, then raises `sqlite3.OperationalError`. SQLite's own way to wait sleeps for longer and
+    longer: of four busy processes one then waited for half a second, while the others took turns."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(LOOK_SECONDS)
+
+
 def open_for_checkpoints(path: Path, synchronous: str) -> sqlite3.Connection:
     """A second connection to a file that `open_database` has checked."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -140,7 +159,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> No
     (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if finding != "ok":
         raise ConfigError(_damaged(path, finding))
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    connection.execute("PRAGMA busy_timeout = 0")  # `begin` waits by itself; nothing else can meet a lock
 
 
 def _damaged(path: Path, finding: str) -> str:
@@ -152,10 +171,12 @@ def _damaged(path: Path, finding: str) -> str:
 
 
 class SqliteTables:
-    """`reservations.Tables` over a connection, within a transaction that its owner begins and ends."""
+    """The rows of `reservations.Tables`, read and written on a connection; `sqlite_cache.py` says when. Its
+    owner begins and ends the transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
+        self._execute_many = connection.executemany
 
     def level(self, bucket_key: str) -> Level | None:
         row = self._execute(
@@ -163,29 +184,31 @@ class SqliteTables:
         ).fetchone()
         return Level(*row) if row else None
 
-    def put_level(self, bucket_key: str, level: Level, keep_until_ms: int) -> None:
-        self._execute(
+    def write_levels(self, levels: Mapping[str, tuple[Level, int] | None]) -> None:
+        """By bucket, each with how long to keep it; None: drop it."""
+        kept = [(key, *put) for key, put in levels.items() if put is not None]
+        self._execute_many(
             "INSERT INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
             "spent = excluded.spent, set_aside = excluded.set_aside, fraction = excluded.fraction, "
             "at_ms = excluded.at_ms, given_back = excluded.given_back, "
             "keep_until_ms = excluded.keep_until_ms",
-            # To the hour: an index whose value stays needs no write.
-            (
-                bucket_key,
-                level.spent,
-                level.set_aside,
-                level.fraction,
-                level.at_ms,
-                level.given_back,
-                keep_until_ms + -keep_until_ms % _HOUR_MS,
-            ),
+            [
+                # To the hour: an index whose value stays needs no write.
+                (
+                    key,
+                    x.spent,
+                    x.set_aside,
+                    x.fraction,
+                    x.at_ms,
+                    x.given_back,
+                    until + -until % _HOUR_MS,
+                )
+                for key, x, until in kept
+            ],
         )
-
-    def keep_level(self, bucket_key: str, level: Level) -> None:
-        self.put_level(bucket_key, level, _FOR_EVER_MS)
-
-    def drop_level(self, bucket_key: str) -> None:
-        self._execute("DELETE FROM bucket WHERE key = ?", (bucket_key,))
+        if len(kept) < len(levels):
+            dropped = [(key,) for key, put in levels.items() if put is None]
+            self._execute_many("DELETE FROM bucket WHERE key = ?", dropped)
 
     def record(self, reservation_id: ReservationId) -> Record | None:
         row = self._execute(
@@ -206,20 +229,23 @@ class SqliteTables:
             nanousd,
         )
 
-    def put_record(self, reservation_id: ReservationId, record: Record) -> None:
-        self._execute(
+    def write_records(self, records: Mapping[ReservationId, Record]) -> None:
+        self._execute_many(
             "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "state = excluded.state, until_ms = excluded.until_ms, charges = excluded.charges",
-            (
-                reservation_id,
-                record.state.value,
-                record.until_ms,
-                _written_charges(record.charges),
-                record.found_at_ms,
-                _written_found(record.found),
-                None if record.payer == NOBODY else msgspec.json.encode(record.payer).decode(),
-                record.nanousd,
-            ),
+            [
+                (
+                    reservation_id,
+                    record.state.value,
+                    record.until_ms,
+                    _written_charges(record.charges),
+                    record.found_at_ms,
+                    _written_found(record.found),
+                    None if record.payer == NOBODY else msgspec.json.encode(record.payer).decode(),
+                    record.nanousd,
+                )
+                for reservation_id, record in records.items()
+            ],
         )
 
     def owe(self, ledger: str, presumed: Presumed) -> None:

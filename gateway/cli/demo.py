@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_queries import read_totals
 from gateway.core.budget_reading import BudgetReading
 from gateway.core.ids import WorkspaceId
@@ -72,7 +73,7 @@ async def _demo(folder: Path, console: Console) -> bool:
         started = time.monotonic()
         await _play(service.data_url, {name: text for name, (text, _) in keys.items()}, console)
         took = time.monotonic() - started
-        readings = await read_budgets(service.rules, service.spending.budgets)
+        readings = await read_budgets(service.rules, service.spending.budgets, SystemClock().now())
         await service.stop()
         totals = read_totals(folder / "state" / LEDGER_FILE, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
         billed = simulator.bill.total_nanousd

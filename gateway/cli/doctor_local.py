@@ -29,6 +29,7 @@ from gateway.settings.secrets import (
     is_available,
     ledger_key,
     ledger_url,
+    metrics_token,
     prefix_secret,
     store_url,
     upstream_credential,
@@ -159,6 +160,7 @@ def _uses_of_secrets(settings: Settings) -> Iterator[Callable[[], object]]:
         else:
             yield partial(_identity, name, upstream.federation.identity, environ)
     yield partial(admin_token, file, environ)
+    yield partial(metrics_token, file, environ)
     if file.store.kind is StoreKind.REDIS:
         yield partial(store_url, file, environ)
     if file.ledger.kind is LedgerKind.POSTGRES:

@@ -14,8 +14,9 @@ import aiohttp
 from gateway.adapters.redis_look import RedisLook, look_at_redis
 from gateway.cli.doctor_local import Check
 from gateway.cli.findings import Finding, fail, ok, warn
-from gateway.cli.healthcheck import admin_url, ask
+from gateway.cli.healthcheck import ask
 from gateway.core.errors import CredentialUnavailable, StoreUnavailable
+from gateway.liveness import admin_url
 from gateway.planes import split_address
 from gateway.ports import Clock
 from gateway.settings import Settings, store_url

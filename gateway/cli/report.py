@@ -20,6 +20,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_queries import read_charges, read_losses, read_totals
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
@@ -38,6 +39,7 @@ from gateway.core.ledger import (
     month_bounds,
     read_by,
 )
+from gateway.core.periods import read_span
 from gateway.core.report_lines import (
     CAUSE,
     LOSS_COLUMNS,
@@ -94,10 +96,15 @@ def report(
     to_day: Annotated[
         datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day (UTC).")
     ] = None,
+    period: Annotated[
+        str | None,
+        typer.Option(help="Up to now, whole hours or days: as 24h or 30d. In place of the others."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="A month, or days as 2026-10-01..2026-10-15: why the period cost more or less than it."
+            help="A month, or days as 2026-10-01..2026-10-15: why the period cost more or less than it. With "
+            "--period also `before`: as long a time right before it."
         ),
     ] = None,
     focus: Annotated[
@@ -114,10 +121,13 @@ def report(
     format = Format.JSON if as_json else Format.CSV if as_csv else format
     try:
         split, causes = _split(by)
-        span = span_of(month, from_day, to_day)
-        other = None if against is None else _other(against)
-        if other is not None and (causes or len(split) > 1 or not (month or from_day)):
-            raise ValueError("--against wants a period (--month or --from), and one thing in --by at most")
+        recent = None if period is None else _recent(period)
+        if recent is not None and (month or from_day or to_day):
+            raise ValueError("--period goes without --month, --from and --to")
+        span = recent[0] if recent is not None else span_of(month, from_day, to_day)
+        other = None if against is None else recent[1] if recent and against == "before" else _other(against)
+        if other is not None and (causes or len(split) > 1 or not (month or from_day or recent)):
+            raise ValueError("--against wants a period (--month, --from or --period), and one --by at most")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     sources, settings = sources_of(ledger, config, Dimension.TEAM in split)
@@ -146,6 +156,15 @@ def span_of(month: str | None, first: datetime | None, last: datetime | None) ->
         return Span(*month_bounds(month), name=month)
     days = first and first.date(), last and last.date()
     return Span(*day_bounds(*days), name="..".join(str(day or "") for day in days))
+
+
+def _recent(period: str) -> tuple[Span, Span]:
+    """The last hours or days, and what was before. Raises ValueError."""
+    found = read_span(period, round(SystemClock().now() * 1000))
+    return (
+        Span(found.start_ms, found.end_ms, found.words),
+        Span(found.before_start_ms, found.before_end_ms, found.before_words),
+    )
 
 
 def _other(text: str) -> Span:

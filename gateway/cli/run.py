@@ -1,4 +1,4 @@
-"""`gateway run`: one replica, until it is told to stop.
+"""`gateway run`: one replica, until it is told to stop; in one process, or in several under a supervisor.
 
 SIGTERM and Ctrl-C drain it, a second one stops it at once, SIGHUP reloads the configuration.
 """
@@ -11,27 +11,32 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.garbage import spare_what_stays
 from gateway.adapters.process_log import JsonLines
 from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
+from gateway.core.worker import MOST_WORKERS
 from gateway.service import Service
 from gateway.settings import Settings
 from gateway.settings.gateway import LogFormat
+from gateway.supervisor import Supervisor
 from gateway.web.malloc import keep_freed_memory
 
 DEMO_WORKSPACE = WorkspaceId("demo")
 DEMO_MODEL = "claude-opus-5-5"
 SIMULATED_CREDENTIAL = "simulated"
 CREDENTIAL_VARIABLE = "ANTHROPIC_API_KEY"
+DRAINING = "Draining; a second Ctrl-C stops at once."
 
 
 def run(
@@ -44,19 +49,45 @@ def run(
             f"{CREDENTIAL_VARIABLE} in the environment, answer from a simulated Claude API.",
         ),
     ] = False,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Processes that share the address and the state directory; `auto`: one for each core. "
+            "Otherwise `workers.count` of gateway.yaml, which is 1.",
+        ),
+    ] = None,
 ) -> None:
     """Start the gateway: data plane for apps, admin plane for metrics and health."""
+    until_ended(_run(config, demo, _count(workers)))
+
+
+def until_ended(work: Coroutine[object, object, int]) -> None:
+    """Run it to its end, in the shape in which a gateway runs best. Raises `typer.Exit` where it failed."""
     keep_freed_memory()
+    os.umask(0o077)  # what is kept is for this user alone; workers inherit it
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
         try:
-            runner.run(_run(config, demo))
+            code = runner.run(work)
         except ConfigError as error:
             typer.echo(f"The gateway cannot start:\n{error}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
             typer.echo(f"The gateway cannot listen: {error}", err=True)
             raise typer.Exit(1) from None
+    if code:
+        raise typer.Exit(code)
+
+
+def _count(workers: str | None) -> int | None:
+    """As the option says it; 0 for one for each core, None where it says nothing."""
+    if workers is None or workers == "auto":
+        return None if workers is None else 0
+    if not workers.isdecimal() or int(workers) > MOST_WORKERS:
+        raise typer.BadParameter(f"a number up to {MOST_WORKERS}, or auto", param_hint="--workers")
+    return int(workers)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -67,7 +98,7 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
-async def _run(config: Path | None, demo: bool) -> None:
+async def _run(config: Path | None, demo: bool, asked: int | None) -> int:
     async with AsyncExitStack() as stack:
         environ: Mapping[str, str] = os.environ
         simulated = demo and not environ.get(CREDENTIAL_VARIABLE)
@@ -76,15 +107,63 @@ async def _run(config: Path | None, demo: bool) -> None:
         settings = settings_or_exit(config, environ)
         configure_logging(settings)
         key, records = _demo_key() if demo else ("", ())
+        workers = settings.gateway.workers.count if asked is None else asked
+        if (workers or _cores()) > 1:
+            supervisor = Supervisor(
+                settings,
+                count=workers or _cores(),
+                config=config,
+                environ=environ,
+                more_keys=records,
+                clock=SystemClock(),
+            )
+            await supervisor.start()
+            stopping = stop_on_signals(supervisor)
+            _greet(
+                supervisor, key, simulated, page=settings.gateway.page.enabled, workers=workers or _cores()
+            )
+            return await _until_over(stopping, supervisor)
         service = Service(settings, more_keys=records)
         await service.start()
-        stopping = _stop_on_signals(service)
-        _greet(service, key, simulated)
-        await stopping.asked.wait()
-        typer.echo("Draining; a second Ctrl-C stops at once.", err=True)
-        stopping.asked.clear()
-        await _drain_unless(stopping, service)
-        await service.stop()
+        spare_what_stays()
+        stopping = stop_on_signals(service)
+        _greet(service, key, simulated, page=settings.gateway.page.enabled)
+        await serve_until_asked(stopping, service)
+        return 0
+
+
+async def serve_until_asked(stopping: Stopping, service: Service) -> None:
+    """Until it is asked to stop, and has."""
+    await stopping.asked.wait()
+    if service.worker is None:
+        typer.echo(DRAINING, err=True)
+    stopping.asked.clear()
+    await _drain_unless(stopping, service)
+    await service.stop()
+
+
+async def _until_over(stopping: Stopping, supervisor: Supervisor) -> int:
+    """Until all workers have ended, asked to or not; the exit code."""
+    async with asyncio.TaskGroup() as group:
+        ending = group.create_task(supervisor.ended())
+        told = False
+        while not ending.done():
+            waiting = group.create_task(stopping.asked.wait())
+            await asyncio.wait((ending, waiting), return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if stopping.asked.is_set():
+                stopping.asked.clear()
+                if not told:
+                    typer.echo(DRAINING, err=True)
+                told = True
+                supervisor.drain(announce=not stopping.by_hand)
+    return ending.result()
+
+
+def _cores() -> int:
+    """That this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
 
 
 async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
@@ -116,7 +195,13 @@ def _demo_key() -> tuple[str, tuple[KeyRecord, ...]]:
     return key, (record,)
 
 
-class _Stopping:
+class Reloading(Protocol):
+    """A service, or what stands for several."""
+
+    def reload_soon(self) -> None: ...
+
+
+class Stopping:
     """That the process was asked to stop, and whether by a person at the keyboard."""
 
     def __init__(self) -> None:
@@ -128,8 +213,9 @@ class _Stopping:
         self.asked.set()
 
 
-def _stop_on_signals(service: Service) -> _Stopping:
-    stopping = _Stopping()
+def stop_on_signals(service: Reloading) -> Stopping:
+    """From now on signals do what they should."""
+    stopping = Stopping()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, lambda: stopping.ask(by_hand=False))
     loop.add_signal_handler(signal.SIGINT, lambda: stopping.ask(by_hand=True))
@@ -137,7 +223,7 @@ def _stop_on_signals(service: Service) -> _Stopping:
     return stopping
 
 
-async def _drain_unless(stopping: _Stopping, service: Service) -> None:
+async def _drain_unless(stopping: Stopping, service: Service) -> None:
     """Drain until done, or until asked to stop once more. A person is not made to wait for load balancers."""
     async with asyncio.TaskGroup() as group:
         draining = group.create_task(service.drain(announce=not stopping.by_hand))
@@ -147,23 +233,39 @@ async def _drain_unless(stopping: _Stopping, service: Service) -> None:
         waiting.cancel()
 
 
-def configure_logging(settings: Settings) -> None:
-    """The process's own log, to standard error; exchanges have their log on standard output."""
+def configure_logging(settings: Settings, worker: int | None = None) -> None:
+    """The process's own log, to standard error; exchanges have their log on standard output. Lines of one of
+    several processes say which `worker` it is."""
     people = settings.gateway.logging.format is LogFormat.TEXT or sys.stderr.isatty()
     lines = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    lines.setFormatter(text if people else JsonLines())
+    who = "" if worker is None else f"[{worker}] "
+    text = logging.Formatter(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s")
+    lines.setFormatter(text if people else JsonLines(worker))
     level = settings.gateway.logging.level.value.upper()
     logging.basicConfig(level=level, handlers=[lines], force=True)
 
 
-def _greet(service: Service, key: str, simulated: bool) -> None:
+class Serving(Protocol):
+    """What listens."""
+
+    @property
+    def data_url(self) -> str: ...
+
+    @property
+    def admin_url(self) -> str: ...
+
+
+def _greet(service: Serving, key: str, simulated: bool, *, page: bool, workers: int = 1) -> None:
     if simulated:
         typer.echo(
             f"No {CREDENTIAL_VARIABLE} in the environment: a simulated Claude API answers, at no cost."
         )
+    if workers > 1:
+        typer.echo(f"Workers         {workers}")
     typer.echo(f"Apps call       {service.data_url}")
     typer.echo(f"Metrics, health {service.admin_url}/metrics, {service.admin_url}/readyz")
+    if page:
+        typer.echo(f"Page            {service.admin_url}/page")
     if key:
         typer.echo(_EXAMPLE.format(url=service.data_url, key=key, model=DEMO_MODEL))
     sys.stdout.flush()

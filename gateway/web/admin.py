@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,6 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from gateway.web.admin_api import AUTHENTICATED, AdminError, Operation, add_operations, only_from_here
+from gateway.web.admission import Admission
 from gateway.web.health import PROBE_PATHS, Conditions, add_probes
 
 log = logging.getLogger(__name__)
@@ -27,28 +26,29 @@ _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MIN_GZIP_BYTES = 1024
 PAGE_PREFIX = "/page"
+METRICS_PATH = "/metrics"
 
 
 def admin_app(
     *,
     conditions: Conditions,
     render: Render,
-    token: str | None = None,
+    admission: Admission,
     operations: Sequence[Operation] = (),
     loopback: bool = False,
     version: str = "",
     page: web.Application | None = None,
 ) -> web.Application:
-    """The application. With a `token`, all but the probes and `open` operations need `authorization: Bearer
-    <token>`. `operations` are the admin API's; `loopback` says that no other machine can reach the listener:
-    otherwise those that change or spend something need a token. `page` is for browsers, and finds
-    out by itself who is asking."""
-    unguarded = PROBE_PATHS | {operation.path for operation in operations if operation.open}
-    guard = only_from_here(token=token is not None, loopback=loopback)
-    admits = [_authorised(token, unguarded), guard]
+    """The application. Where `admission` asks for a token, all but the probes and `open` operations need
+    `authorization: Bearer <token>`. `operations` are the admin API's; `loopback` says that no other machine
+    can reach the listener: otherwise all of them need a token. `page` is for browsers, and finds out by
+    itself who is asking."""
+    own = frozenset(operation.path for operation in operations if operation.open)
+    guard = only_from_here(token=admission.asks, loopback=loopback, open_paths=own | {METRICS_PATH})
+    admits = [_authorised(admission, PROBE_PATHS | own), guard]
     app = web.Application(middlewares=[_errors_as_json, *(_but_for_the_page(each) for each in admits)])
     add_probes(app, conditions)
-    app.router.add_get("/metrics", _metrics(render))
+    app.router.add_get(METRICS_PATH, _metrics(render))
     add_operations(app, operations, version=version)
     if page is not None:
         app.router.add_get("/", _to_the_page)
@@ -114,20 +114,23 @@ def _accepts_gzip(header: str) -> bool:
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
-def _authorised(token: str | None, unguarded: frozenset[str]) -> Middleware:
-    expected = hashlib.sha256(token.encode()).digest() if token else None
-
+def _authorised(admission: Admission, unguarded: frozenset[str]) -> Middleware:
     @web.middleware
     async def authorised(request: web.Request, handler: _Next) -> web.StreamResponse:
+        metrics = request.path == METRICS_PATH
+        asks = admission.asks_for_metrics if metrics else admission.asks
         request[AUTHENTICATED] = "on the gateway's machine"
-        if expected is not None and request.path not in unguarded:
+        if asks and request.path not in unguarded:
             request[AUTHENTICATED] = "by the admin token"
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-            if scheme.lower() != "bearer" or not hmac.compare_digest(digest, expected):
-                return _error(
-                    401, "This needs the admin token as a bearer token.", {"www-authenticate": "Bearer"}
-                )
+            given = given if scheme.lower() == "bearer" else ""
+            try:
+                admission.check(given, request.remote or "", for_metrics=metrics)
+            except AdminError as error:
+                if error.status != 401:
+                    raise
+                message = "This needs the admin token as a bearer token."
+                return _error(401, message, {"www-authenticate": "Bearer"})
         return await handler(request)
 
     return authorised

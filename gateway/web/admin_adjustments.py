@@ -236,11 +236,15 @@ class Changes:
         )
         return await self._taken_over(await self._keep(made))
 
-    async def freeze(self, body: FreezeBody, *, via: str) -> LogEntry:
-        """No new calls."""
+    def check_freeze(self, body: FreezeBody) -> None:
+        """Raises `AdminError` where there is nobody that it would stop."""
         known = members_of(self._in_force.rules, body.scope)
         if body.subject not in known and not _is_token_subject(body.scope, body.subject):
             raise AdminError(404, f"There is no {body.scope} {body.subject!r}{_those(known)}.")
+
+    async def freeze(self, body: FreezeBody, *, via: str) -> LogEntry:
+        """No new calls."""
+        self.check_freeze(body)
         made = Freeze(
             id=body.id or self._new_id(),
             scope=body.scope,
@@ -315,7 +319,10 @@ class Changes:
                 "back, and write what is meant to last into limits.yaml.",
             ) from None
         if not _says_the_same(entry.adjustment, made):
-            raise AdminError(409, f"The id {made.id!r} is that of another adjustment.")
+            raise AdminError(
+                409,
+                f"The id {made.id!r} is that of another adjustment, made before; send this with another id.",
+            )
         return entry
 
     async def _replace_others(self, made: Override) -> None:

@@ -1,8 +1,8 @@
 """The admin API: what its resources have in common. Each resource is a module of its own, which makes
 `Operation`s from callables that it is given; nothing here knows any of them.
 
-Routes are under /v1 of the admin plane, answers and errors are JSON. An operation that changes or spends
-something needs the admin token, or else a caller on the same machine that is no web page.
+Routes are under /v1 of the admin plane, answers and errors are JSON. All of them need the admin token, or
+else a caller on the same machine that is no web page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from gateway.web.health import PROBE_PATHS
@@ -20,10 +20,18 @@ from gateway.web.openapi import Answer, Description, openapi_document
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-API_PREFIX = "/v1/"
 AUTHENTICATED = web.RequestKey("authenticated", str)
 """How the caller of a request showed that they may make it."""
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+FORWARDING = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+)
+"""Headers by which proxies say for whom they ask."""
 
 
 class AdminError(Exception):
@@ -77,21 +85,27 @@ def answer_json(answer: Answer) -> web.Response:
     )
 
 
-def only_from_here(*, token: bool, loopback: bool) -> Middleware:
-    """Without a token, what changes or spends something is refused unless the listener is on `loopback`; and
-    there all but the probes is refused to web pages, which can reach that address from any browser on the
-    machine: by a request across sites, or by a name of their own that leads to it."""
+def only_from_here(*, token: bool, loopback: bool, open_paths: frozenset[str] = frozenset()) -> Middleware:
+    """Without a token, nothing but the probes and `open_paths` is for callers of other machines, and they
+    cannot be told apart unless the listener is on `loopback`. There all but the probes is refused to web
+    pages, which can reach that address from any browser on the machine: by a request across sites, or by a
+    name of their own that leads to it; and to what a proxy passes on for somebody else."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Respond) -> web.StreamResponse:
-        reads = request.method in _READING or not request.path.startswith(API_PREFIX)
-        if token or (reads and not loopback) or request.path in PROBE_PATHS:
+        if token or request.path in PROBE_PATHS or (not loopback and request.path in open_paths):
             return await handler(request)
         if not loopback:
             raise AdminError(
                 403,
-                "This changes or spends something, and the admin plane has no token: set listen.admin_token "
-                "in gateway.yaml, or listen on a loopback address.",
+                "The admin plane has no token, and other machines can reach it: set listen.admin_token in "
+                "gateway.yaml, or listen on a loopback address.",
+            )
+        if request.path not in open_paths and is_passed_on(request):
+            raise AdminError(
+                403,
+                "Without an admin token this is for commands on the gateway's machine, and a proxy has "
+                "passed this on: set listen.admin_token in gateway.yaml.",
             )
         if "origin" in request.headers or not is_loopback(urlsplit(f"//{request.host}").hostname):
             raise AdminError(
@@ -101,6 +115,12 @@ def only_from_here(*, token: bool, loopback: bool) -> Middleware:
         return await handler(request)
 
     return guarded
+
+
+def is_passed_on(request: web.Request) -> bool:
+    """Whether a proxy says that it asks for somebody else; or, by HTTP/1.0, looks like one. One that hides
+    itself better cannot be told from a command on this machine."""
+    return request.version < HttpVersion11 or any(name in request.headers for name in FORWARDING)
 
 
 def is_loopback(host: str | None) -> bool:

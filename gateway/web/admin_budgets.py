@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
-from gateway.core.adjustments import Freeze, Freezes
+from gateway.core.adjustments import Freeze, Freezes, FreezeScope
+from gateway.core.claims import is_subject
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.limits import Scope
 from gateway.core.principal import Principal, is_warming, warming_principal
@@ -93,7 +95,9 @@ async def read_budgets(
     freezes = [
         adjustment_answer(freeze)
         for freeze in adjustments
-        if isinstance(freeze, Freeze) and (not any(asked.values()) or _stops_one(freeze, principals))
+        if isinstance(freeze, Freeze)
+        and (not any(asked.values()) or _stops_one(freeze, principals))
+        and (not is_subject(asked["key"]) or asked["workspace"] or freeze.scope is FreezeScope.KEY)
     ]
     return BudgetsAnswer(at=stated(at), budgets=answers, freezes=freezes)
 
@@ -109,7 +113,12 @@ _DESCRIPTION = Description(
         Parameter(
             name="workspace", description="Only what binds calls of this workspace, its keys included."
         ),
-        Parameter(name="key", description="Only what binds calls of the key with this id."),
+        Parameter(
+            name="key",
+            description="Only what binds calls of the key with this id. Of a subject of tokens, as "
+            "token:people:alice, its own limits in each organisation; all that binds it where its workspace "
+            "is named too.",
+        ),
         Parameter(name="limit", description="Only the limit of this id."),
         Parameter(name="tag", description="Limits of this tag too, as x-user:alice."),
     ),
@@ -137,7 +146,8 @@ def _tag(text: str) -> tuple[str, str]:
 
 def _principals(rules: Rules, asked: Mapping[str, str], at: float) -> list[Principal]:
     """Whoever is asked for: of each workspace one that is nobody, the gateway itself, and its keys where it
-    or one of them is named. Raises `AdminError` where there is no such one."""
+    or one of them is named. A subject of tokens may be of any workspace. Raises `AdminError` where there
+    is no such one."""
 
     def is_asked(principal: Principal) -> bool:
         return (
@@ -146,7 +156,10 @@ def _principals(rules: Rules, asked: Mapping[str, str], at: float) -> list[Princ
             and asked["workspace"] in ("", principal.workspace)
         )
 
-    if asked["key"]:
+    if is_subject(asked["key"]):
+        nobodies = (each for each in _workspaces(rules) if not is_warming(each))
+        found = [replace(each, key_id=KeyId(asked["key"])) for each in nobodies if is_asked(each)]
+    elif asked["key"]:
         keys = [each for each in _keys(rules, at) if each.key_id == asked["key"]]
         found = [each for each in keys if is_asked(each)]
     else:
@@ -184,6 +197,8 @@ def _is_wanted(bound: Bound, asked: Mapping[str, str]) -> bool:
     limit, subject = bound.limit.limit, bound.limit.subject
     if asked["limit"] not in ("", limit.id):
         return False
+    if is_subject(asked["key"]) and not asked["workspace"] and (limit.scope is not Scope.KEY or limit.shared):
+        return False  # its workspace is not known, so neither is what else binds it
     if limit.scope is not Scope.KEY or limit.shared:
         return True
     # Of nobody's key, and of defaults for keys as they would bind the gateway itself.

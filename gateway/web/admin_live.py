@@ -1,9 +1,9 @@
-"""`GET /v1/live`: the calls that are open on this replica, and those that ended in the last minutes. Numbers
-and names, never content. The page and `gateway top` show the same."""
+"""`GET /v1/live`: the calls that are open on this replica, in all its workers, and those that ended in the
+last minutes. Numbers and names, never content. The page and `gateway top` show the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from aiohttp import web
@@ -17,7 +17,7 @@ from gateway.web.openapi import Answer, Description, Parameter
 MAX_SHOWN = 500
 FILTERS = ("workspace", "key", "model")
 
-Calls = Callable[[], Sequence[LiveCall]]
+Calls = Callable[[], Awaitable[Sequence[LiveCall]]]
 """Those that are open, the longest first; then those that ended, the last first."""
 
 
@@ -75,7 +75,7 @@ def live_operations(calls: Calls, clock: Clock) -> list[Operation]:
     """What runs, as JSON."""
 
     async def live(request: web.Request) -> web.Response:
-        found = chosen(calls(), request.query)
+        found = chosen(await calls(), request.query)
         return answer_json(
             LiveAnswer(
                 at=stated(clock.now()),

@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.core.endpoints import Endpoint, route
 from gateway.core.errors import ClientGone, Draining, GatewayError, StoreUnavailable, UpstreamFailure
 from gateway.core.exchange import DRAINING
 from gateway.core.headers import Headers, value_of
-from gateway.pipeline import PLANNED, Pipeline
-from gateway.ports import Call, Clock, InboundBody
+from gateway.pipeline import PLANNED
+from gateway.ports import Call, Clock, InboundBody, Reply
 from gateway.web.client_reply import ClientReply
 from gateway.web.faults import render, stream_error
 from gateway.web.listener import InboundRequest
@@ -39,13 +40,19 @@ class BodyLimits:
         return self.by_endpoint.get(endpoint, self.otherwise)
 
 
+class Calls(Protocol):
+    """What is asked of `Pipeline`."""
+
+    async def handle(self, call: Call, reply: Reply) -> None: ...
+
+
 class DataPlane:
     """The listener's one handler."""
 
     def __init__(
         self,
         *,
-        pipeline: Pipeline,
+        pipeline: Calls,
         limits: BodyLimits,
         clock: Clock,
         new_id: Callable[[], str],

@@ -9,6 +9,7 @@ leaves before its answer is complete.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from gateway.web.client_reply import ClientReply
 from gateway.web.connection import Connection, Handle
 from gateway.web.inbound import InboundRequest, ListenerLimits
 from gateway.web.request_body import RelayedBody, read_body
+from gateway.web.shared_socket import SharedSocket
 
 __all__ = ["ClientReply", "InboundRequest", "Listener", "ListenerLimits", "RelayedBody", "read_body"]
 
@@ -32,7 +34,7 @@ class Listener:
         self.limits = limits or ListenerLimits()
         self.accepting = False
         self.open: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | SharedSocket | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(
@@ -55,11 +57,17 @@ class Listener:
             reuse_address=True,
             backlog=backlog,
         )
-        self.accepting = True
-        self._interval = min(1.0, self.limits.head_seconds / 4, self.limits.idle_seconds / 4)
-        self._timer = loop.call_later(self._interval, self._look)
+        self._begin()
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
+
+    async def start_shared(self, listening: socket.socket) -> int:
+        """Take connections from a socket that other processes listen on, too, and close it at the end;
+        returns the port."""
+        loop = asyncio.get_running_loop()
+        self._server = SharedSocket(listening, lambda: Connection(self, loop))
+        self._begin()
+        return self._server.port
 
     def unfinished(self) -> int:
         """How many connections have an answer in the making, or on its way out."""
@@ -89,6 +97,11 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _begin(self) -> None:
+        self.accepting = True
+        self._interval = min(1.0, self.limits.head_seconds / 4, self.limits.idle_seconds / 4)
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

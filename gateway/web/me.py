@@ -127,7 +127,8 @@ class Turns:
         """Raises `AdminError` where it was too often."""
         left, since = self._left.pop(who, (self._at_once, now))
         left = min(left + max(now - since, 0.0) * self._per_second, self._at_once)
-        self._left[who] = (max(left - 1.0, 0.0), now)
+        # A refusal takes nothing: who goes on asking gets an answer when it is time all the same.
+        self._left[who] = (left - 1.0 if left >= 1.0 else left, now)
         if len(self._left) > REMEMBERED:
             self._left.popitem(last=False)
         if left < 1.0:

@@ -126,7 +126,7 @@ def openapi_document(operations: Sequence[tuple[str, str, Description]], *, vers
                     "type": "http",
                     "scheme": "bearer",
                     "description": "The token of `listen.admin_token`, where one is configured. Without one, "
-                    "routes that change or spend something answer on a loopback address only.",
+                    "routes answer on a loopback address only, and to nobody whom a proxy passes on.",
                 },
                 "virtual_key": {
                     "type": "http",

@@ -1,11 +1,13 @@
 /* Drives a proxy over kept-alive connections: one thread, epoll.
  *
- *   load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE
+ *   load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE]
  *
  * Each connection sends the same request (HEAD_FILE: request line and headers without content-length, each line
- * ended by CRLF, no empty line) again as soon as its answer is complete, until REQUESTS are answered. Prints one
- * line of JSON: answers, failures, events seen, seconds, latency and event lag percentiles in microseconds.
- * Exits with 1 where any request failed: a cut, a status other than 200, a malformed body.
+ * ended by CRLF, no empty line) again as soon as its answer is complete, until REQUESTS are answered. With RATE
+ * that many are due each second, whoever is free sends the next one, and latency counts from when it was due.
+ * Each run of twelve `@` in the body becomes the number of the request, so that no two bodies are the same.
+ * Prints one line of JSON: answers, failures, events seen, seconds, latency and event lag percentiles in
+ * microseconds. Exits with 1 where any request failed: a cut, a status other than 200, a malformed body.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,11 +34,22 @@ typedef struct {
     char last[24];      /* end of the previous read: an instant may straddle two */
     int last_used;
     int64_t started;
+    char *request;      /* its own where bodies vary */
     char head[HEAD_BYTES];
 } Conn;
 
+#define MARK "@@@@@@@@@@@@"
+#define MOST_MARKS 16
+
 static char *request;
 static long long request_bytes;
+static long long marks[MOST_MARKS];
+static int marks_used;
+static double rate;
+static int64_t began;
+static long numbered, due_count;
+static Conn **idle;
+static int idle_used;
 static long to_send, to_answer, answered, failed;
 static long events;
 static double *latencies;
@@ -58,23 +71,46 @@ static void watch(Conn *c, int how, uint32_t what) {
 
 static void push(Conn *c) {
     while (c->sent < request_bytes) {
-        ssize_t n = send(c->fd, request + c->sent, request_bytes - c->sent, MSG_NOSIGNAL);
+        ssize_t n = send(c->fd, c->request + c->sent, request_bytes - c->sent, MSG_NOSIGNAL);
         if (n < 0) break;
         c->sent += n;
     }
     watch(c, EPOLL_CTL_MOD, c->sent < request_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
-static void next_request(Conn *c) {
-    c->used = c->in_body = c->trailer = c->last_used = 0;
-    if (to_send <= 0) {
-        c->sent = request_bytes;
-        return;
-    }
+static void begin_request(Conn *c, int64_t started) {
+    char number[24];
+    snprintf(number, sizeof number, "%012ld", ++numbered);
+    for (int i = 0; i < marks_used; i++) memcpy(c->request + marks[i], number, 12);
     to_send--;
     c->sent = 0;
-    c->started = now_ns();
+    c->started = started;
     push(c);
+}
+
+static int64_t due_ns(void) { return began + (int64_t)(due_count * 1e9 / rate); }
+
+/* Returns after how many milliseconds the next request is due; -1 where none is waited for. */
+static int send_due(void) {
+    if (!rate) return -1;
+    while (to_send > 0 && due_ns() <= now_ns() && idle_used) {
+        int64_t due = due_ns();
+        due_count++;
+        begin_request(idle[--idle_used], due);
+    }
+    if (to_send <= 0 || !idle_used) return -1;
+    int64_t left = due_ns() - now_ns();
+    return left <= 0 ? 0 : (int)(left / 1000000);
+}
+
+static void next_request(Conn *c) {
+    c->used = c->in_body = c->trailer = c->last_used = 0;
+    if (to_send <= 0 || rate) {
+        c->sent = request_bytes;
+        if (rate) idle[idle_used++] = c;
+        return;
+    }
+    begin_request(c, now_ns());
 }
 
 static int dial(Conn *c) {
@@ -221,11 +257,23 @@ static void make_request(const char *head_path, const char *body_path) {
     memcpy(request, head, head_bytes);
     request_bytes = head_bytes + sprintf(request + head_bytes, "content-length: %ld\r\n\r\n", body_bytes);
     memcpy(request + request_bytes, body, body_bytes);
+    for (char *p = request + request_bytes, *end = p + body_bytes; marks_used < MOST_MARKS;) {
+        if (!(p = memmem(p, end - p, MARK, 12))) break;
+        marks[marks_used++] = p - request;
+        p += 12;
+    }
     request_bytes += body_bytes;
 }
 
+static char *own_request(void) {
+    if (!marks_used) return request;
+    return memcpy(malloc(request_bytes), request, request_bytes);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 6) return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE\n"), 2;
+    if (argc != 6 && argc != 7)
+        return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE]\n"), 2;
+    rate = argc == 7 ? atof(argv[6]) : 0;
     int connections = atoi(argv[2]);
     to_send = to_answer = atol(argv[3]);
     make_request(argv[4], argv[5]);
@@ -235,17 +283,19 @@ int main(int argc, char **argv) {
     address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     poller = epoll_create1(0);
-    int64_t began = now_ns();
+    began = now_ns();
+    idle = calloc(connections * 2, sizeof *idle);
     Conn *all = calloc(connections, sizeof *all);
     for (int i = 0; i < connections; i++) {
+        all[i].request = own_request();
         if (dial(&all[i])) return perror("connect"), 1;
         next_request(&all[i]);
     }
     static char buffer[262144];
     struct epoll_event ready[512];
     while (answered + failed < to_answer) {
-        int n = epoll_wait(poller, ready, 512, 30000);
-        if (n == 0) break; /* nothing for half a minute */
+        int wait = send_due(), n = epoll_wait(poller, ready, 512, wait < 0 ? 30000 : wait);
+        if (n == 0 && wait < 0) break; /* nothing for half a minute */
         for (int i = 0; i < n; i++) {
             Conn *c = ready[i].data.ptr;
             if (ready[i].events & EPOLLOUT) push(c);
@@ -259,9 +309,9 @@ int main(int argc, char **argv) {
     qsort(latencies, answered, sizeof *latencies, by_double);
     qsort(lags, lags_used, sizeof *lags, by_float);
     printf("{\"answered\":%ld,\"failed\":%ld,\"events\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
-           "\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
+           "\"max_us\":%.1f,\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
            answered, to_answer - answered, events, seconds, answered ? latencies[answered / 2] : 0,
-           answered ? latencies[answered * 99 / 100] : 0, lags_used ? lags[lags_used / 2] : 0,
+           answered ? latencies[answered * 99 / 100] : 0, answered ? latencies[answered - 1] : 0, lags_used ? lags[lags_used / 2] : 0,
            lags_used ? lags[lags_used * 99 / 100] : 0);
     return answered != to_answer;
 }

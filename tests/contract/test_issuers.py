@@ -358,6 +358,49 @@ async def test_a_name_that_leads_to_this_machine_is_not_asked(
     assert resolved == ["rebound.test", "metadata.test"]
 
 
+async def test_a_new_key_is_not_refused_because_a_stranger_asked_first(world: World) -> None:
+    """Junk with an unknown key makes the issuer be asked, and not again for a minute; an issuer that changes
+    its keys in that minute signs with one that was not read yet."""
+    old, new = TokenIssuer(), TokenIssuer(key_id="key-2", number=1)
+    async with a_key_server(keys=old.keys()) as server:
+        await world.trust(trusted(KeySource(url=f"{server.url}/keys")))
+        junk = TokenIssuer(key_id="junk", number=1)
+        with pytest.raises(StoreUnavailable):
+            world.who(junk.token(world.clock.now()))
+        await world.refresh()
+        server.answers["/keys"] = new.keys()
+
+        for _ in range(3):
+            world.clock.advance(10.0)
+            with pytest.raises(StoreUnavailable, match="read anew") as told:
+                world.who(new.token(world.clock.now()))
+            assert told.value.retry_after_seconds
+            await world.refresh()
+        with pytest.raises(BadToken, match="`kid`"):
+            world.who(junk.token(world.clock.now()))  # read since it was first named
+        assert len(server.asked) == 2
+
+        world.clock.advance(ASK_AGAIN_SECONDS - 30.0)
+        await world.refresh()
+        assert world.who(new.token(world.clock.now())) == "token:test:app-1"
+        with pytest.raises(BadToken):
+            world.who(old.token(world.clock.now()))  # withdrawn
+
+
+async def test_another_credential_for_the_key_set_holds_from_a_reload_on(world: World) -> None:
+    async with a_key_server(keys=TokenIssuer().keys()) as server:
+        source = KeySource(url=f"{server.url}/keys", refresh_seconds=10.0)
+        issuer = trusted(source).issuer
+        for secret in ("sk-test-old", "sk-test-new"):
+            one = TrustedIssuer(issuer=issuer, source=source, credential=lambda secret=secret: secret)  # type: ignore[misc]
+            world.issuers.take_over([one])
+            await world.refresh()
+            world.clock.advance(10.0)
+
+        sent = [request.headers["authorization"] for request in server.asked]
+        assert sent == ["Bearer sk-test-old", "Bearer sk-test-new"]
+
+
 async def test_what_the_key_set_asks_for_is_sent_to_it_alone(world: World) -> None:
     signer = TokenIssuer()
     async with a_key_server(keys=signer.keys()) as server:

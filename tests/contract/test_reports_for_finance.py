@@ -146,6 +146,9 @@ def test_a_period_is_compared_with_another(books: Books, run: Run) -> None:
     assert lines[0].startswith("workspace,before_usd,after_usd,difference_usd,volume_usd,mix_usd")
     assert len(lines) == 3
     run("--against", "2026-10", code=2)
+    run("--against", "before", "--month", "2026-11", code=2)
+    run("--period", "24h", "--month", "2026-11", code=2)
+    run("--period", "a day", code=2)
     run("--against", "2026-10", "--month", "2026-11", "--by", "cause", code=2)
     run("--against", "2026-1x", "--month", "2026-11", code=2)
     assert read_totals(books.source, (Dimension.TEAM,), **ALWAYS)

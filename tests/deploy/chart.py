@@ -12,6 +12,8 @@ import helm_python as helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "claude-cache-gateway"
+IMAGE = "registry.example/claude-cache-gateway"
+"""Where values name none: there is no default."""
 RELEASE, NAMESPACE = "demo", "claude"
 FULL_NAME = f"{RELEASE}-claude-cache-gateway"
 
@@ -32,7 +34,9 @@ def read_yaml(text: str) -> Object:
 def render(values: Values | None = None) -> dict[str, str]:
     """Text by the name of its template; raises `helm.HelmError` with what the chart has to say."""
     prefix = f"{CHART.name}/templates/"
-    rendered = _chart().render(dict(values or {}), name=RELEASE, namespace=NAMESPACE)
+    given = dict(values or {})
+    given["image"] = {"repository": IMAGE, **given.get("image", {})}
+    rendered = _chart().render(given, name=RELEASE, namespace=NAMESPACE)
     return {name.removeprefix(prefix): text for name, text in rendered.items() if text.strip()}
 
 

@@ -18,6 +18,7 @@ from gateway.web.health import PROBE_PATHS
 from tests.deploy.chart import (
     CHART,
     FULL_NAME,
+    IMAGE,
     NAMESPACE,
     RELEASE,
     ROOT,
@@ -247,7 +248,7 @@ def test_a_digest_beats_the_tag_and_the_version_stands_in_for_both() -> None:
         for image in ({}, {"tag": "2"}, {"tag": "2", "digest": digest})
     ]
 
-    name = "claude-cache-gateway"
+    name = IMAGE
     assert images == [f"{name}:{gateway.__version__}", f"{name}:2", f"{name}@{digest}"]
 
 

@@ -17,7 +17,7 @@ def test_the_monitor_finds_the_admin_service_and_brings_the_token() -> None:
     )
     (endpoint,) = monitor["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["path"]) == ("admin", "/metrics")
-    assert endpoint["authorization"]["credentials"] == {"name": "gateway-admin", "key": "token"}
+    assert endpoint["authorization"]["credentials"] == {"name": "gateway-metrics", "key": "token"}
     assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
 
@@ -74,8 +74,28 @@ def test_an_external_secret_makes_the_keys_that_pods_mount() -> None:
         if "secret" in source
         for item in source["secret"]["items"]
     }
-    assert made
-    assert made <= mounted
+    owner = {("gateway-ledger-owner", "url")}  # of the job alone
+    assert made > owner
+    assert made - owner <= mounted
+
+
+def test_an_external_secret_of_the_migration_is_there_before_its_job() -> None:
+    """The job is a hook: what the release itself makes does not exist yet, and the job would wait in vain."""
+    found = {
+        thing["metadata"]["name"]: thing
+        for thing in rendered("everything")
+        if thing["kind"] == "ExternalSecret"
+    }
+    owner, other = found["gateway-ledger-owner"], found["gateway-redis"]
+    (job,) = [thing for thing in rendered("everything") if thing["kind"] == "Job"]
+    hooks, before = job["metadata"]["annotations"], owner["metadata"]["annotations"]
+
+    assert before["helm.sh/hook"] == hooks["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert int(before["helm.sh/hook-weight"]) < int(hooks["helm.sh/hook-weight"])
+    assert owner["spec"]["target"]["creationPolicy"] == "Orphan", (
+        "an upgrade replaces the hook, not the Secret"
+    )
+    assert "annotations" not in other["metadata"]
 
 
 def test_the_network_policy_lets_in_and_out_what_is_needed_and_no_more() -> None:

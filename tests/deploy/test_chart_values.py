@@ -25,7 +25,6 @@ MISSHAPEN: list[tuple[dict[str, Any], str, str]] = [
     ({"replicas": 0}, "/replicas", "minimum"),
     ({"replicas": "two"}, "/replicas", "want integer"),
     ({"replica": 2}, "''", "'replica' not allowed"),
-    ({"image": {"repository": ""}}, "/image/repository", "minLength"),
     ({"image": {"digest": "latest"}}, "/image/digest", "pattern"),
     ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy", "IfNotPresent"),
     ({"store": {"kind": "memory"}}, "/store/kind", "'sqlite', 'redis'"),
@@ -49,6 +48,14 @@ MISSHAPEN: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 TOGETHER: list[tuple[dict[str, Any], str]] = [
+    ({"image": {"repository": ""}}, "image.repository is empty: push the image"),
+    (settings(page={"public_url": "https://gw.example"}), "page.public_url needs admin.token.existingSecret"),
+    (settings(page={"sign_in": {"client_id": "gw"}}), "page.sign_in needs admin.token.existingSecret"),
+    (
+        {"serviceMonitor": {"enabled": True}, "admin": {"token": {"existingSecret": "a"}}},
+        "admin.metricsToken.existingSecret",
+    ),
+    (settings(listen={"metrics_token": {"env": "T"}}), "set admin.metricsToken instead"),
     ({"replicas": 2}, "More than one replica needs store.kind: redis"),
     ({"autoscaling": {"enabled": True}}, "More than one replica needs store.kind: redis"),
     ({"store": {"kind": "redis"}}, "store.redis.existingSecret"),

@@ -21,7 +21,14 @@ from gateway.adapters.postgres_ledger import SCHEMA_NAME
 from gateway.cli import app
 from gateway.settings import Settings, load_settings
 from gateway.settings.ledger import LedgerKind
-from gateway.settings.secrets import admin_token, ledger_key, ledger_url, prefix_secret, store_url
+from gateway.settings.secrets import (
+    admin_token,
+    ledger_key,
+    ledger_url,
+    metrics_token,
+    prefix_secret,
+    store_url,
+)
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.stack import a_stack
@@ -121,6 +128,16 @@ def test_make_secrets_makes_each_secret_once_and_takes_the_key_of_the_api(
     assert (folder.stat().st_mode & 0o777, (folder / "redis_url").stat().st_mode & 0o777) == (0o700, 0o444)
 
 
+def test_a_key_that_is_given_later_takes_the_place_of_the_simulated_one(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make_secrets(folder)
+    assert (folder / "anthropic_api_key").read_text() == "simulated"
+    make_secrets(folder, ANTHROPIC_API_KEY="sk-test-upstream")
+    make_secrets(folder, ANTHROPIC_API_KEY="sk-test-another")
+
+    assert (folder / "anthropic_api_key").read_text() == "sk-test-upstream", "a real one stays"
+
+
 def test_secrets_that_services_use_are_those_that_there_are(compose: Document) -> None:
     used = {name for service in compose["services"].values() for name in service.get("secrets", ())}
     text = COMPOSE.read_text()
@@ -145,6 +162,7 @@ def test_the_gateway_knows_every_variable_and_finds_every_secret(compose: Docume
     assert ledger_url(file, environ).startswith("postgresql://gateway:")
     assert len(prefix_secret(file, environ)) == len(ledger_key(file, environ)) == 64
     assert admin_token(file, environ)
+    assert metrics_token(file, environ) not in (None, admin_token(file, environ))
 
 
 def test_the_owner_of_the_tables_is_another_than_the_gateway(compose: Document, secrets: Path) -> None:
@@ -220,7 +238,9 @@ def test_prometheus_scrapes_the_admin_plane_with_its_token_and_reads_the_rules(c
     alerting = found["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
 
     job = targets[f"gateway:{ADMIN_PORT}"]
-    assert job["authorization"]["credentials_file"] == "/run/secrets/admin_token"
+    assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_token", (
+        "not what changes budgets"
+    )
     assert job.get("metrics_path", "/metrics") == "/metrics"
     assert set(found["rule_files"]) <= mounted
     assert alerting == ["alertmanager:9093"]

@@ -178,15 +178,49 @@ async def test_the_token_opens_metrics_and_probes_need_none(serve: AdminClient) 
         assert (await client.get(path)).status == 200
 
 
+async def test_a_token_of_their_own_opens_the_metrics_and_nothing_else(serve: AdminClient) -> None:
+    client = await serve(token=TOKEN, metrics_token="sk-test-for-metrics")
+    scraper, admin = ({"authorization": f"Bearer {token}"} for token in ("sk-test-for-metrics", TOKEN))
+
+    assert (await client.get("/metrics", headers=scraper)).status == 200
+    assert (await client.get("/metrics", headers=admin)).status == 200
+    assert (await client.get("/v1/budgets", headers=scraper)).status == 401
+    assert (await client.get("/metrics")).status == 401
+
+
+async def test_metrics_alone_can_have_a_token(serve: AdminClient) -> None:
+    client = await serve(metrics_token="sk-test-for-metrics")
+
+    assert (await client.get("/metrics")).status == 401
+    headers = {"authorization": "Bearer sk-test-for-metrics"}
+    assert (await client.get("/metrics", headers=headers)).status == 200
+    assert (await client.get("/v1/budgets", headers=headers)).status == 403
+
+
+async def test_wrong_tokens_are_told_to_wait_and_the_right_one_never_is(serve: AdminClient) -> None:
+    now = [0.0]
+    client = await serve(token=TOKEN, now=now)
+
+    async def status(token: str) -> int:
+        return (await client.get("/metrics", headers={"authorization": f"Bearer {token}"})).status
+
+    assert [await status("wrong") for _ in range(7)] == [401] * 5 + [429] * 2
+    assert await status(TOKEN) == 200, "nobody is locked out by what another shows"
+    assert (await client.get("/metrics")).status == 401, "nothing is no guess"
+    now[0] = 10.0
+    assert await status("wrong") == 401, "refusals took nothing"
+
+
 async def test_errors_are_json(serve: AdminClient) -> None:
     def broken(accept: str) -> tuple[str, bytes]:
         raise RuntimeError("secret detail")
 
-    client = await serve(render=broken)
+    client = await serve(render=broken, token=TOKEN)
+    headers = {"authorization": f"Bearer {TOKEN}"}
     missing, wrong, failed = (
-        await client.get("/v1/messages"),
-        await client.post("/metrics"),
-        await client.get("/metrics"),
+        await client.get("/v1/messages", headers=headers),
+        await client.post("/metrics", headers=headers),
+        await client.get("/metrics", headers=headers),
     )
 
     assert (missing.status, wrong.status, failed.status) == (404, 405, 500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -177,6 +178,42 @@ async def test_a_subject_asks_about_itself_and_can_be_frozen(tmp_path: Path) -> 
             assert (await ask(stack, pod("busy")))[0] == 200
             async with session.get(f"{running.url}/v1/me", headers=headers) as answer:
                 assert "A loop" in (await answer.json())["frozen"]
+
+
+async def test_limits_of_a_subject_can_be_looked_at(tmp_path: Path) -> None:
+    subject = "token:cluster:system:serviceaccount:payments:worker"
+    async with a_world(tmp_path) as (stack, _), aiohttp.ClientSession() as session:
+        assert (await ask(stack, pod("worker")))[0] == 200
+
+        async def budgets(**asked: str) -> list[tuple[str, str, int]]:
+            async with session.get(f"{stack.service.admin_url}/v1/budgets", params=asked) as answer:
+                assert answer.status == 200, await answer.text()
+                found = (await answer.json())["budgets"]
+                # Set aside until it is settled, which the answer does not wait for.
+                return [
+                    (each["limit"], each["subject"], each["spent"]["value"] + each["set_aside"]["value"])
+                    for each in found
+                ]
+
+        own = await budgets(key=subject)
+        assert {limit for limit, _, _ in own} == {"rate"}, (
+            "nothing else: its workspace is not known"
+        )
+        assert ("rate", subject, 1) in own
+        of_workspace = await budgets(key=subject, workspace="demo")
+        assert ("rate", subject, 1) in of_workspace
+        assert "month" in {limit for limit, _, _ in of_workspace}
+
+        page = f"{stack.service.admin_url}/page"
+        async with session.get(f"{page}/live", params={"key": subject}) as answer:
+            text = await answer.text()
+        link = re.findall(r'<a href="(/page/budgets\?[^"]+)">Limits of', text)[0]
+        async with session.get(stack.service.admin_url + link.replace("&amp;", "&")) as answer:
+            text = await answer.text()
+            assert answer.status == 200
+        links = re.findall(r'<a href="(/page/budgets/limit\?limit=rate[^"]+)"', text)
+        async with session.get(stack.service.admin_url + links[0].replace("&amp;", "&")) as answer:
+            assert (answer.status, subject in await answer.text()) == (200, True)
 
 
 async def test_keys_go_on_while_an_issuer_is_down(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -33,6 +34,8 @@ class Provider:
     url: str = ""
     changed: dict[str, object] = field(default_factory=dict)
     breaks: str = ""
+    discovered: int = 0
+    """How often its discovery document was read."""
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
 
@@ -48,6 +51,9 @@ class Provider:
         return code
 
     async def discovery(self, _request: web.Request) -> web.Response:
+        self.discovered += 1
+        if self.breaks == "down":
+            return web.Response(status=500)
         document = {
             "issuer": "https://evil.test" if self.breaks == "issuer" else self.url,
             "authorization_endpoint": f"{self.url}/authorise",
@@ -247,3 +253,11 @@ async def test_a_code_works_once_and_leads_to_no_other_site(tmp_path: Path, prov
         assert "evil" not in text
 
         await browser.get(back, 400)  # the attempt is over, and so is its cookie
+
+
+async def test_a_provider_that_is_down_is_not_asked_by_everybody(tmp_path: Path, provider: Provider) -> None:
+    """Anybody can begin to sign in."""
+    provider.breaks = "down"
+    async with a_page(tmp_path, provider) as (browser, _):
+        await asyncio.gather(*(browser.get("/page/oidc/begin", 503) for _ in range(10)))
+        assert provider.discovered == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import Ledger
 from gateway.cli import app as gateway_app
 from gateway.core.ids import KeyId, WorkspaceId
@@ -68,6 +69,19 @@ def test_a_month_has_its_own_entries_only(ledgers: list[str]) -> None:
 
     assert [(row["month"], row["requests"]) for row in november] == [("2026-11", 4)]
     assert december == []
+
+
+def test_the_last_hours_are_those_of_the_page_and_not_whole_days(ledgers: list[str], tmp_path: Path) -> None:
+    ledger, now = Ledger(tmp_path / "recent.sqlite3"), SystemClock().now()
+    for hours in (1, 2, 26, 30, 80):
+        ledger.observe(a_record(id=f"h{hours}", received_at=now - hours * 3_600))
+    ledger.close()
+    path = ("--ledger", str(tmp_path / "recent.sqlite3"), "--period", "24h")
+    (row,) = json.loads(_report(*path, "--by", "workspace", "--json"))
+    assert row["requests"] == 2
+
+    rows = json.loads(_report(*path, "--against", "before", "--json"))
+    assert rows, "two calls then, two calls before"
 
 
 def test_csv_has_a_header_even_without_rows_and_no_formulas(ledgers: list[str]) -> None:

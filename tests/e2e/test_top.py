@@ -190,7 +190,7 @@ async def test_in_a_pipe_it_looks_once_and_json_is_json(tmp_path: Path) -> None:
     assert found["last_minute"]["failed"] == 1
     assert found["last_minute"]["cost_nanousd"] > 0
     assert {call["workspace"] for call in found["newest"]} == {"demo", "poor"}
-    assert found["limits"][0]["whose"] == "poor", "the tightest first"
+    assert found["limits"][0]["whose"] == "demo", "the tightest first: the other's is not touched"
     assert CANARY not in plain + told
 
 

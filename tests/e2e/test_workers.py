@@ -182,6 +182,13 @@ async def test_a_worker_is_killed_under_load_and_nothing_is_lost_but_its_open_ca
         assert sum(of(before, "gateway_requests_total", each) for each in (0, 1)) == calls
         assert len((await ground.live(running))["ended"]) == calls, "whoever is asked tells of both"
 
+        async def hear_each_other() -> bool:
+            found = counters(await ground.metrics(running))
+            heard = [key for key in found if key[0] == "gateway_peer_news_total" and "heard" in key[1]]
+            return len([key for key in heard if found[key] > 0]) == 2
+
+        await until(hear_each_other)
+
         streams: list[asyncio.Task[int]] = []
 
         async def both_stream() -> bool:

@@ -73,7 +73,6 @@ class _Replica:
         spans: Sequence[Span],
         *,
         known_since_ms: int,
-        ended_before_ms: int | None,
         by_tags: bool,
         beyond: Mapping[str, int] | None,
     ) -> LedgerPart:

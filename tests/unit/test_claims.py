@@ -11,6 +11,7 @@ import pytest
 from gateway.core.bearer import Algorithm, BadToken, Issuer
 from gateway.core.claims import Bearer, ClaimRule, bearer_of, find_claim, is_subject, subject_id
 from gateway.core.errors import Forbidden
+from gateway.core.headers import tags_of
 from gateway.core.ids import KeyId, WorkspaceId
 
 POD: dict[str, Any] = {
@@ -92,8 +93,16 @@ def test_claims_become_tags_and_a_name() -> None:
         workspace=WorkspaceId("pods"),
         subject=KeyId("token:test:system:serviceaccount:payments:worker"),
         name="worker",
-        tags=(("x-team", "payments"),),
+        tags=(("x-team", "payments"), ("x-none", "")),
     ) == bearer_of(POD, issuer(named))
+
+
+def test_a_tag_that_a_rule_names_is_never_the_header_s() -> None:
+    """Where the token lacks the claim, its bearer would otherwise choose whose budget pays."""
+    bearer = bearer_of(POD, issuer(replace(rule("pods", sub="*"), tags=(("x-team", "/kubernetes.io/none"),))))
+    headers = [(b"x-team", b"blue"), (b"x-user", b"ada")]
+
+    assert tags_of(headers, ["x-team", "x-user"], bearer.tags) == (("x-team", ""), ("x-user", "ada"))
 
 
 @pytest.mark.parametrize("changed", [{"sub": None}, {"sub": ""}, {"sub": 5}, {"sub": ["a"]}])

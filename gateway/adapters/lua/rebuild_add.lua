@@ -19,5 +19,8 @@ if new then
     end
   end
 end
-if gathering then redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1) end
+if gathering then
+  redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1)
+  if new then redis.call('HSETNX', KEYS[2], ARGV[2] == 'shared' and 'shared' or 'first', now_ms()) end
+end
 return 1

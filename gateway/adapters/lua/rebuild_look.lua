@@ -1,7 +1,7 @@
 -- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether there is
 -- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
--- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text,
--- then the replicas that are expected to contribute.
+-- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text, after
+-- how many ms the gathering begins anew, then the replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
 -- Returns the generation or '', then 1 where this replica is to read its ledger now and 2 where it is to read the
@@ -19,7 +19,7 @@ if not begun then
   redis.call('DEL', KEYS[5])
 end
 redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[1], 1)
-for i = 11, #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
+for i = 12, #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
 
 -- What was set aside before: released, so that no lease books it later, and forgotten, so that who still runs can
 -- take it anew, under either id.
@@ -54,7 +54,9 @@ redis.call('HSET', KEYS[2], 'a:' .. ARGV[1], 1)
 
 -- Whether somebody who lives has not brought its part.
 local function waiting()
-  if now >= begun + ARGV[7] then return false end
+  -- Nobody can bring its own part before the shared one is in, however long that takes.
+  local since = tonumber(redis.call('HGET', KEYS[2], 'shared') or begun)
+  if now >= since + ARGV[7] then return false end
   if ARGV[4] ~= '1' and now < begun + ARGV[6] then return true end
   local fields, said = redis.call('HGETALL', KEYS[2]), {}
   for i = 1, #fields, 2 do said[fields[i]] = true end
@@ -65,6 +67,11 @@ local function waiting()
   return false
 end
 if waiting() then return {'', 0, begun} end
+-- A part that was read so long ago (the store was away since) lacks what is taken to be surely in it.
+if now - tonumber(redis.call('HGET', KEYS[2], 'first') or now) > tonumber(ARGV[11]) then
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  return {'', 0, begun}
+end
 
 generation = string.format('%d-%s', now, ARGV[10])
 redis.call('SET', KEYS[1], generation)

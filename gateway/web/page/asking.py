@@ -151,6 +151,8 @@ def command(asked: Asked, *, by: Sequence[str], more: str = "") -> str:
     span = asked.span
     if span.month:
         when = f"--month {span.month}"
+    elif span.step_ms == HOUR_MS:
+        when = f"--period {span.name}"  # days would be another span
     else:
         first, last = (
             f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}" for ms in (span.start_ms, span.end_ms - 1)

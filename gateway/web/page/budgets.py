@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
+from gateway.core.claims import is_subject
 from gateway.core.ledger import usd as exact_usd
 from gateway.core.limits import Mode, Scope, Unit
 from gateway.web.adjustment_bodies import GrantBody, OverrideBody, said_as
@@ -24,7 +25,7 @@ from gateway.web.page.guard import form_of, redirect
 from gateway.web.page.rendering import PREFIX, Screen, render, visit_of, zone_of
 from gateway.web.page.tables import Cell, Column, Table
 
-FILTERS: Final = ("organisation", "team", "workspace", "limit", "tag")
+FILTERS: Final = ("organisation", "team", "workspace", "key", "limit", "tag")
 PERIODS: Final = {
     "second": "per second",
     "minute": "per minute",
@@ -39,6 +40,10 @@ DONE: Final = {
     "set": "The amount was set. It holds on this replica now, on the others within three seconds.",
     "taken-back": "That was taken back. It holds on this replica now, on the others within three seconds.",
 }
+PLACE: Final = ("tag", "workspace")
+"""What finds a limit of a tag, or of a subject of tokens, beside its id and subject."""
+NOT_SAID: Final = ("form_token", *PLACE)
+"""Fields of forms that are none of the change."""
 _PATH: Final = f"{PREFIX}/budgets"
 
 
@@ -93,14 +98,22 @@ def budgets_screens(budgets: Budgets) -> list[Screen]:
     async def show(request: web.Request) -> web.StreamResponse:
         query = request.query
         asked = {name: query.get(name, "") for name in FILTERS}
-        answer = await budgets.read(asked)
+        too_many = ""
+        try:
+            answer = await budgets.read(asked)
+        except AdminError as error:
+            if error.status != 400:
+                raise
+            too_many, answer = error.message, BudgetsAnswer(at="", budgets=[], freezes=[])
         stands = [(budget, standing(budget)) for budget in answer.budgets]
         only_trouble = query.get("show", "") == "trouble"
         shown = [each for each in stands if each[1].rank >= 1] if only_trouble else stands
         return await render(
             request,
             "budgets.html",
-            tables=[_table(shown, asked["tag"], zone_of(request))],
+            status=400 if too_many else 200,
+            error=too_many,
+            tables=[_table(shown, asked, zone_of(request))],
             asked=asked,
             names=budgets.names(),
             show=query.get("show", ""),
@@ -118,13 +131,15 @@ def budgets_screens(budgets: Budgets) -> list[Screen]:
             fields, session = form_of(request), visit_of(request).session
             said = {name: value.strip() for name, value in fields.items() if value.strip()}
             said = {**said, "by": session.subject or said.get("by", "")}
-            said = {name: value for name, value in said.items() if name not in ("form_token", "tag")}
+            said = {name: value for name, value in said.items() if name not in NOT_SAID}
             try:
                 await change(said, session.by)
             except AdminError as error:
+                if error.status == 409:  # sent again, it would be the same as before once more
+                    fields = {name: value for name, value in fields.items() if name != "id"}
                 return await _draw_one(request, budgets, fields, error.message, {"form": what}, error.status)
-            where = {name: fields.get(name, "") for name in ("limit", "subject", "tag")}
-            return redirect(f"{_PATH}/limit?{urlencode({**where, 'done': what})}")
+            where = {name: value for name in ("limit", "subject", *PLACE) if (value := fields.get(name, ""))}
+            return redirect(f"{_PATH}/limit?{urlencode({**where, 'done': visit_of(request).seal(what)})}")
 
         return Screen(path=f"/budgets/{what}", respond=respond, method="POST")
 
@@ -152,14 +167,15 @@ async def _draw_one(
 ) -> web.StreamResponse:
     """One limit of one subject. `typed` says which form was sent, where it has an error."""
     limit, subject = query.get("limit", ""), query.get("subject", "")
-    found = await _find(budgets, limit, subject, query.get("tag", ""))
+    place = {name: query.get(name, "") for name in PLACE}
+    found = await _find(budgets, limit, subject, place)
     zone = zone_of(request)
     return await render(
         request,
         "budget.html",
         status=status,
         budget=found,
-        tag=query.get("tag", ""),
+        place=place,
         stands=standing(found),
         period=PERIODS.get(found.period, found.period),
         resets_at=moment(found.resets_at),
@@ -167,18 +183,18 @@ async def _draw_one(
         error=error,
         form=typed.get("form", ""),
         typed=query if error else {},
-        done=DONE.get(query.get("done", ""), ""),
+        done=DONE.get(visit_of(request).unseal(query.get("done", "")), ""),
         tables=[adjustments_table(found, zone, visit_of(request).may_edit)],
         may_freeze=found.scope in ("organisation", "team", "workspace", "key") and bool(found.subject),
     )
 
 
-async def _find(budgets: Budgets, limit: str, subject: str, tag: str) -> BudgetAnswer:
+async def _find(budgets: Budgets, limit: str, subject: str, place: Mapping[str, str]) -> BudgetAnswer:
     """Raises `AdminError` where there is no such one. Limits of keys and tags are only listed where one is
     named, so it is asked for in several ways."""
-    asked: list[dict[str, str]] = [{"limit": limit, "tag": tag}]
+    asked: list[dict[str, str]] = [{"limit": limit, "tag": place["tag"]}]
     if subject:
-        asked += [{"limit": limit, "key": subject}]
+        asked = [{"limit": limit, "key": subject, "workspace": place["workspace"]}, *asked]
     for query in asked:
         try:
             answer = await budgets.read(query)
@@ -192,7 +208,9 @@ async def _find(budgets: Budgets, limit: str, subject: str, tag: str) -> BudgetA
     raise AdminError(404, "There is no such limit, or it does not bind this subject.")
 
 
-def _table(budgets: Collection[tuple[BudgetAnswer, Standing]], tag: str, zone: ZoneInfo) -> Table:
+def _table(
+    budgets: Collection[tuple[BudgetAnswer, Standing]], asked: Mapping[str, str], zone: ZoneInfo
+) -> Table:
     return Table(
         caption="Limits",
         columns=(
@@ -210,15 +228,19 @@ def _table(budgets: Collection[tuple[BudgetAnswer, Standing]], tag: str, zone: Z
             Column("unit", "Unit", shown=False),
             Column("period", "Period", shown=False),
         ),
-        rows=[_row(budget, stands, tag, zone) for budget, stands in budgets],
+        rows=[_row(budget, stands, asked, zone) for budget, stands in budgets],
         sort="-state",
         empty="No limit is like that.",
     )
 
 
-def _row(budget: BudgetAnswer, stands: Standing, tag: str, zone: ZoneInfo) -> list[Cell | str | int]:
-    of_tag = {"tag": tag} if budget.scope == Scope.TAG else {}
-    where = urlencode({"limit": budget.limit, "subject": budget.subject, **of_tag})
+def _row(
+    budget: BudgetAnswer, stands: Standing, asked: Mapping[str, str], zone: ZoneInfo
+) -> list[Cell | str | int]:
+    place = {"tag": asked["tag"]} if budget.scope == Scope.TAG else {}
+    if is_subject(budget.subject) and asked["workspace"]:
+        place = {"workspace": asked["workspace"]}
+    where = urlencode({"limit": budget.limit, "subject": budget.subject, **place})
     changed = budget.amount.value != budget.configured.value
     period = PERIODS.get(budget.period, budget.period)
     runs_out = moment(budget.runs_out_at)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
 from gateway.core.adjustments import Author, Freeze, FreezeScope, LogEntry
+from gateway.core.ledger import usd as exact_usd
 from gateway.web.adjustment_bodies import Body, FreezeBody, said_as
 from gateway.web.admin_adjustments import Changes
 from gateway.web.admin_api import AdminError
@@ -32,10 +34,12 @@ def changes_screens(
     changes: Changes,
     freezes: Callable[[], Collection[Freeze]],
     members: Callable[[FreezeScope], Collection[str]],
+    stopped: Callable[[FreezeScope, str], tuple[int, int]],
 ) -> list[Screen]:
-    """The audit trail, the freeze form, the question whether to take back, and what they do. `freezes` are
-    those in force; `members` whom one could freeze."""
-    forms = _Forms(changes, freezes, members)
+    """The audit trail, the freeze form, the questions whether to freeze and to take back, and what they do.
+    `freezes` are those in force; `members` whom one could freeze; `stopped` how many workspaces and keys that
+    would stop."""
+    forms = _Forms(changes, freezes, members, stopped)
     return [
         Screen(path="/changes", title="Changes", respond=forms.show),
         Screen(path="/changes/freeze", respond=forms.freeze, method="POST"),
@@ -50,10 +54,12 @@ class _Forms:
         changes: Changes,
         freezes: Callable[[], Collection[Freeze]],
         members: Callable[[FreezeScope], Collection[str]],
+        stopped: Callable[[FreezeScope, str], tuple[int, int]],
     ) -> None:
         self._changes = changes
         self._freezes = freezes
         self._members = members
+        self._stopped = stopped
 
     async def _draw(
         self, request: web.Request, values: Mapping[str, str], error: str = "", status: int = 200
@@ -71,7 +77,7 @@ class _Forms:
             path=_PATH,
             tables=[_frozen_table(self._freezes(), zone, may_edit), _trail_table(entries, zone)],
             older=f"{_PATH}?before={last}" if last > 1 else "",
-            done=DONE.get(request.query.get("done", ""), ""),
+            done=DONE.get(visit_of(request).unseal(request.query.get("done", "")), ""),
             error=error,
             typed=values,
             scopes=[scope.value for scope in FreezeScope],
@@ -83,13 +89,20 @@ class _Forms:
 
     async def freeze(self, request: web.Request) -> web.StreamResponse:
         fields, session = form_of(request), visit_of(request).session
-        said = {name: fields.get(name, "").strip() for name in ("scope", "subject", "reason")}
+        said = {name: fields.get(name, "").strip() for name in ("scope", "subject", "reason", "id")}
         said["by"] = session.subject or fields.get("by", "").strip()
         try:
-            await self._changes.freeze(said_as(FreezeBody, said), via=session.by)
+            body = said_as(FreezeBody, {name: value for name, value in said.items() if value})
+            self._changes.check_freeze(body)
+            if fields.get("sure") != "yes":
+                workspaces, keys = self._stopped(body.scope, body.subject)
+                return await render(request, "freeze.html", body=body, workspaces=workspaces, keys=keys)
+            await self._changes.freeze(body, via=session.by)
         except AdminError as error:
+            if error.status == 409:
+                fields = {name: value for name, value in fields.items() if name != "id"}
             return await self._draw(request, fields, error.message, error.status)
-        return redirect(f"{_PATH}?done=frozen")
+        return self._done(request, "frozen")
 
     async def ask(self, request: web.Request, error: str = "", status: int = 200) -> web.StreamResponse:
         values = form_of(request) if request.method == "POST" else request.query
@@ -108,7 +121,10 @@ class _Forms:
             if error.status == 404:
                 raise
             return await self.ask(request, error.message, error.status)
-        return redirect(f"{_PATH}?done=taken-back")
+        return self._done(request, "taken-back")
+
+    def _done(self, request: web.Request, what: str) -> web.Response:
+        return redirect(f"{_PATH}?{urlencode({'done': visit_of(request).seal(what)})}")
 
 
 def _frozen_table(freezes: Collection[Freeze], zone: ZoneInfo, may_edit: bool) -> Table:
@@ -168,7 +184,16 @@ def _trail_row(number: int, made: AdjustmentAnswer, zone: ZoneInfo) -> list[Cell
             value=made.subject,
             note=f"{made.scope}, limit {made.limit}" if made.limit else made.scope,
         ),
-        Cell(text=made.amount.text if made.amount else "", value=made.amount.value if made.amount else 0),
+        _amount(made),
         tables.instant(moment(made.ends_at), zone),
         done.reason,
     ]
+
+
+def _amount(made: AdjustmentAnswer) -> Cell:
+    """In the CSV exactly: dollars with nine decimals, else a whole number."""
+    if made.amount is None:
+        return Cell(text="", value=0, exported="")
+    money = made.amount.text.startswith(("$", "-$"))
+    exported = exact_usd(made.amount.value) if money else str(made.amount.value)
+    return Cell(text=made.amount.text, value=made.amount.value, exported=exported)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.web.admin_api import AdminError, is_loopback
+from gateway.web.admin_api import AdminError, is_loopback, is_passed_on
 from gateway.web.page.rendering import PAGE, PREFIX, VISIT, Visit, render_error
 from gateway.web.page.session import Role, Session, Sessions
 
@@ -66,6 +67,8 @@ def known(access: Access, sessions: Sessions) -> Middleware:
                 session=session,
                 form_token=sessions.form_token(session),
                 may_sign_out=access.signing_in,
+                seal=partial(sessions.seal, session),
+                unseal=partial(sessions.unseal, session),
             )
         if request.path in access.open_paths or request.path.startswith(f"{PREFIX}/static/"):
             return await handler(request)
@@ -120,10 +123,11 @@ def _from_here(request: web.Request, access: Access) -> None:
             "The page needs a way to sign in: set listen.admin_token in gateway.yaml, or let the admin plane "
             "listen on a loopback address.",
         )
-    if not is_loopback(urlsplit(f"//{request.host}").hostname):
+    if is_passed_on(request) or not is_loopback(urlsplit(f"//{request.host}").hostname):
         raise AdminError(
             403,
-            "Without an admin token the page is for browsers on the gateway's machine, by its own address.",
+            "Without an admin token the page is for browsers on the gateway's machine, by its own address "
+            "and through no proxy.",
         )
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
@@ -29,6 +30,7 @@ STATES: Final = (("", "All"), ("active", "Active"), ("expired", "Expired"), ("re
 SOON_SECONDS: Final = 14 * DAY
 """How long before its end a key is marked."""
 MAX_NAME: Final = 100
+MAX_FORM: Final = 64
 _TONES: Final = {"active": "good", "expires soon": "warn", "expired": "quiet", "revoked": "quiet"}
 _PATH: Final = f"{PREFIX}/keys"
 
@@ -44,7 +46,9 @@ class Keys:
     """By id, as far as it is known."""
     put: Callable[[KeyRecord], Awaitable[None]]
     revoke: Callable[[KeyRecord, float], Awaitable[None]]
-    random_bytes: Callable[[], bytes]
+    secret_of: Callable[[str], bytes]
+    """`RANDOM_BYTES` that nobody else can know, the same for the same text: a form that is sent twice makes
+    one key, and both answers show it."""
 
 
 def keys_screens(keys: Keys, clock: Clock) -> list[Screen]:
@@ -82,7 +86,7 @@ class _Forms:
             workspace=workspace,
             states=STATES,
             state=wanted,
-            revoked=_id_only(query.get("revoked", "")),
+            revoked=visit_of(request).unseal(query.get("revoked", "")),
         )
 
     async def ask_new(self, request: web.Request) -> web.StreamResponse:
@@ -99,14 +103,23 @@ class _Forms:
             return await _new_form(request, self._keys, fields, "Choose a workspace.")
         if lifetime not in dict(LIFETIMES):
             return await _new_form(request, self._keys, fields, "Choose when it ends.")
+        form = fields.get("form", "")
+        if not 8 <= len(form) <= MAX_FORM:
+            return await _new_form(request, self._keys, fields, "This form was not whole; send it again.")
+        said = "\0".join((visit.session.id, form, name, workspace, lifetime))
         secret, record = mint_key(
-            random_bytes=self._keys.random_bytes(),
+            random_bytes=self._keys.secret_of(said),
             name=name,
             workspace=WorkspaceId(workspace),
             created_at=now,
             created_by=visit.session.subject or visit.session.by,
             expires_at=now + int(lifetime) * DAY if lifetime else None,
         )
+        before = next((each for each in self._keys.records() if each.id == record.id), None)
+        if before is not None:
+            if before.revoked_at is not None:
+                raise AdminError(409, "This form was sent before, and the key that it made is revoked.")
+            return await render(request, "key_made.html", secret=secret, record=before)
         await _reached(self._keys.put(record))
         log.info("key %s of workspace %s was made by %r", record.id, record.workspace, record.created_by)
         return await render(request, "key_made.html", secret=secret, record=record)
@@ -120,7 +133,7 @@ class _Forms:
         record, visit = self._find(form_of(request).get("id", "")), visit_of(request)
         await _reached(self._keys.revoke(record, self._clock.now()))
         log.info("key %s was revoked by %r", record.id, visit.session.subject or visit.session.by)
-        return redirect(f"{_PATH}?revoked={record.id}")
+        return redirect(f"{_PATH}?{urlencode({'revoked': visit.seal(record.id)})}")
 
     def _find(self, key_id: str) -> KeyRecord:
         found = next((record for record in self._keys.records() if record.id == key_id), None)
@@ -137,6 +150,7 @@ async def _new_form(
         "key_new.html",
         status=400 if error else 200,
         error=error,
+        form=values.get("form", ""),
         name=values.get("name", ""),
         workspace=values.get("workspace", ""),
         lifetime=values.get("lifetime", "90"),
@@ -185,7 +199,8 @@ def _row(
         ),
         tables.link(record.workspace, f"{PREFIX}/budgets?workspace={record.workspace}"),
         tables.badge(state, _TONES[state]),
-        tables.instant(record.created_at, zone, note=f"by {record.created_by}" if record.created_by else ""),
+        # Of one that was declared nobody knows since when.
+        tables.instant(record.created_at or None, zone, note=by_whom(record.created_by)),
         Cell(text="never", value=float("inf"), exported="", tone="quiet")
         if record.expires_at is None
         else tables.instant(record.expires_at, zone),
@@ -204,9 +219,9 @@ def _state(record: KeyRecord, now: float) -> str:
     return "active" if record.is_active(now) else "expired"
 
 
-def _id_only(text: str) -> str:
-    """Of a parameter that the page itself set: anybody can write a link with another one."""
-    return text if text.isalnum() and len(text) <= 16 else ""
+def by_whom(who: str) -> str:
+    """Of a name; of what is known in place of one, as `on the gateway's machine`, just that."""
+    return who if not who or who.startswith(("by ", "on ")) else f"by {who}"
 
 
 async def _reached(answer: Awaitable[None]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
@@ -16,8 +17,10 @@ from gateway.web.page import showing, tables
 from gateway.web.page.rendering import PREFIX, Screen, render, zone_of
 from gateway.web.page.tables import Cell, Column, Table
 
-SHOWN: Final = 100
-"""Rows of one table without paging: it is redrawn all the time."""
+SHOWN: Final = 25
+"""Rows of one table on a page: it is redrawn all the time."""
+ID_DIGITS: Final = 10
+"""Of a call's id, what is shown; the whole of it is its title, and in the CSV."""
 ALL_READ: Final = 0.99
 """Of a prompt: what is missing then is the question that was new."""
 _TONES: Final = {
@@ -49,11 +52,11 @@ _COLUMNS: Final = (
 def live_screens(calls: Calls, workspaces: Callable[[], Collection[str]]) -> list[Screen]:
     """The page and the part of it that changes."""
 
-    def asked(request: web.Request) -> list[LiveCall]:
-        return chosen(calls(), {name: request.query.get(name, "") for name in FILTERS})
+    async def asked(request: web.Request) -> list[LiveCall]:
+        return chosen(await calls(), {name: request.query.get(name, "") for name in FILTERS})
 
     async def draw(request: web.Request, template: str) -> web.StreamResponse:
-        found = asked(request)
+        found = await asked(request)
         return await render(
             request,
             template,
@@ -67,6 +70,7 @@ def live_screens(calls: Calls, workspaces: Callable[[], Collection[str]]) -> lis
             workspaces=sorted(workspaces()),
             workspace=request.query.get("workspace", ""),
             key=request.query.get("key", ""),
+            limits=_limits_of(found, request.query.get("key", "")),
         )
 
     async def show(request: web.Request) -> web.StreamResponse:
@@ -79,6 +83,15 @@ def live_screens(calls: Calls, workspaces: Callable[[], Collection[str]]) -> lis
         Screen(path="/live", title="Live", respond=show),
         Screen(path="/live/calls", respond=calls_only),
     ]
+
+
+def _limits_of(calls: Sequence[LiveCall], key: str) -> str:
+    """Where the limits of a key stand, or of a subject of tokens, whose workspace its calls tell."""
+    workspace = next((call.workspace for call in calls if key and call.key_id == key and call.workspace), "")
+    if not key:
+        return ""
+    asked = {"workspace": workspace, "key": key} if workspace else {"key": key}
+    return f"{PREFIX}/budgets?{urlencode(asked)}"
 
 
 def _read_share(calls: Sequence[LiveCall]) -> float | None:
@@ -119,11 +132,11 @@ def _row(call: LiveCall, zone: ZoneInfo) -> list[Cell | str | int]:
     if call.open:
         aside = showing.usd(call.set_aside_nanousd)
         cost = Cell(text=f"≤ {aside}", value=call.set_aside_nanousd, tone="quiet")
-    received = tables.instant(call.received_at, zone, note=call.id)
+    received = tables.instant(call.received_at, zone, note=f"…{call.id[-ID_DIGITS:]}")
     kind = call.endpoint + (", streams" if call.streaming else "")
-    href = f"{PREFIX}/live?key={call.key_id}" if call.key_id.isalnum() else ""
+    href = f"{PREFIX}/live?{urlencode({'key': call.key_id})}" if call.key_id else ""
     return [
-        replace(received, text=received.text[-len("00:00:00") :]),
+        replace(received, text=received.text[-len("00:00:00") :], title=call.id),
         Cell(text=call.workspace or showing.NOTHING, value=call.workspace, href=href, note=call.key_name),
         Cell(text=call.model or showing.NOTHING, value=call.model, note=kind),
         _state(call),
@@ -155,4 +168,7 @@ def _cache(call: LiveCall) -> Cell:
     if call.miss and not (whole and read / whole > ALL_READ):
         said.append(f"missed: {call.miss.replace('_', ' ')}")
     text = ", ".join(said) or call.cohort
-    return Cell(text=text, value=read / whole if whole else 0.0, exported=text, note=call.reason)
+    # Why breakpoints were placed is of before the answer, which may have come otherwise.
+    why = call.reason if call.open or not call.reason else f"Before: {call.reason}"
+    value = read / whole if whole else 0.0
+    return Cell(text=text, value=value, exported=text, note=why, title=why)

@@ -21,7 +21,7 @@ from gateway.core.sign_in import Attempt, SignedIn
 from gateway.ports import Clock
 from gateway.web.admin_api import AdminError
 from gateway.web.page.rendering import HEADERS, PREFIX, Screen
-from gateway.web.page.session import Role, Sessions
+from gateway.web.page.session import Role, Sessions, cookie_name
 
 BEGIN, BACK = "/oidc/begin", "/oidc/back"
 """Below /page; the second is what the provider knows as redirect URI."""
@@ -57,13 +57,14 @@ class SigningInElsewhere:
         clock: Clock,
         new_secret: Callable[[], str],
         inside: Callable[[str], str],
+        port: int | None = None,
     ) -> None:
         self._provider = provider
         self._sessions = sessions
         self._key = key
         self._redirect_uri = f"{public_url}{PREFIX}{BACK}"
         self._secure = public_url.startswith("https:")
-        self._cookie = SECURE_COOKIE if self._secure else COOKIE
+        self._cookie = cookie_name(SECURE_COOKIE if self._secure else COOKIE, port)
         self._clock = clock
         self._new_secret = new_secret
         self._inside = inside

@@ -7,7 +7,7 @@ here, nor anywhere. What is drawn is in `templates/prefixes.html`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -72,9 +72,11 @@ def prefixes_screens(read: ReadPrefixes) -> list[Screen]:
             "most": MOST,
             "warm": sum(one.warm_seconds > 0 for one in listed),
             "warm_tokens": sum(one.tokens for one in listed if one.warm_seconds > 0),
-            "value": sum(one.value_nanousd for one in listed),
+            # Of one that was never read the chance is what was believed of its kind beforehand, and no more.
+            "value": sum(one.value_nanousd for one in listed if one.reads),
+            "unread": sum(not one.reads for one in listed),
             "profit": sum(found.warmed[one.key].profit_nanousd for one in listed if one.key in found.warmed),
-            "workspaces": [("", "all"), *sorted({(one.workspace, one.workspace) for one in found.listed})],
+            "workspaces": [("", "All"), *sorted({(one.workspace, one.workspace) for one in found.listed})],
         }
         table = _table(found, listed, zone_of(request))
         return await render(
@@ -134,9 +136,13 @@ def _row(found: Prefixes, one: ListedPrefix, zone: ZoneInfo) -> Sequence[Cell | 
         text(one.model),
         number(one.tokens),
         warm,
-        number(one.reads, note=f"{one.writes} writes" if one.writes != 1 else "1 write"),
+        number(
+            one.reads,
+            tone="" if one.reads else "quiet",
+            note=f"{one.writes} writes" if one.writes != 1 else "1 write",
+        ),
         duration(one.last_used_seconds),
-        share(one.chance),
-        money(one.value_nanousd if one.chance is not None else None),
+        share(one.chance) if one.reads else replace(share(one.chance), tone="quiet", note="a guess"),
+        money(one.value_nanousd if one.chance is not None else None, tone="" if one.reads else "quiet"),
         profit,
     ]

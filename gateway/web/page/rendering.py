@@ -66,6 +66,10 @@ class Visit:
     session: Session
     form_token: str
     may_sign_out: bool
+    seal: Callable[[str], str]
+    """For what the page says of itself in a URL."""
+    unseal: Callable[[str], str]
+    """What was sealed for this session; empty where it was not."""
 
     @property
     def may_edit(self) -> bool:
@@ -85,6 +89,8 @@ class Page:
     version: str
     static: Mapping[str, bytes]
     """Files that browsers load, by name."""
+    new_id: Callable[[], str]
+    """For forms: what a form makes has this id, so that sending it twice makes it once."""
     templates: jinja2.Environment
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -92,7 +98,9 @@ class Page:
 PAGE = web.AppKey("page", Page)
 
 
-def make_page(screens: Iterable[Screen], *, clock: Clock, timezone: str, version: str) -> Page:
+def make_page(
+    screens: Iterable[Screen], *, clock: Clock, timezone: str, version: str, new_id: Callable[[], str]
+) -> Page:
     """All that rendering needs, read once."""
     zone = ZoneInfo(timezone)
     static = {path.name: path.read_bytes() for path in sorted((_FILES / "static").iterdir())}
@@ -123,6 +131,7 @@ def make_page(screens: Iterable[Screen], *, clock: Clock, timezone: str, version
         zone=zone,
         version=version,
         static=static,
+        new_id=new_id,
         templates=templates,
     )
 
@@ -183,6 +192,7 @@ def _drawn(
         "nav": nav if visit is not None else [],
         "visit": visit,
         "form_token": _FORM_TOKEN.format(visit.form_token) if visit is not None else "",
+        "new_id": page.new_id,
         "as_of": at,
         "timezone": page.zone.key,
         "version": page.version,

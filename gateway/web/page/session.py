@@ -48,17 +48,30 @@ class Session:
     seen_at: float
 
 
+def cookie_name(name: str, port: int | None) -> str:
+    """Of the gateway at this port."""
+    return f"{name}_{port}" if port else name
+
+
 class Sessions:
     """Seals sessions into cookies and opens them. `key` signs; whoever has it can make a session."""
 
     def __init__(
-        self, key: bytes, *, idle_seconds: float, longest_seconds: float, secure: bool, cookie: str = ""
+        self,
+        key: bytes,
+        *,
+        idle_seconds: float,
+        longest_seconds: float,
+        secure: bool,
+        port: int | None = None,
     ) -> None:
+        """`port`: where browsers reach the page, where that is not what their scheme means. Cookies do not
+        know ports: without it in the name, two gateways on one host would end each other's sessions."""
         self._key = key
         self._idle_seconds = idle_seconds
         self._longest_seconds = longest_seconds
         self._secure = secure
-        self.cookie = cookie or (SECURE_COOKIE if secure else COOKIE)
+        self.cookie = cookie_name(SECURE_COOKIE if secure else COOKIE, port)
         self._ended: OrderedDict[str, None] = OrderedDict()
         """Those that were signed out of here: a copy of their cookie opens nothing on this replica."""
 
@@ -96,6 +109,19 @@ class Sessions:
 
     def is_form_token(self, session: Session, given: str) -> bool:
         return hmac.compare_digest(self.form_token(session).encode(), given.encode("utf-8", "replace"))
+
+    def seal(self, session: Session, text: str) -> str:
+        """What the page says of itself in a URL, so that nobody can make a link that says something else."""
+        return f"{text}.{self._said(session, text)}"
+
+    def unseal(self, session: Session, sealed: str) -> str:
+        """What was sealed for this session; empty where it was not."""
+        text, _, mac = sealed.rpartition(".")
+        expected = self._said(session, text).encode()
+        return text if hmac.compare_digest(expected, mac.encode("utf-8", "replace")) else ""
+
+    def _said(self, session: Session, text: str) -> str:
+        return self._mac(b"said", f"{session.id}\0{text}".encode("utf-8", "replace"))[:32]
 
     def _set(self, response: web.StreamResponse, session: Session) -> None:
         fields = [session.id, session.subject, session.by, session.role, session.began_at, session.seen_at]

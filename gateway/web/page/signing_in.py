@@ -3,8 +3,6 @@ call `Sessions.begin_session` as this one does, and are offered here by a link."
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +10,11 @@ from aiohttp import web
 
 from gateway.ports import Clock
 from gateway.web.admin_api import AdminError
-from gateway.web.me import Turns
+from gateway.web.admission import Admission
 from gateway.web.page.guard import form_of, redirect
 from gateway.web.page.rendering import PREFIX, VISIT, Screen, render
 from gateway.web.page.session import MAX_SUBJECT, Role, Sessions
 
-ATTEMPTS_AT_ONCE, ATTEMPTS_PER_SECOND = 5.0, 0.1
-"""How often one address may try a token."""
 BY_TOKEN = "by the admin token"  # noqa: S105 - words of the audit trail
 
 
@@ -34,14 +30,12 @@ class Way:
 def signing_in_screens(
     sessions: Sessions,
     *,
-    token: str | None,
+    admission: Admission,
     clock: Clock,
     new_session_id: Callable[[], str],
     ways: Sequence[Way] = (),
 ) -> list[Screen]:
     """The form, what it does, and the way out."""
-    expected = hashlib.sha256(token.encode()).digest() if token else None
-    turns = Turns(at_once=ATTEMPTS_AT_ONCE, per_second=ATTEMPTS_PER_SECOND)
 
     async def form(request: web.Request, error: str = "", status: int = 200) -> web.StreamResponse:
         values = form_of(request) if request.method == "POST" else request.query
@@ -49,7 +43,7 @@ def signing_in_screens(
             request,
             "sign_in.html",
             status=status,
-            with_token=expected is not None,
+            with_token=admission.asks,
             ways=ways,
             error=error,
             name=values.get("name", ""),
@@ -63,12 +57,9 @@ def signing_in_screens(
         fields = form_of(request)
         name = fields.get("name", "").strip()
         try:
-            turns.take(request.remote or "", clock.monotonic())
+            admission.check(fields.get("token", ""), request.remote or "")
         except AdminError as error:
-            return await form(request, "Too many attempts; wait for ten seconds and try again.", error.status)
-        digest = hashlib.sha256(fields.get("token", "").strip().encode("utf-8", "surrogatepass")).digest()
-        if expected is None or not hmac.compare_digest(digest, expected):
-            return await form(request, "This is not the admin token.", 401)
+            return await form(request, error.message, error.status)
         if not 1 <= len(name) <= MAX_SUBJECT or not name.isprintable():
             return await form(request, "Say who you are: changes are recorded under that name.", 400)
         response = redirect(inside(fields.get("next", "")))

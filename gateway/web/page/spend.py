@@ -62,21 +62,21 @@ def spend_screens(books: Books) -> list[Screen]:
 
     async def focus(request: web.Request) -> web.StreamResponse:
         span = _month(request.query.get("month", ""))
-        async with exporting:  # each reads the whole month's ledger
-            with tempfile.TemporaryFile("w+b") as file:
+        with tempfile.TemporaryFile("w+b") as file:
+            async with exporting:  # each reads the whole month's ledger; sending waits for the browser alone
                 try:
                     await asyncio.to_thread(_write_focus, books, span, file)
                 except ConfigError as error:
                     raise unreadable(error) from None
-                name = f"focus-{request.query['month']}-as-of-{_stamp(books.now())}.csv"
-                response = web.StreamResponse(
-                    headers=_download(name) | {"content-type": "text/csv; charset=utf-8"}
-                )
-                await response.prepare(request)
-                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                    await response.write(chunk)
-                await response.write_eof()
-                return response
+            name = f"focus-{request.query['month']}-as-of-{_stamp(books.now())}.csv"
+            response = web.StreamResponse(
+                headers=_download(name) | {"content-type": "text/csv; charset=utf-8"}
+            )
+            await response.prepare(request)
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                await response.write(chunk)
+            await response.write_eof()
+            return response
 
     return [
         Screen(path="/spend", title="Spend", respond=show),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from gateway.core.ledger import SAVED_MEANS, month_bounds
 from gateway.core.month_end import METHOD, MonthEnd
-from gateway.core.periods import DAY_MS
+from gateway.core.periods import DAY_MS, HOUR_MS
 from gateway.core.variance import PARTS, Variance
 from gateway.web.page import showing
 from gateway.web.page.asking import (
@@ -70,6 +70,8 @@ def _change(now: int, before: int) -> str:
 
 
 def _against(asked: Asked) -> str:
+    if asked.span.step_ms == HOUR_MS:
+        return " --against before"
     first, last = (
         f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
         for ms in (asked.span.before_start_ms, asked.span.before_end_ms - 1)
@@ -79,7 +81,7 @@ def _against(asked: Asked) -> str:
 
 def _offered(found: Found) -> dict[str, list[tuple[str, str]]]:
     return {
-        name: [("", "all"), *((value, found.key_names.get(value, value)) for value in values)]
+        name: [("", "All"), *((value, found.key_names.get(value, value)) for value in values)]
         for name, values in found.choices.items()
     }
 

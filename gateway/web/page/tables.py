@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.core.ledger import usd as exact_usd
+from gateway.core.report_lines import inert
 from gateway.web.admin_api import AdminError
 from gateway.web.page import showing
 
@@ -53,6 +53,8 @@ class Cell:
     """`good`, `warn`, `bad` or `quiet`."""
     note: str = ""
     """A second, smaller line."""
+    title: str = ""
+    """All of what text or note have in short."""
     code: bool = False
     """An id or another text for machines."""
     badge: bool = False
@@ -218,17 +220,11 @@ def as_csv(table: Table, query: Mapping[str, str]) -> str:
     return out.getvalue()
 
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_FORMULA = re.compile(r"[=+@\t\r\n-]|\s+[=+@-]")
-
-
 def _exported(cell: Cell) -> str:
     told = cell.exported
     if told is None:
         told = cell.text if cell.value is None else str(cell.value)
-    if _FORMULA.match(told) and not _NUMBER.fullmatch(told):
-        return f"'{told}"
-    return told
+    return inert(told)
 
 
 def _cell(value: Cell | str | int) -> Cell:

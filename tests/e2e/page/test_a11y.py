@@ -147,4 +147,6 @@ async def _freeze(page: Page) -> None:
     await page.get_by_label("Reason").fill("a loop")
     await page.get_by_label("Your name").fill("Ada")
     await page.get_by_role("button", name="Freeze").click()
+    assert await page.evaluate(FAULTS) == []
+    await page.get_by_role("button", name="Freeze").click()
     await expect(page.get_by_role("status")).to_be_visible()

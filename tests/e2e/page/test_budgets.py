@@ -72,6 +72,10 @@ async def test_who_is_frozen_is_refused_until_that_is_taken_back(browser: Browse
         await page.get_by_label("Reason").fill("a loop that spends")
         await page.get_by_label("Your name").fill("Ada")
         await page.get_by_role("button", name="Freeze").click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Freeze workspace demo?")
+        await expect(page.get_by_text("1 workspace and 1 key")).to_be_visible()
+        assert await ask(stack, stack.keys["demo"]) == 200, "not before it is confirmed"
+        await page.get_by_role("button", name="Freeze").click()
         await expect(page.get_by_role("status")).to_contain_text("Frozen")
         assert await ask(stack, stack.keys["demo"]) == 403
         assert await ask(stack, stack.keys["other"]) == 200

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page, expect
 
 from gateway.adapters.clock import SystemClock
 from gateway.page import session_key
+from gateway.settings.identity import SignInSettings
 from gateway.web.page.session import Role, Sessions
 from tests.e2e.page.conftest import IN_MEMORY, TOKEN, WITH_TOKEN
 from tests.support.browser import a_tab
@@ -73,6 +74,7 @@ async def test_tokens_cannot_be_tried_for_long(client: aiohttp.ClientSession, gu
 
     assert set(statuses[:-1]) == {401}
     assert statuses[-1] == 429
+    assert await _session(client, base), "who has the token is not locked out by who has not"
 
 
 async def test_a_copied_cookie_is_worth_nothing_once_its_owner_signed_out(
@@ -172,6 +174,18 @@ async def test_a_viewer_sees_everything_and_changes_nothing(
     form = {"form_token": sessions.form_token(session), "name": "mine", "workspace": "demo", "lifetime": "30"}
     async with client.post(f"{base}/page/keys/new", data=form, headers=headers) as answer:
         assert answer.status == 403
+
+
+async def test_other_rules_on_who_may_sign_in_end_all_sessions() -> None:
+    """A session holds its role, which those rules may not give any longer."""
+    one, other = (
+        SignInSettings(issuer="https://login.test", client_id="gw", editors={"groups": (group,)})
+        for group in ("platform", "finance")
+    )
+    keys = {session_key(b"secret", TOKEN, rules) for rules in (None, one, other)}
+
+    assert len(keys) == 3
+    assert session_key(b"secret", TOKEN, one) in keys
 
 
 async def test_without_a_token_the_page_answers_its_own_address_only(

@@ -174,7 +174,14 @@ def test_a_sign_in_that_cannot_work_is_refused(directory: Directory, text: str, 
     assert any(says in line for line in directory.lines()), directory.lines()
 
 
-def test_a_sign_in_alone_does_not_guard_the_admin_api(directory: Directory) -> None:
-    directory.write("gateway.yaml", SIGN_IN % ", viewers: {groups: a}")
+@pytest.mark.parametrize("page", ["{public_url: https://gw.test}", "PROVIDER"])
+def test_what_is_behind_a_proxy_needs_the_admin_token(directory: Directory, page: str) -> None:
+    """To the admin API a proxy on the same machine looks like a command on it."""
+    text = SIGN_IN % ", viewers: {groups: a}"
+    if page != "PROVIDER":
+        text = f"{GATEWAY}page: {page}\n"
+    directory.write("gateway.yaml", text)
+    assert any("needs listen.admin_token" in line for line in directory.lines()), directory.lines()
 
-    assert any("the admin API asks nobody" in str(each) for each in directory.load().warnings)
+    directory.write("gateway.yaml", text + "listen: {admin_token: {env: ADMIN_TOKEN}}\n")
+    assert directory.load().gateway.listen.admin_token is not None

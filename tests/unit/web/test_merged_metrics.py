@@ -88,12 +88,12 @@ def test_while_a_worker_is_away_its_counters_stay_and_its_gauges_go(workers: Wor
         assert "open{" not in text
 
 
-def test_two_deaths_are_counted_both(workers: WorkersMetrics) -> None:
-    for process in (200, 300):
+def test_every_death_is_counted(workers: WorkersMetrics) -> None:
+    for process in (200, 300, 400):
         workers.began(0, process)
         workers.read(0, process, LATER)
 
-    assert 'calls_total{worker="0",model="c",what=""} 4.0' in workers.render({0})
+    assert 'calls_total{worker="0",model="c",what=""} 6.0' in workers.render({0})
 
 
 def test_a_page_that_comes_after_its_process_was_replaced_is_not_counted(workers: WorkersMetrics) -> None:
