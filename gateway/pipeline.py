@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.batching import Batching, Creation
 from gateway.core.batch import settle_batch_call
 from gateway.core.bucket import Amounts, Reservation
 from gateway.core.endpoints import Endpoint, creates_batch, deleted_batch
-from gateway.core.errors import BadRequest, UpstreamFailure
+from gateway.core.errors import BadRequest, CredentialUnavailable, UpstreamFailure
 from gateway.core.estimate import Estimate
 from gateway.core.exchange import Basis, Closing, Event, Exchange, ExchangeRecord
 from gateway.core.headers import (
+    Headers,
     repeated,
     request_headers,
     tags_of,
@@ -75,6 +76,8 @@ class _Admitted:
     creation: Creation | None
     request: UpstreamRequest | None
     """Let go of once an answer began: a stream lasts for minutes, and its request may be megabytes."""
+    renewed: bool = False
+    """Whether it was sent again with another credential."""
 
 
 class Pipeline:
@@ -141,6 +144,7 @@ class Pipeline:
             raise
         finally:
             self._closing[call.id] = self.open.pop(call.id)
+            self._reserving.ended(exchange)
             self._tasks.spawn(self._settle(exchange, rules, admitted, reply), "settle")
 
     def open_reservations(self) -> list[Reservation]:
@@ -162,7 +166,7 @@ class Pipeline:
         principal = call.principal or rules.keyring.identify(find_credential(call.headers), call.received_at)
         exchange.principal = principal
         rules.freezes.permit(principal)
-        exchange.tags = tags_of(call.headers, rules.tag_headers)
+        exchange.tags = tags_of(call.headers, rules.tag_headers, principal.tags)
         workspace = rules.workspaces[principal.workspace]
         exchange.route = workspace.upstream
         reads_batches = self._batching is not None
@@ -205,7 +209,7 @@ class Pipeline:
         request = UpstreamRequest(
             method=call.method,
             target=call.target,
-            headers=with_credential(headers, route.credential()),
+            headers=with_credential(headers, await _credential(route)),
             route=route,
             body=pieces,
             body_stream=stream,
@@ -241,11 +245,13 @@ class Pipeline:
             exchange.attempts += 1
             try:
                 async with self._upstream.open(admitted.request) as answer:
-                    await self._relay(call, admitted, answer, reply, exchange)
-                return
+                    decision = await self._renewed(call, admitted, answer, exchange)
+                    if not decision.again:
+                        await self._relay(call, admitted, answer, reply, exchange)
+                        return
             except UpstreamFailure as error:
                 exchange.maybe_billed |= error.request_sent
-                decision = self._again(call, admitted, error, exchange)
+                decision = self._again(call, admitted, failure_of(error), exchange)
                 if not decision.again:
                     raise
             await self._clock.sleep(decision.delay_seconds)
@@ -256,12 +262,25 @@ class Pipeline:
             exchange.first_sent_at = exchange.sent_at
             exchange.apply(Event.ADMITTED)
 
-    def _again(
-        self, call: Call, admitted: _Admitted, error: UpstreamFailure, exchange: Exchange
+    async def _renewed(
+        self, call: Call, admitted: _Admitted, answer: Answer, exchange: Exchange
     ) -> RetryDecision:
+        """Again, once, where upstream refused a credential that was got for a time, and there is another."""
+        request, renew = admitted.request, admitted.route.renew
+        if answer.status != 401 or renew is None or request is None or admitted.renewed:
+            return RetryDecision(again=False)
+        if not await renew(request.headers):
+            return RetryDecision(again=False, reason="there is no other credential")
+        decision = self._again(call, admitted, Failure.CREDENTIAL_REFUSED, exchange)
+        if decision.again:
+            headers = with_credential(list(request.headers), admitted.route.credential())
+            admitted.request, admitted.renewed = replace(request, headers=headers), True
+        return decision
+
+    def _again(self, call: Call, admitted: _Admitted, failure: Failure, exchange: Exchange) -> RetryDecision:
         begun = admitted.request is None or admitted.request.body_stream is not None
         decision = plan_retry(
-            Failure.BEGUN if begun else failure_of(error),
+            Failure.BEGUN if begun else failure,
             attempts=exchange.attempts,
             most_attempts=admitted.rules.attempts,
             client_retry_count=_number(value_of(call.headers, b"x-stainless-retry-count")),
@@ -320,6 +339,7 @@ class Pipeline:
             await self._reserving.close(exchange, amounts)
         finally:
             del self._closing[exchange.id]
+            self._reserving.closed(exchange)
             if self._batching is not None:
                 await self._batching.over(exchange.id, admitted.creation if admitted else None)
 
@@ -353,6 +373,16 @@ class Pipeline:
             except Exception:
                 self._observer_failed(type(observer).__name__)
                 log.exception("observer %s failed", type(observer).__name__)
+
+
+async def _credential(route: Route) -> Headers:
+    """The route's own header lines. One that is got for a time is waited for where there is none."""
+    try:
+        return route.credential()
+    except CredentialUnavailable:
+        if route.renew is None or not await route.renew(()):
+            raise
+        return route.credential()
 
 
 def _rejected(status: int) -> bool:

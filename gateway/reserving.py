@@ -152,7 +152,8 @@ class Reserving:
         if reservation is None or pending:
             return
         for delay in CLOSE_DELAYS_SECONDS:
-            await self._clock.sleep(delay)
+            if delay:
+                await self._clock.sleep(delay)
             try:
                 if exchange.closing is Closing.SETTLE:
                     await self._budgets.settle(reservation.id, amounts)

@@ -27,17 +27,22 @@ CREATE TABLE IF NOT EXISTS virtual_keys (
     expires_at REAL,
     revoked_at REAL,
     created_by TEXT NOT NULL,
-    last4 TEXT NOT NULL
+    last4 TEXT NOT NULL,
+    revoked_by TEXT NOT NULL DEFAULT ''
 ) STRICT
 """
-_COLUMNS = "id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4"
+_ADDED = "ALTER TABLE virtual_keys ADD COLUMN revoked_by TEXT NOT NULL DEFAULT ''"
+"""For files that were made before there was such a column."""
+_COLUMNS = "id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4, revoked_by"
 # A key that was revoked stays so, whatever is put in its place.
 _PUT = f"""
-INSERT INTO virtual_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO virtual_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, workspace = excluded.workspace, digest = excluded.digest,
     created_at = excluded.created_at, expires_at = excluded.expires_at,
     revoked_at = COALESCE(virtual_keys.revoked_at, excluded.revoked_at),
+    revoked_by = CASE WHEN virtual_keys.revoked_at IS NULL THEN excluded.revoked_by
+        ELSE virtual_keys.revoked_by END,
     created_by = excluded.created_by, last4 = excluded.last4
 """  # noqa: S608 - a constant
 
@@ -72,12 +77,17 @@ class SqliteKeyStore:
             record.revoked_at,
             record.created_by,
             record.last4,
+            record.revoked_by,
         )
         await self._run(lambda connection: connection.execute(_PUT, values))
 
-    async def revoke(self, key_id: KeyId, at: float) -> bool:
-        statement = "UPDATE virtual_keys SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?"
-        return await self._run(lambda connection: connection.execute(statement, (at, key_id)).rowcount > 0)
+    async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
+        statement = (
+            "UPDATE virtual_keys SET revoked_at = COALESCE(revoked_at, ?), "
+            "revoked_by = CASE WHEN revoked_at IS NULL THEN ? ELSE revoked_by END WHERE id = ?"
+        )
+        values = (at, by, key_id)
+        return await self._run(lambda connection: connection.execute(statement, values).rowcount > 0)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -101,6 +111,10 @@ class SqliteKeyStore:
             # The mode that the embedded budget store uses: readers never wait for a writer.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(_TABLE)
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(virtual_keys)")}
+            if "revoked_by" not in columns:
+                with contextlib.suppress(sqlite3.OperationalError):  # another process was first
+                    connection.execute(_ADDED)
             yield connection
         finally:
             connection.close()
@@ -118,23 +132,23 @@ class MemoryKeyStore:
     async def put(self, record: KeyRecord) -> None:
         before = self._records.get(record.id)
         if before is not None and before.revoked_at is not None:
-            record = replace(record, revoked_at=before.revoked_at)
+            record = replace(record, revoked_at=before.revoked_at, revoked_by=before.revoked_by)
         self._records[record.id] = record
 
-    async def revoke(self, key_id: KeyId, at: float) -> bool:
+    async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
         record = self._records.get(key_id)
         if record is None:
             return False
         if record.revoked_at is None:
-            self._records[key_id] = replace(record, revoked_at=at)
+            self._records[key_id] = replace(record, revoked_at=at, revoked_by=by)
         return True
 
     async def close(self) -> None:
         """Nothing is held."""
 
 
-def _record(row: tuple[str, str, str, bytes, float, float | None, float | None, str, str]) -> KeyRecord:
-    key_id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4 = row
+def _record(row: tuple[str, str, str, bytes, float, float | None, float | None, str, str, str]) -> KeyRecord:
+    key_id, name, workspace, digest, created_at, expires_at, revoked_at, created_by, last4, revoked_by = row
     return KeyRecord(
         id=KeyId(key_id),
         name=name,
@@ -144,5 +158,6 @@ def _record(row: tuple[str, str, str, bytes, float, float | None, float | None, 
         expires_at=expires_at,
         revoked_at=revoked_at,
         created_by=created_by,
+        revoked_by=revoked_by,
         last4=last4,
     )

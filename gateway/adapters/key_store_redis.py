@@ -1,4 +1,4 @@
-"""Key records in Redis, for several replicas: one hash of records and one of revocations.
+"""Key records in Redis, for several replicas: one hash of records, one of revocations, one of who did those.
 
 A revocation is a field of its own, so that revoking never has to read and write back a record, and no
 `put` can undo it. Nothing here is executed twice to another effect: every command may be retried.
@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 
 class RedisKeyStore:
-    """Records in the hashes `{<prefix>}:keys` and `{<prefix>}:keys:revoked`. Owns its connections."""
+    """Records in the hashes `{<prefix>}:keys`, `{<prefix>}:keys:revoked` and `{<prefix>}:keys:revoked:by`.
+    Owns its connections."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
         # One retry only: the client's own default of ten would hold a caller for seconds.
@@ -40,15 +41,17 @@ class RedisKeyStore:
         # The braces put all keys into one slot of a cluster: a record and its revocation are read together.
         self._records = f"{{{prefix}}}:keys"
         self._revoked = f"{{{prefix}}}:keys:revoked"
+        self._revoked_by = f"{{{prefix}}}:keys:revoked:by"
 
     async def load(self) -> tuple[KeyRecord, ...]:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hgetall(self._records)
             pipeline.hgetall(self._revoked)
-            texts, revoked = cast("list[dict[bytes, bytes]]", await _reached(pipeline.execute()))
+            pipeline.hgetall(self._revoked_by)
+            texts, revoked, by = cast("list[dict[bytes, bytes]]", await _reached(pipeline.execute()))
         records = []
         for key_id, text in texts.items():
-            record = _record(text, revoked.get(key_id))
+            record = _record(text, revoked.get(key_id), by.get(key_id, b""))
             if record is None:  # one that cannot be read must not hide that others were revoked
                 log.error("the record of key %r in Redis cannot be read; it opens nothing", key_id[:8])
             else:
@@ -62,13 +65,17 @@ class RedisKeyStore:
             pipeline.hset(self._records, record.id, _text(record))
             if record.revoked_at is not None:
                 pipeline.hsetnx(self._revoked, record.id, repr(record.revoked_at))
+                pipeline.hsetnx(self._revoked_by, record.id, record.revoked_by)
             await _reached(pipeline.execute())
 
-    async def revoke(self, key_id: KeyId, at: float) -> bool:
+    async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
         # Records are never removed, so what exists now exists a moment later.
         if not await _reached(self._redis.hexists(self._records, key_id)):
             return False
-        await _reached(self._redis.hsetnx(self._revoked, key_id, repr(at)))
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hsetnx(self._revoked, key_id, repr(at))
+            pipeline.hsetnx(self._revoked_by, key_id, by)
+            await _reached(pipeline.execute())
         return True
 
     async def close(self) -> None:
@@ -98,7 +105,7 @@ def _text(record: KeyRecord) -> str:
     )
 
 
-def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord | None:
+def _record(text: bytes, revoked_at: bytes | None, revoked_by: bytes) -> KeyRecord | None:
     try:
         fields = json.loads(text)
         return KeyRecord(
@@ -110,6 +117,7 @@ def _record(text: bytes, revoked_at: bytes | None) -> KeyRecord | None:
             expires_at=fields["expires_at"],
             revoked_at=None if revoked_at is None else float(revoked_at),
             created_by=fields["created_by"],
+            revoked_by=revoked_by.decode("utf-8", "replace"),
             last4=fields["last4"],
         )
     except (ValueError, TypeError, KeyError):

@@ -113,11 +113,11 @@ def revoke(
     declared = next((record for record in declared_keys(settings) if record.id == key_id), None)
 
     async def work(store: KeyStore) -> bool:
-        if await store.revoke(KeyId(key_id), now):
+        if await store.revoke(KeyId(key_id), now, _user()):
             return True
         if declared is None:
             return False
-        await store.put(replace(declared, revoked_at=now))
+        await store.put(replace(declared, revoked_at=now, revoked_by=_user()))
         return True
 
     if not _with_store(settings, work):

@@ -22,7 +22,9 @@ Extras = dict[int, tuple[tuple[str, Span], ...]]
 def alike_field(like: Prompt, text: bytes, span: Span, name: str, level: Level) -> list[Block] | None:
     """The blocks of a whole field that stands in `like` in the same bytes; None where it does not."""
     known = like.fields.get(name)
-    if known is None or text[slice(*span)] != like.body[slice(*known)]:
+    if known is None or span[1] - span[0] != known[1] - known[0]:
+        return None
+    if not text.startswith(like.body[slice(*known)], span[0]):
         return None
     end = bisect_left(like.blocks, 0, key=_message)
     return _moved([block for block in like.blocks[:end] if block.level is level], span[0] - known[0])

@@ -16,7 +16,7 @@ import msgspec
 from gateway.core.api_facts import BOUNDED_BLOCKS, BOUNDED_FIELDS
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Placement, has_server_tools
-from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.prompt import TTL, Block, Prompt
 from gateway.core.spans import OBJECT, OBJECTS, read_string
 
 TOOL_PROMPT_TOKENS = 1_000
@@ -54,12 +54,11 @@ def most_input(prompt: Prompt, facts: ModelFacts) -> int:
     the context; a prompt that does not fit into it is refused, and costs nothing."""
     tokens = len(prompt.body)
     unseen = not prompt.fields.keys().isdisjoint(_UNSEEN_PROMPT)
-    tools = cites = False
-    for block in prompt.blocks:
-        if block.level is Level.TOOLS:
-            tools = True
-            tokens += TYPED_TOOL_TOKENS if block.type != "custom" else 0
-        elif block.level is Level.MESSAGES and not (block.is_string or block.type in _TEXT_ALONE):
+    outline = prompt.outline
+    tools, cites = outline.tools_end > 0, False
+    tokens += TYPED_TOOL_TOKENS * outline.typed_tools
+    for block in prompt.blocks[outline.head_end :]:
+        if not (block.is_string or block.type in _TEXT_ALONE):
             more, elsewhere = _most_of_files(prompt, block)
             tokens += more
             unseen = unseen or elsewhere
@@ -82,9 +81,10 @@ def dearest_ttl(prompt: Prompt, placement: Placement) -> TTL | None:
     Server tools add a 5m breakpoint of their own, but only where there is a mark already (tool use with
     prompt caching docs, 2026-08-21). Marks whose TTL is not known, or is kept in a thread, may be 1h.
     """
-    ttls = {point.ttl for point in placement.breakpoints} | {block.ttl for block in prompt.blocks}
+    marked = prompt.marked_blocks
+    ttls = {point.ttl for point in placement.breakpoints} | {block.ttl for block in marked}
     ttls.add(prompt.automatic_ttl)
-    hidden = any(block.marks > 1 or (block.marks and block.ttl is None) for block in prompt.blocks)
+    hidden = any(block.marks > 1 or block.ttl is None for block in marked)
     if TTL.ONE_HOUR in ttls or hidden or prompt.unread_marks or "thread" in prompt.fields:
         return TTL.ONE_HOUR
     return TTL.FIVE_MINUTES if TTL.FIVE_MINUTES in ttls else None
@@ -109,7 +109,7 @@ def unbounded_by(prompt: Prompt, facts: ModelFacts, *, priced: bool) -> Iterator
         yield f"{_named('field', field)}, which is not known here"
     if "service_tier" in prompt.fields and short_string(prompt, "service_tier") not in _TIERS:
         yield "its `service_tier` is not known here"
-    kinds = {block.type for block in prompt.blocks if block.level is Level.MESSAGES}
+    kinds = {block.type for block in prompt.blocks[prompt.outline.head_end :]}
     for kind in sorted(kinds - BOUNDED_BLOCKS.value):
         yield f"{_named('block of type', kind)}, which may add to it what is not in it"
 

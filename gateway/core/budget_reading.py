@@ -20,9 +20,11 @@ class BudgetReading:
     used: int
     """Spent and reserved together; above `amount` after an overrun."""
     reset_at: float | None
+    runs_out_at: float | None = None
+    """See `core.forecast.runs_out_at`."""
 
 
-def reading_of(verdict: Verdict, workspace: str) -> BudgetReading:
+def reading_of(verdict: Verdict, workspace: str, runs_out_at: float | None = None) -> BudgetReading:
     """What a store's answer says about a limit."""
     limit = verdict.bound.limit
     # What a refilled bucket has set aside is within its `spent` already.
@@ -34,4 +36,5 @@ def reading_of(verdict: Verdict, workspace: str) -> BudgetReading:
         amount=limit.amount,
         used=verdict.spent + reserved,
         reset_at=verdict.reset_at,
+        runs_out_at=runs_out_at,
     )

@@ -43,7 +43,8 @@ class ClaimRule:
     name: str = ""
     """Claim that people know the subject by; empty: the subject itself."""
     tags: tuple[tuple[str, str], ...] = ()
-    """Tag header (lower case) and the claim that gives its value."""
+    """Tag header (lower case) and the claim that gives its value, empty where there is none: the rule says
+    who sets the tag, so that a caller whose token says nothing cannot say it by the header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def bearer_of(claims: Claims, issuer: Issuer) -> Bearer:
                 workspace=rule.workspace,
                 subject=subject_id(issuer.name, own),
                 name=(_text(claims, rule.name) if rule.name else "") or _printable(own),
-                tags=tuple((tag, value) for tag, path in rule.tags if (value := _text(claims, path))),
+                tags=tuple((tag, _text(claims, path)) for tag, path in rule.tags),
             )
     raise Forbidden(
         f"The token is good, but no rule of issuer {issuer.name} gives its subject a workspace of this "

@@ -20,7 +20,7 @@ from gateway.core.learned_estimates import Guess, Kind, Learned, LearnedEstimate
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Placement
 from gateway.core.pricing import STANDARD, Cost, Factors, PriceTable
-from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.prompt import TTL, Block, Prompt
 from gateway.core.rules import EstimateMode
 from gateway.core.typical import prompt_tokens
 from gateway.core.usage import Report, Usage
@@ -92,10 +92,12 @@ def estimate_spend(
     expects, no cache reads are presumed before they were learned. `counted` is what upstream counted the
     prompt as, where it was asked: estimate mode goes by it; strict mode does not, since it is no promise.
     """
-    tools = [block for block in prompt.blocks if block.level is Level.TOOLS and _runs_upstream(block)]
+    tools: list[Block] = []
+    if any(map(_runs_upstream, prompt.outline.tool_types)):
+        tools = [block for block in prompt.blocks[: prompt.outline.tools_end] if _runs_upstream(block.type)]
     basis = Usage(
         web_search_requests=sum(_searches(prompt, block.start, block.end) for block in tools),
-        inference_geo=short_string(prompt, "inference_geo") or default_geo or _dearest_place(prices, at),
+        inference_geo=short_string(prompt, "inference_geo") or default_geo or prices.dearest_place(at),
         speed=short_string(prompt, "speed"),
     )
     if mode is EstimateMode.STRICT:
@@ -106,8 +108,7 @@ def estimate_spend(
     if counted is not None and guess.prompt_tokens:
         known = known._replace(input_ratio=counted / guess.prompt_tokens)
     output = output_cap_tokens if known.output_tokens is None else known.output_tokens
-    usage = _expected_input(basis, guess, known, placement, ttl)
-    usage = replace(usage, output_tokens=min(_room(prompt, facts), output))
+    usage = _expected(basis, guess, known, placement, ttl, min(_room(prompt, facts), output))
     cost = prices.cost(usage, model=prompt.model, at=at, batch=batch)
     return Estimate(
         amounts=_amounts(usage, usage.prompt_tokens - usage.cache_read_tokens, usage.prompt_tokens, cost),
@@ -207,8 +208,8 @@ def _in_dearest_kind(basis: Usage, tokens: int, factors: Factors, ttl: TTL | Non
     return replace(basis, uncached_input_tokens=tokens)
 
 
-def _expected_input(
-    basis: Usage, guess: Guess, known: Learned, placement: Placement, ttl: TTL | None
+def _expected(
+    basis: Usage, guess: Guess, known: Learned, placement: Placement, ttl: TTL | None, output_tokens: int
 ) -> Usage:
     """The prompt by kinds of tokens. Reads that may not come are written, as dear as the marks allow; and so
     is all that is not read where nothing was foreseen."""
@@ -229,12 +230,15 @@ def _expected_input(
             long += may_not_come
         else:
             short += may_not_come
-    return replace(
-        basis,
+    return Usage(
         uncached_input_tokens=tokens - read - short - long,
         cache_read_tokens=read,
         cache_write_5m_tokens=short,
         cache_write_1h_tokens=long,
+        output_tokens=output_tokens,
+        web_search_requests=basis.web_search_requests,
+        inference_geo=basis.inference_geo,
+        speed=basis.speed,
     )
 
 
@@ -254,20 +258,14 @@ def _room(prompt: Prompt, facts: ModelFacts) -> int:
     return facts.max_output_tokens if prompt.max_tokens is None else max(0, prompt.max_tokens)
 
 
-def _dearest_place(prices: PriceTable, at: float) -> str:
-    places = prices.places(at)
-    dearest = max(places, key=places.__getitem__, default="global")
-    return dearest if places.get(dearest, 0) > 1 else "global"
-
-
 def _thinks(prompt: Prompt) -> bool:
     """Whether it asks for thinking; models that always think have no others to be told from."""
     start, end = prompt.fields.get("thinking", (0, 0))
     return end - start > len(b"null") and b'"disabled"' not in prompt.body[start:end]
 
 
-def _runs_upstream(block: Block) -> bool:
-    return block.type != "custom" and SERVER_TOOLS.value.fullmatch(block.type) is not None
+def _runs_upstream(tool_type: str) -> bool:
+    return tool_type != "custom" and SERVER_TOOLS.value.fullmatch(tool_type) is not None
 
 
 class _Tool(msgspec.Struct):

@@ -12,7 +12,7 @@ from gateway.core.headers import Headers
 from gateway.core.ids import WorkspaceId
 from gateway.core.placement import Breakpoint
 from gateway.core.prompt import Prompt
-from gateway.core.warm_body import warm_up_body
+from gateway.core.warm_body import shaped_body
 from gateway.core.warmup import kept_end, why_not_warmable
 
 IDLE_SECONDS = 4_500.0
@@ -124,11 +124,11 @@ def _needed_body(prompt: Prompt, upto: int) -> bytes:
     if behind < WORTH_CUTTING * len(prompt.body):
         return prompt.body
     marks = [
-        Breakpoint(at, block.ttl, "the client's own")
-        for at, block in enumerate(prompt.blocks[: upto + 1])
-        if block.marks and block.ttl is not None
+        Breakpoint(at, ttl, "the client's own")
+        for at in prompt.outline.marked
+        if at <= upto and (ttl := prompt.blocks[at].ttl) is not None
     ]
-    return warm_up_body(prompt, upto, marks)
+    return shaped_body(prompt, upto, marks)
 
 
 def _size(kept: KeptPrompt) -> int:

@@ -29,7 +29,14 @@ from gateway.core.planner.calls import Calls
 from gateway.core.planner.instants import Instants
 from gateway.core.planner.values import FIVE_MINUTES_SECONDS, ONE_HOUR_SECONDS
 from gateway.core.prompt import TTL, Prompt
-from gateway.core.questions import on_the_wire, question_of, question_of_thread, reported_of, sent_of
+from gateway.core.questions import (
+    on_the_wire,
+    placement_of,
+    question_of,
+    question_of_thread,
+    reported_of,
+    sent_of,
+)
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import PlacementMode, Workspace
 from gateway.core.usage import Usage
@@ -146,13 +153,15 @@ class LearnedPolicy:
                 now=now,
                 minimum_tokens=question.prices.minimum_tokens,
             )
-            decision = replace(decision, miss=greater_miss(miss, decision.miss))
+            greatest = greater_miss(miss, decision.miss)
+            if greatest is not decision.miss:
+                decision = replace(decision, miss=greatest)
         if decision.keep_upto is not None:
             self._calls.keep(question.id, occasion.call_id)
         self._asked.pop(occasion.call_id, None)
         held = 0.0 if asked is None else now - asked.at
         reason = "" if asked is None else _of_holding(asked.decision, decision, held)
-        placement = _placement(question, decision, given, reason)
+        placement = placement_of(question, decision, given, reason)
         if shadow and (given is None or given.breakpoints):
             self._shadowed.add(occasion.call_id)
         self._tell_sent(question, prompt, placement, workspace, occasion, held)
@@ -247,6 +256,10 @@ class LearnedPolicy:
         """When to ask `due` next, as far as is known by now."""
         due = self.planner.next_wake()
         return None if due is None else self._time.shown(due)
+
+    def planner_time(self, at: float) -> float:
+        """An instant as the planner counts time, for who only looks."""
+        return self._time.peek(at)
 
     # Over a restart
 
@@ -366,22 +379,6 @@ class LearnedPolicy:
     def _say(self, news: News) -> None:
         if self._tell is not None:
             self._tell(news)
-
-
-def _placement(question: Question, decision: Decision, given: Placement | None, held: str) -> Placement:
-    if given is None:
-        points = tuple(Breakpoint(mark.block, TTL(mark.ttl), mark.reason) for mark in decision.marks)
-        why = decision.reason if decision.miss is None else f"{decision.reason}; {decision.miss.reason}"
-        given = Placement(breakpoints=points, reason=held + why)
-    return replace(
-        given,
-        prompt_tokens=question.ends[-1],
-        read_tokens=decision.read_tokens,
-        write_5m_tokens=decision.write_5m_tokens,
-        write_1h_tokens=decision.write_1h_tokens,
-        miss=decision.miss,
-        keep_upto=decision.keep_upto,
-    )
 
 
 def _of_holding(asked: Decision, decision: Decision, seconds: float) -> str:

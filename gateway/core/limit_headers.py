@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -21,17 +22,17 @@ RATE_LIMITS: Final = (b"anthropic-ratelimit-", b"anthropic-priority-", b"anthrop
 """How the names begin of what upstream says of its own limits."""
 
 _FAMILIES: Final = {
-    Unit.REQUESTS: ("requests",),
-    Unit.INPUT_TOKENS: ("input-tokens", "tokens"),
-    Unit.PROMPT_TOKENS: ("input-tokens", "tokens"),
-    Unit.OUTPUT_TOKENS: ("output-tokens", "tokens"),
+    Unit.REQUESTS: (b"requests",),
+    Unit.INPUT_TOKENS: (b"input-tokens", b"tokens"),
+    Unit.PROMPT_TOKENS: (b"input-tokens", b"tokens"),
+    Unit.OUTPUT_TOKENS: (b"output-tokens", b"tokens"),
 }
 
 
 def limit_headers(verdicts: Iterable[Verdict]) -> list[Header]:
     """Three lines for each family that an enforced limit speaks for; the tightest limit of each. `tokens` is
     the tightest of all limits of tokens. Empty where there is none."""
-    tightest: dict[str, Verdict] = {}
+    tightest: dict[bytes, Verdict] = {}
     for verdict in verdicts:
         if verdict.bound.limit.mode is Mode.ENFORCE and verdict.reset_at is not None:
             for family in _FAMILIES.get(verdict.bound.limit.unit, ()):
@@ -39,14 +40,15 @@ def limit_headers(verdicts: Iterable[Verdict]) -> list[Header]:
     headers: list[Header] = []
     for family, verdict in tightest.items():
         assert verdict.reset_at is not None
-        stem = b"anthropic-ratelimit-%s-" % family.encode()
+        stem = b"anthropic-ratelimit-%s-" % family
         headers += [
             (stem + b"limit", b"%d" % verdict.bound.limit.capacity),
             (stem + b"remaining", b"%d" % verdict.remaining),
-            (stem + b"reset", _rfc3339(verdict.reset_at)),
+            (stem + b"reset", _rfc3339(ceil(verdict.reset_at))),
         ]
     return headers
 
 
-def _rfc3339(at: float) -> bytes:
-    return datetime.fromtimestamp(ceil(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+@lru_cache(maxsize=1024)  # limits that refill are full again within the same few seconds, call after call
+def _rfc3339(at: int) -> bytes:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()

@@ -146,8 +146,8 @@ class Limits:
         if faults := _faults(limits):
             raise ValueError("; ".join(faults))
         self.all = limits
-        self._untagged = tuple(limit for limit in limits if not limit.tag)
-        self._tagged = tuple(limit for limit in limits if limit.tag)
+        self._untagged = _BySubject(limit for limit in limits if not limit.tag)
+        self._tagged = _BySubject(limit for limit in limits if limit.tag)
         self._bound: dict[tuple[str, ...], tuple[BoundLimit, ...]] = {}
 
     def binding(self, principal: Principal, model: str, tags: Tags = ()) -> tuple[BoundLimit, ...]:
@@ -171,13 +171,50 @@ class Limits:
 _CACHE_ENTRIES = 4096
 
 
+class _BySubject:
+    """Limits, found by whom they are for: with thousands of workspaces that have limits of their own, looking
+    through all of them would cost a call more than everything else."""
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        self._for_all: list[tuple[int, Limit]] = []
+        self._named: dict[tuple[Scope, str, str], list[tuple[int, Limit]]] = {}
+        """By scope, tag and subject."""
+        self._named_tags: set[str] = set()
+        for place in enumerate(limits):
+            limit = place[1]
+            if not limit.subjects:
+                self._for_all.append(place)
+            for subject in dict.fromkeys(limit.subjects):
+                self._named.setdefault((limit.scope, limit.tag, subject), []).append(place)
+                self._named_tags.add(limit.tag)
+
+    def __bool__(self) -> bool:
+        return bool(self._for_all or self._named)
+
+    def of(self, principal: Principal, tags: Mapping[str, str]) -> Iterator[Limit]:
+        """Those without subjects, and those that name the caller, in configured order."""
+        subjects = [
+            (Scope.ORGANISATION, "", principal.organisation),
+            (Scope.TEAM, "", principal.team),
+            (Scope.WORKSPACE, "", principal.workspace),
+            (Scope.KEY, "", principal.key_id),
+            *((Scope.TAG, tag, tags.get(tag, "")) for tag in self._named_tags if tag),
+        ]
+        mine = [place for subject in subjects for place in self._named.get(subject, ())]
+        return (limit for _, limit in sorted((*self._for_all, *mine), key=_place))
+
+
+def _place(placed: tuple[int, Limit]) -> int:
+    return placed[0]
+
+
 def _bind(
-    limits: Iterable[Limit], principal: Principal, model: str, tags: Mapping[str, str]
+    limits: _BySubject, principal: Principal, model: str, tags: Mapping[str, str]
 ) -> tuple[BoundLimit, ...]:
     mine = []
-    for limit in limits:
+    for limit in limits.of(principal, tags):
         subject = _subject(limit, principal, tags)
-        if subject is not None and (not limit.subjects or subject in limit.subjects):
+        if subject is not None:
             mine.append((limit, subject))
     replaced = {kind_of(limit) for limit, _ in mine if limit.subjects}
     return tuple(

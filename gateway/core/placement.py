@@ -136,13 +136,15 @@ _BLANK = re.compile(rb'"\s*"')
 def has_server_tools(prompt: Prompt) -> bool:
     """Whether the API runs tools of its own for this prompt, and then adds a breakpoint of its own."""
     # A tool of a type that we do not know may be the API's to run.
-    kinds = {block.type for block in prompt.blocks if block.level is Level.TOOLS}
-    return "mcp_servers" in prompt.fields or not all(map(CLIENT_TOOLS.value.fullmatch, kinds))
+    types = prompt.outline.tool_types
+    return "mcp_servers" in prompt.fields or not all(map(CLIENT_TOOLS.value.fullmatch, types))
 
 
 def type_of(prompt: Prompt, field: str) -> str:
     """The `type` of a top-level object, or empty."""
-    start, end = prompt.fields.get(field, (0, 0))
+    if field not in prompt.fields:
+        return ""
+    start, end = prompt.fields[field]
     try:
         return read_string(OBJECT.decode(prompt.body[start:end]).get("type"))
     except msgspec.DecodeError:
@@ -194,16 +196,11 @@ def _why_not_here(prompt: Prompt, block: Block) -> str | None:
 
 
 def _why_not_in_this_order(prompt: Prompt, ours: Mapping[int, TTL]) -> str | None:
-    ttls = [
-        ours.get(index, block.ttl)
-        for index, block in enumerate(prompt.blocks)
-        if block.marks or index in ours
-    ]
+    blocks = prompt.blocks
+    ttls = [ours.get(index, blocks[index].ttl) for index in sorted({*prompt.outline.marked, *ours})]
     if prompt.automatic_ttl is not None:
         ttls.append(prompt.automatic_ttl)
-        last = max(
-            (i for i, block in enumerate(prompt.blocks) if block.may_be_marked or block.marks), default=-1
-        )
+        last = max((i for i, block in enumerate(blocks) if block.may_be_marked or block.marks), default=-1)
         if last in ours:
             return "the client's automatic breakpoint falls on the same block"
     known = [ttl for ttl in ttls if ttl is not None]

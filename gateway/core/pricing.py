@@ -148,6 +148,7 @@ class PriceTable:
     worked out, which is bounded."""
 
     __slots__ = (
+        "_dearest_places",
         "_fallback",
         "_names",
         "_remembered",
@@ -172,6 +173,7 @@ class PriceTable:
         for group in self._rows.values():
             _check_bands(group)
         self._scale = self._common_denominator()
+        self._dearest_places = [_dearest(terms.geography_factors) for terms in self._terms]
         self._searches = [int(terms.web_search * self._scale) for terms in self._terms]
         self._remembered: dict[tuple[str | None, str, str, bool], tuple[_Price, ...]] = {}
 
@@ -250,6 +252,10 @@ class PriceTable:
         """The factors by `inference_geo` of that date; anywhere else the factor is 1."""
         return self._terms[self._terms_index(at)].geography_factors
 
+    def dearest_place(self, at: float) -> str:
+        """The `inference_geo` that costs most on that date; `global` where none costs more than that."""
+        return self._dearest_places[self._terms_index(at)]
+
     def edges(self, model: str, *, at: float, speed: str = STANDARD) -> tuple[int, ...]:
         """The sizes of prompts above which the model has other prices, ascending; mostly none."""
         begun: float | None = None
@@ -289,7 +295,10 @@ class PriceTable:
         self, model: str | None, speed: str, geography: str, batch: bool, at: float, prompt_tokens: int
     ) -> _Price:
         prices = self._prices_of(model, speed, geography, batch)
-        return next(price for price in prices if at >= price.from_at and prompt_tokens <= price.up_to)
+        for price in prices:
+            if at >= price.from_at and prompt_tokens <= price.up_to:
+                return price
+        raise AssertionError("the last price holds since ever, for any size")
 
     def _prices_of(self, model: str | None, speed: str, geography: str, batch: bool) -> tuple[_Price, ...]:
         key = (model, speed, geography, batch)
@@ -351,6 +360,11 @@ class PriceTable:
         places = lcm(1, *(f.denominator for terms in self._terms for f in terms.geography_factors.values()))
         searches = lcm(*(terms.web_search.denominator for terms in self._terms))
         return lcm(rates * batch * fast * places, searches)
+
+
+def _dearest(places: Mapping[str, Fraction]) -> str:
+    dearest = max(places, key=places.__getitem__, default="global")
+    return dearest if places.get(dearest, 0) > 1 else "global"
 
 
 def _in_force(rows: Sequence[PriceRow], at: float) -> tuple[list[PriceRow], bool]:

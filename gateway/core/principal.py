@@ -79,6 +79,8 @@ class KeyRecord:
     expires_at: float | None = None
     revoked_at: float | None = None
     created_by: str = ""
+    revoked_by: str = ""
+    """Who did that; empty where nobody did, or it is not known."""
     last4: str = ""
     """The last four characters, by which people tell their keys apart."""
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.core.spans import Span
+
+if TYPE_CHECKING:
+    from gateway.core.outline import Outline
 
 
 class Level(StrEnum):
@@ -69,6 +73,8 @@ class Prompt:
     max_tokens: int | None
     stream: bool
     blocks: tuple[Block, ...]
+    outline: Outline
+    """Of these blocks."""
     fields: dict[str, tuple[int, int]]
     automatic_ttl: TTL | None
     """TTL of a top-level `cache_control`, where there is one."""
@@ -85,4 +91,10 @@ class Prompt:
     @property
     def client_marks(self) -> int:
         """Breakpoints that the client set itself, the automatic one included; the API allows four."""
-        return sum([block.marks for block in self.blocks]) + (self.automatic_ttl is not None)
+        marks = sum([self.blocks[at].marks for at in self.outline.marked])
+        return marks + (self.automatic_ttl is not None)
+
+    @property
+    def marked_blocks(self) -> list[Block]:
+        """The blocks that carry breakpoints of the client's."""
+        return [self.blocks[at] for at in self.outline.marked]

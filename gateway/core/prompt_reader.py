@@ -23,6 +23,7 @@ from gateway.core.api_facts import (
     SERVER_TOOLS,
 )
 from gateway.core.errors import BadRequest
+from gateway.core.outline import outline_of
 from gateway.core.prompt import TTL, Block, Level, Prompt
 from gateway.core.spans import (
     ARRAY,
@@ -95,6 +96,7 @@ class _Reader:
         self.extras: dict[int, tuple[tuple[str, Span], ...]] = {}
         self.message_ends: list[int] = []
         self.shared_messages = 0
+        self.shared_blocks = 0
         self.fields: dict[str, Span] = {}
         self.shared_fields: set[str] = set()
         self.unread_marks = False
@@ -115,12 +117,15 @@ class _Reader:
         if (messages := members.get("messages")) is not None:
             self._messages(messages, fields["messages"])
         automatic = members.get("cache_control")
+        blocks = tuple(self.blocks)
+        outline = None if self.like is None else self.like.outline
         return Prompt(
             body=self.body,
             model=model,
             max_tokens=read_integer(members.get("max_tokens")),
             stream=bytes(members.get("stream", b"")) == b"true",
-            blocks=tuple(self.blocks),
+            blocks=blocks,
+            outline=outline_of(blocks, outline, self.shared_blocks),
             fields=fields,
             automatic_ttl=(self._ttl(automatic) or TTL.FIVE_MINUTES) if present(automatic) else None,
             unread_marks=self.unread_marks,
@@ -210,7 +215,8 @@ class _Reader:
         self.blocks += blocks
         self.extras, self.message_ends = extras, ends
         heads = (name in self.shared_fields or name not in self.fields.keys() | like.fields for name in _HEAD)
-        self.shared_messages = known if all(heads) else 0
+        if all(heads):
+            self.shared_messages, self.shared_blocks = known, len(self.blocks)
         return known, others
 
     def _shared(self, name: str, level: Level) -> bool:

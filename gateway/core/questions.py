@@ -1,19 +1,20 @@
 """What the planner is asked about a call, from its prompt or from another replica's news; and the news of it.
 
-Only digests, lengths and counts pass here. Nothing is decided.
+Decisions come back as placements. Only digests, lengths and counts pass here; nothing is decided.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.news import Sent, pack_keys, unpack_keys
-from gateway.core.placement import MINIMUM_MARGIN, Breakpoint, Occasion
-from gateway.core.planner import Kind, Prices, Question, Reported, compact_key
-from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.placement import MINIMUM_MARGIN, Breakpoint, Occasion, Placement
+from gateway.core.planner import Decision, Prices, Question, Reported, compact_key, compact_keys
+from gateway.core.prompt import TTL, Prompt
 from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage
 
@@ -40,13 +41,11 @@ def question_of(
         number,
         compact_key(occasion.scope),
         account_of(workspace, thread="thread" in prompt.fields),
-        [compact_key(key) for key in keys],
+        compact_keys(keys),
         block_tokens(prompt, facts),
-        bytes(map(_kind, prompt.blocks)),
+        prompt.outline.kinds,
         _prices(facts, occasion),
-        unmarkable=frozenset(
-            at for at, block in enumerate(prompt.blocks) if not (block.may_be_marked and block.in_prefix)
-        ),
+        unmarkable=prompt.outline.unmarkable,
         fixed=fixed,
         decided=decided,
         warmable=warmable,
@@ -138,13 +137,35 @@ def sent_of(
 
 def on_the_wire(prompt: Prompt, added: Sequence[Breakpoint]) -> tuple[tuple[int, bool], ...]:
     """The client's own breakpoints and those that are added."""
-    marks = {at: block.ttl is TTL.ONE_HOUR for at, block in enumerate(prompt.blocks) if block.marks}
+    marks = {at: prompt.blocks[at].ttl is TTL.ONE_HOUR for at in prompt.outline.marked}
     marks |= {point.block: point.ttl is TTL.ONE_HOUR for point in added}
     if prompt.automatic_ttl is not None:
         last = max((at for at, block in enumerate(prompt.blocks) if block.may_be_marked), default=None)
         if last is not None:
             marks[last] = prompt.automatic_ttl is TTL.ONE_HOUR
     return tuple(sorted(marks.items()))
+
+
+def placement_of(question: Question, decision: Decision, given: Placement | None, held: str) -> Placement:
+    """What was decided; or what was `given`, with what the planner expects of it. `held` says how the call
+    was held, if it was."""
+    if given is None:
+        points = tuple([Breakpoint(mark.block, TTL(mark.ttl), mark.reason) for mark in decision.marks])
+        why = decision.reason if decision.miss is None else f"{decision.reason}; {decision.miss.reason}"
+        reason, holdout = held + why, False
+    else:
+        points, reason, holdout = given.breakpoints, given.reason, given.holdout
+    return Placement(
+        breakpoints=points,
+        reason=reason,
+        prompt_tokens=question.ends[-1],
+        read_tokens=decision.read_tokens,
+        write_5m_tokens=decision.write_5m_tokens,
+        write_1h_tokens=decision.write_1h_tokens,
+        miss=decision.miss,
+        holdout=holdout,
+        keep_upto=decision.keep_upto,
+    )
 
 
 def reported_of(usage: Usage) -> Reported:
@@ -156,6 +177,7 @@ def reported_of(usage: Usage) -> Reported:
     )
 
 
+@lru_cache(maxsize=4096)
 def account_of(workspace: WorkspaceId, *, thread: bool = False) -> int:
     """The key of a workspace's account: the same in every replica, and never 0. Threads have one of their
     own, since nobody can tell who paid for what their later calls read."""
@@ -170,11 +192,3 @@ def _prices(facts: ModelFacts, occasion: Occasion) -> Prices:
         write_1h=occasion.prices.write_1h,
         minimum_tokens=int(facts.minimum_cacheable_tokens * MINIMUM_MARGIN),
     )
-
-
-def _kind(block: Block) -> Kind:
-    if block.level is Level.TOOLS:
-        return Kind.TOOLS
-    if block.level is Level.SYSTEM:
-        return Kind.SYSTEM
-    return Kind.ASSISTANT if block.role == "assistant" else Kind.USER

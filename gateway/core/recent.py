@@ -33,6 +33,8 @@ class RecentBodies:
         self._kept: OrderedDict[tuple[WorkspaceId, int], tuple[float, Reading]] = OrderedDict()
         self.bytes = 0
         """Held now."""
+        self._looked_for: tuple[bytes, tuple[WorkspaceId, int]] | None = None
+        """The last body that was looked for, which is mostly the next to be kept."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -42,7 +44,9 @@ class RecentBodies:
         self.expire(now)
         if len(body) < LEAST_BYTES:
             return None
-        found = self._kept.get(_key(workspace, body))
+        key = _key(workspace, body)
+        self._looked_for = body, key
+        found = self._kept.get(key)
         return None if found is None else found[1]
 
     def keep(self, workspace: WorkspaceId, reading: Reading, now: float) -> None:
@@ -51,7 +55,9 @@ class RecentBodies:
         size = _size(reading)
         if len(body) < LEAST_BYTES or size > self._most_bytes:
             return
-        key = _key(workspace, body)
+        looked_for, self._looked_for = self._looked_for, None
+        same = looked_for is not None and looked_for[0] is body and looked_for[1][0] == workspace
+        key = looked_for[1] if looked_for is not None and same else _key(workspace, body)
         self._drop(key)
         self._kept[key] = now, reading
         self.bytes += size

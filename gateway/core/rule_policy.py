@@ -91,7 +91,7 @@ def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
         return "Nothing will be generated, so nothing would be written to the cache."
     if type_of(prompt, "thread") == "continue":
         return "The request continues a message thread, whose earlier turns share the four breakpoints."
-    ttls = [block.ttl for block in prompt.blocks if block.marks] + [prompt.automatic_ttl]
+    ttls = [block.ttl for block in prompt.marked_blocks] + [prompt.automatic_ttl]
     if TTL.FIVE_MINUTES in ttls and TTL.ONE_HOUR in ttls[ttls.index(TTL.FIVE_MINUTES) :]:
         return "The client sets a 1h breakpoint after a 5m one, which the API refuses."
     if all(block.level is Level.MESSAGES for block in prompt.blocks) and _is_first_turn(prompt):

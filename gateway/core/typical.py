@@ -10,7 +10,8 @@ import re
 from math import ceil
 
 from gateway.core.models import ModelFacts
-from gateway.core.prompt import Block, Level, Prompt
+from gateway.core.outline import Measured
+from gateway.core.prompt import Block, Prompt
 
 IMAGE_TOKENS = 1_600
 """The most that an image counts for, however many bytes its encoding takes; and what one counts for that is
@@ -33,11 +34,17 @@ _NEVER_FILES = frozenset({"text", "tool_use", "thinking", "redacted_thinking", "
 def block_tokens(prompt: Prompt, facts: ModelFacts) -> tuple[int, ...]:
     """For each block, an estimate of the tokens of the prefix that ends with it. Typical, not a bound: what
     the API adds of its own, and what documents by id or URL stand for, is not in the body."""
-    total = 0.0
-    totals = []
-    rate = facts.bytes_per_token
+    rate, outline = facts.bytes_per_token, prompt.outline
+    known = outline.measured
+    if known is None or known.bytes_per_token != rate:
+        known = Measured(rate, (), ())
+    blocks = prompt.blocks
+    if len(known.ends) == len(blocks):
+        return known.ends
+    sums, ends = list(known.sums), list(known.ends)
+    total = sums[-1] if sums else 0.0
     as_image = IMAGE_TOKENS * rate
-    for block in prompt.blocks:
+    for block in blocks[len(ends) :]:
         if block.in_prefix:
             size = block.end - block.start
             # A file of fewer bytes than that counts for them.
@@ -45,8 +52,10 @@ def block_tokens(prompt: Prompt, facts: ModelFacts) -> tuple[int, ...]:
                 total += _with_files(prompt.body, block, rate)
             else:
                 total += size / rate
-        totals.append(int(total))
-    return tuple(totals)
+        sums.append(total)
+        ends.append(int(total))
+    outline.measured = found = Measured(rate, sums, tuple(ends))
+    return found.ends
 
 
 def prompt_tokens(prompt: Prompt, facts: ModelFacts, in_blocks: int = 0) -> int:
@@ -55,13 +64,9 @@ def prompt_tokens(prompt: Prompt, facts: ModelFacts, in_blocks: int = 0) -> int:
     if not in_blocks and prompt.blocks:
         in_blocks = block_tokens(prompt, facts)[-1]
     start, end = prompt.fields.get("output_config", (0, 0))
-    typed = tools = 0
-    for block in prompt.blocks:
-        if block.level is not Level.TOOLS:
-            break
-        tools = TOOL_PROMPT_TOKENS
-        typed += block.type != "custom"
-    return in_blocks + tools + TYPED_TOOL_TOKENS * typed + ceil((end - start) / facts.bytes_per_token)
+    tools = TOOL_PROMPT_TOKENS if prompt.outline.tools_end else 0
+    typed = TYPED_TOOL_TOKENS * prompt.outline.typed_tools
+    return in_blocks + tools + typed + ceil((end - start) / facts.bytes_per_token)
 
 
 def _with_files(body: bytes, block: Block, rate: float) -> float:

@@ -35,10 +35,15 @@ def warm_up_body(prompt: Prompt, upto: int, marks: Sequence[Breakpoint]) -> byte
     Raises `ValueError` where the API would refuse the result, or real traffic would not read what it warms.
     """
     why = why_not_warmable(prompt, upto)
-    if why is None and any(mark.block > upto for mark in marks):
-        why = "a breakpoint lies behind what is to be warmed"
     if why is not None:
         raise ValueError(why)
+    return shaped_body(prompt, upto, marks)
+
+
+def shaped_body(prompt: Prompt, upto: int, marks: Sequence[Breakpoint]) -> bytes:
+    """`warm_up_body` of a prompt that is known to be warmable up to there."""
+    if any(mark.block > upto for mark in marks):
+        raise ValueError("a breakpoint lies behind what is to be warmed")
     shaper = _Shaper(prompt, upto, marks)
     body = shaper.body()
     added = tuple(mark for mark in marks if mark.block not in shaper.spelled)

@@ -235,7 +235,7 @@ class WatchedPolicy:
         workspace: Workspace,
         occasion: Occasion,
     ) -> Placement:
-        if not occasion.warm_up:
+        if len(self._book) and not occasion.warm_up:
             warmed = tuple(key for key in keys if key in self._book)
             if warmed:
                 self._calls[occasion.call_id] = (occasion.at, warmed)

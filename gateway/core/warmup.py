@@ -7,7 +7,7 @@ Its bytes are `warm_body.py`'s; when to send one is decided in `planner/warming.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ import msgspec
 from gateway.core.headers import Headers
 from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
+from gateway.core.outline import Shown
 from gateway.core.placement import (
     MINIMUM_MARGIN,
     Breakpoint,
@@ -93,20 +94,11 @@ class WarmPlan:
 def why_not_warmable(prompt: Prompt, upto: int | None = None) -> str | None:
     """A sentence where the API would refuse this prompt with `max_tokens: 0`, where it would do more than
     cache, or where what is warmed up to block `upto` (None: to the end) would not be what real calls read."""
-    for name, why in _NEVER_WITH.items():
-        if _field(prompt, name) not in _NOTHING:
-            return why
-    if type_of(prompt, "thinking") == "enabled":
-        return "The API refuses a warm-up with thinking of type enabled; a TTL of 1h bridges pauses instead."
-    if type_of(prompt, "tool_choice") in ("any", "tool"):
-        return "The API refuses a warm-up that forces a tool."
-    if _has_format(prompt):
-        return "The API refuses a warm-up with an output format, and without it nobody reads what is warmed."
-    if not _clears_only_thinking(prompt):
-        return "Context editing goes by the length of the whole prompt, so that a shorter one may differ."
-    if any(block.type == "mcp_toolset" and block.level is Level.TOOLS for block in prompt.blocks):
+    if not _LOOKED_AT.isdisjoint(prompt.fields) and (why := _why_not_by_fields(prompt)) is not None:
+        return why
+    if "mcp_toolset" in prompt.outline.tool_types:
         return _NEVER_WITH["mcp_servers"]
-    if prompt.unread_marks or any(block.marks > len(block.cuts) for block in prompt.blocks):
+    if prompt.unread_marks or any(block.marks > len(block.cuts) for block in prompt.marked_blocks):
         return "The prompt carries a cache_control of a kind or in a place that the gateway does not know."
     return None if upto is None else _why_not_cut(prompt, upto)
 
@@ -168,6 +160,10 @@ _NEVER_WITH = {
     "container": "The prompt runs in a container, and a warm-up would take one.",
     "output_format": "The API refuses a warm-up with an output format.",
 }
+_LOOKED_AT = frozenset(
+    {*_NEVER_WITH, "thinking", "tool_choice", "output_config", "context_management"},
+)
+"""Fields that may keep a prompt from being warmed."""
 _NOTHING = (b"", b"null", b"[]", b"{}")
 _HARMLESS_EDIT = "clear_thinking_20251015"
 _ESCAPED = b"\\u00"
@@ -176,28 +172,51 @@ _PLAIN = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
 """Blocks that hold no image and switch no citations on."""
 
 
+def _why_not_by_fields(prompt: Prompt) -> str | None:
+    for name, why in _NEVER_WITH.items():
+        if _field(prompt, name) not in _NOTHING:
+            return why
+    if type_of(prompt, "thinking") == "enabled":
+        return "The API refuses a warm-up with thinking of type enabled; a TTL of 1h bridges pauses instead."
+    if type_of(prompt, "tool_choice") in ("any", "tool"):
+        return "The API refuses a warm-up that forces a tool."
+    if _has_format(prompt):
+        return "The API refuses a warm-up with an output format, and without it nobody reads what is warmed."
+    if not _clears_only_thinking(prompt):
+        return "Context editing goes by the length of the whole prompt, so that a shorter one may differ."
+    return None
+
+
 def _why_not_cut(prompt: Prompt, upto: int) -> str | None:
     """Images and citations anywhere in a prompt alter how it is cached from messages, or system, on (prompt
     caching docs, 2026-08-21): cut off, they would leave another prefix than real calls have."""
     level, end = prompt.blocks[upto].level, kept_end(prompt, upto)
-
-    def only_behind(shows: Callable[[Block], bool]) -> bool:
-        behind, kept = prompt.blocks[end:], prompt.blocks[:end]
-        return any(map(shows, behind)) and not any(map(shows, kept))
-
-    def image(block: Block) -> bool:
-        parts = _parts(prompt, block, b'"image"')
-        return any(read_string(part.get("type")) == "image" for part in parts)
-
-    def cites(block: Block) -> bool:
-        parts = _parts(prompt, block, b'"citations"')
-        return any(_enabled(part.get("citations")) for part in parts)
-
-    if level is Level.MESSAGES and only_behind(image):
+    if level is Level.TOOLS:
+        return None
+    shown = _shown(prompt)
+    if level is Level.MESSAGES and _only_behind(end, shown.images):
         return "An image stands behind what would be warmed, and changes how all messages are cached."
-    if level is not Level.TOOLS and only_behind(cites):
+    if _only_behind(end, shown.citations):
         return "A document with citations stands behind what would be warmed, and changes how it is cached."
     return None
+
+
+def _only_behind(end: int, blocks: Sequence[int]) -> bool:
+    return bool(blocks) and blocks[0] >= end
+
+
+def _shown(prompt: Prompt) -> Shown:
+    """What is known of the first blocks holds; the others are looked at."""
+    known = prompt.outline.shown
+    images, citations = list(known.images), list(known.citations)
+    for at in range(max(known.blocks, prompt.outline.head_end), len(prompt.blocks)):
+        block = prompt.blocks[at]
+        if any(read_string(part.get("type")) == "image" for part in _parts(prompt, block, b'"image"')):
+            images.append(at)
+        if any(_enabled(part.get("citations")) for part in _parts(prompt, block, b'"citations"')):
+            citations.append(at)
+    found = prompt.outline.shown = Shown(len(prompt.blocks), tuple(images), tuple(citations))
+    return found
 
 
 def _parts(prompt: Prompt, block: Block, sign: bytes) -> list[Members]:

@@ -1,5 +1,5 @@
-"""Charts of measured curves as SVG: legible on light and on dark ground, no script, no font of its own. Both
-axes are logarithmic, so that what is linear climbs one decade in one decade. Pure."""
+"""Charts of measured curves as SVG: legible on light and on dark ground, no script, no font of its own. Where
+the quantity spans decades both axes are logarithmic, so that what is linear climbs one in one. Pure."""
 
 from __future__ import annotations
 
@@ -27,45 +27,63 @@ text{fill:#e6edf3}.small{fill:#9198a1}.ground{fill:#0d1117}.grid{stroke:#30363d}
 
 
 class _Axis:
-    """A logarithmic scale over whole parts of decades. What is nothing or less is drawn at the lower end."""
+    """From nothing on, or over whole parts of decades."""
 
-    def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
+    def __init__(self, values: Sequence[float], begin: float, end: float, *, decades: bool) -> None:
         known = [value for value in values if value > 0] or [1.0]
-        self.low = _nice(min(known), down=True)
+        self.decades = decades
+        self.low = _nice(min(known), down=True) if decades else 0.0
         self.high = max(_nice(max(known), down=False), self.low * 2)
-        self._begin, self._scale = begin, (end - begin) / math.log(self.high / self.low)
+        self._begin, self._room = begin, end - begin
 
     def at(self, value: float) -> float:
-        return self._begin + math.log(max(value, self.low) / self.low) * self._scale
+        return self._begin + self._share(max(value, self.low)) * self._room
+
+    def along(self, steps: int) -> list[float]:
+        """Values from end to end, as far from each other on the chart."""
+        shares = [n / steps for n in range(steps + 1)]
+        if not self.decades:
+            return [self.high * share for share in shares]
+        return [self.low * (self.high / self.low) ** share for share in shares]
 
     def ticks(self) -> list[float]:
+        if not self.decades:
+            return [self.high * n / 5 for n in range(6)]
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if self.high / self.low <= 100 else (1,)
         found = [step * 10.0**decade for decade in decades for step in steps]
         return [tick for tick in found if self.low * 0.999 <= tick <= self.high * 1.001]
+
+    def _share(self, value: float) -> float:
+        if not self.decades:
+            return value / self.high
+        return math.log(value / self.low) / math.log(self.high / self.low)
 
 
 def chart(title: str, note: str, curves: Sequence[Curve]) -> str:
     """The whole file. Each curve is a line with the range of its rounds, and dashed the straight line that
     fits it best; `note` stands below the title."""
     points = [(curve, curve.points) for curve in curves if curve.points]
-    x = _Axis([p.x for _, each in points for p in each], _LEFT, WIDTH - _RIGHT)
-    y = _Axis([v for _, each in points for p in each for v in (p.low, p.high)], HEIGHT - _BOTTOM, _TOP)
+    across = [p.x for _, each in points for p in each]
+    decades = min(across) > 0 and max(across) > 30 * min(across)
+    x = _Axis(across, _LEFT, WIDTH - _RIGHT, decades=decades)
+    up = [v for _, each in points for p in each for v in (p.low, p.high)]
+    y = _Axis(up, HEIGHT - _BOTTOM, _TOP, decades=decades)
     shapes = _grid(x, y, points[0][0].x_unit)
     ends: list[tuple[float, int, str]] = []
     for rank, (curve, each) in enumerate(points):
         line = fit(each)
-        steps = [x.low * (x.high / x.low) ** (n / 60) for n in range(61)]
         inside = [
-            step for step in steps if each[0].x <= step <= each[-1].x and y.low <= line.at(step) <= y.high
+            step
+            for step in x.along(60)
+            if each[0].x <= step <= each[-1].x and y.low <= line.at(step) <= y.high
         ]
         shapes.append(_path("fit", rank, [(x.at(step), y.at(line.at(step))) for step in inside]))
         shapes.append(_path("line", rank, [(x.at(p.x), y.at(p.y)) for p in each]))
         for p in each:
-            across, up = x.at(p.x), y.at(p.y)
-            shapes.append(_path("range", rank, [(across, y.at(p.low)), (across, y.at(p.high))]))
+            shapes.append(_path("range", rank, [(x.at(p.x), y.at(p.low)), (x.at(p.x), y.at(p.high))]))
             shapes.append(
-                f'<circle class="d{rank % 4}" cx="{across:.1f}" cy="{up:.1f}" r="3.2">'
+                f'<circle class="d{rank % 4}" cx="{x.at(p.x):.1f}" cy="{y.at(p.y):.1f}" r="3.2">'
                 f"<title>{p.x:,g} {escape(curve.x_unit)}: {p.y:,.4g} {escape(curve.y_unit)}</title></circle>"
             )
         ends.append((y.at(each[-1].y), rank, curve.name))

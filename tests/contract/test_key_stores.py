@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -95,11 +97,31 @@ async def test_the_first_revocation_is_the_one_that_is_kept(place: Place) -> Non
     store = place.open()
     await store.put(record)
 
-    assert await store.revoke(record.id, 5.0)
-    assert await store.revoke(record.id, 9.0)
+    assert await store.revoke(record.id, 5.0, "Ada")
+    assert await store.revoke(record.id, 9.0, "Grace")
+    await store.put(replace(record, revoked_at=9.0, revoked_by="Grace"))
 
     (loaded,) = await store.load()
-    assert loaded.revoked_at == 5.0
+    assert (loaded.revoked_at, loaded.revoked_by) == (5.0, "Ada")
+
+
+async def test_a_file_from_before_revocations_had_a_name_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE virtual_keys (id TEXT PRIMARY KEY, name TEXT NOT NULL, workspace TEXT NOT NULL, "
+            "digest BLOB NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL, "
+            "created_by TEXT NOT NULL, last4 TEXT NOT NULL) STRICT"
+        )
+        connection.execute(
+            "INSERT INTO virtual_keys VALUES ('old00000', 'a', 'demo', x'00', 1.0, NULL, 2.0, '', '')"
+        )
+    store = SqliteKeyStore(path)
+    _, record = minted(1)
+    await store.put(record)
+    assert await store.revoke(record.id, 5.0, "Ada")
+
+    assert [(each.revoked_at, each.revoked_by) for each in await store.load()] == [(5.0, "Ada"), (2.0, "")]
 
 
 async def test_putting_a_record_again_does_not_undo_its_revocation(place: Place) -> None:

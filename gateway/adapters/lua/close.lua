@@ -3,7 +3,7 @@
 -- Settles in the buckets that the record names; at zero amounts it releases. Corrects what was swept. An unknown
 -- id is remembered, so that a reserve which is still under way will not open it. What is corrected is to be taken
 -- back in the ledger too. Returns 1 where the counters have it under this id, by this close or an earlier one.
-local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in')
+local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in', 'ledger')
 local generation = redis.call('GET', KEYS[4]) or ''
 if known[1] == 'closed' then return known[5] == generation and 1 or 0 end
 if known[1] == 'refused' then return 0 end
@@ -15,7 +15,9 @@ if not known[1] then return 0 end
 if known[1] == 'swept' then
   -- Counters that were rebuilt since have what ledgers say: the presumed and, from its own entry, the actual.
   if (known[4] or '') ~= generation then return 0 end
-  if known[3] then redis.call('HSET', KEYS[3], ARGV[1] .. ':corrected', generation .. ' ' .. known[3]) end
+  -- To the ledger that has the presumed: each so has a sum of its own that is never too little.
+  local ledger = KEYS[3] .. (known[6] or '')
+  if known[3] then redis.call('HSET', ledger, ARGV[1] .. ':corrected', generation .. ' ' .. known[3]) end
 end
 local now = now_ms()
 for _, c in ipairs(cmsgpack.unpack(known[2])) do

@@ -11,7 +11,7 @@ for _, id in ipairs(due) do
   local record = ARGV[1] .. id
   local known = redis.call('HMGET', record, 'state', 'charges', 'said')
   if known[1] == 'open' then
-    redis.call('HSET', record, 'state', 'swept', 'generation', generation)
+    redis.call('HSET', record, 'state', 'swept', 'generation', generation, 'ledger', ARGV[4])
     redis.call('PEXPIRE', record, ARGV[3])
     for _, c in ipairs(cmsgpack.unpack(known[2])) do
       if c[4] <= 0 and c[3] > 0 then settle_charge(c, c[3], now, true) end
@@ -30,6 +30,10 @@ for i = 1, #asked, 2 do
     for j = 1, #left, 2 do
       redis.call('HSET', KEYS[3], left[j], left[j + 1])
       redis.call('HDEL', lost, left[j])
+      local id = string.match(left[j], '^(.*):presumed$')
+      if id and redis.call('EXISTS', ARGV[1] .. id) == 1 then
+        redis.call('HSET', ARGV[1] .. id, 'ledger', ARGV[4])
+      end
     end
     if redis.call('EXISTS', lost) == 0 then redis.call('HDEL', KEYS[5], asked[i]) end
   end

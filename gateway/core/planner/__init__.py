@@ -15,6 +15,7 @@ from gateway.core.planner.values import (
     Warm,
     Why,
     compact_key,
+    compact_keys,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Warm",
     "Why",
     "compact_key",
+    "compact_keys",
 ]

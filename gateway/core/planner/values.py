@@ -7,6 +7,7 @@ its keyed digest (`compact_key`); indexes of boundaries count the blocks of the 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -262,6 +263,15 @@ def compact_key(digest: bytes) -> int:
     """The planner's name of a prefix, from its keyed digest. Two of a million prefixes share one with a
     chance of one in thirty-seven million, and that would cost money, not correctness."""
     return int.from_bytes(digest[:8], "little") or 1
+
+
+def compact_keys(digests: Sequence[bytes]) -> list[int]:
+    """`compact_key` of each of them, all of one length that is a multiple of 8."""
+    if not digests:
+        return []
+    words = len(digests[0]) // 8
+    found = list(struct.unpack(f"<{words * len(digests)}Q", b"".join(digests))[::words])
+    return found if all(found) else [key or 1 for key in found]
 
 
 _REASONS = {
