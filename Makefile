@@ -11,8 +11,8 @@ COMPILE := .venv/bin/uv pip compile -q --universal --generate-hashes --no-header
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint fmt bench bench-gate chaos chaos-many redis postgres chromium prometheus alertmanager \
-  nginx lock clean
+.PHONY: help run demo test check lint fmt bench bench-gate chaos chaos-many growth soak fuzz audit redis postgres chromium \
+  prometheus alertmanager nginx lock clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ chaos: redis .venv/ready-dev ## Break a running gateway in ways that SEED draws,
 
 chaos-many: redis .venv/ready-dev ## The same with many seeds (SEEDS=1..20), and a table of what broke
 	@$(PY) -m tests.chaos.run --seeds $(SEEDS)
+
+growth: redis postgres .venv/ready-dev ## How cost grows: curves of CPU, memory and disk (half an hour; needs cc)
+	@$(PY) -m tests.bench.growth --out docs/capacity/growth.json --charts docs/capacity
 
 MINUTES := 60
 soak: redis .venv/ready-dev ## Mixed traffic with faults for MINUTES, and whether anything grows or is booked wrongly

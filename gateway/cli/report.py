@@ -121,13 +121,9 @@ def report(
     format = Format.JSON if as_json else Format.CSV if as_csv else format
     try:
         split, causes = _split(by)
-        recent = None if period is None else _recent(period)
-        if recent is not None and (month or from_day or to_day):
-            raise ValueError("--period goes without --month, --from and --to")
-        span = recent[0] if recent is not None else span_of(month, from_day, to_day)
-        other = None if against is None else recent[1] if recent and against == "before" else _other(against)
-        if other is not None and (causes or len(split) > 1 or not (month or from_day or recent)):
-            raise ValueError("--against wants a period (--month, --from or --period), and one --by at most")
+        span, other = _spans(period, month, from_day, to_day, against)
+        if other is not None and (causes or len(split) > 1):
+            raise ValueError("--against wants one --by at most")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     sources, settings = sources_of(ledger, config, Dimension.TEAM in split)
@@ -165,6 +161,25 @@ def _recent(period: str) -> tuple[Span, Span]:
         Span(found.start_ms, found.end_ms, found.words),
         Span(found.before_start_ms, found.before_end_ms, found.before_words),
     )
+
+
+def _spans(
+    period: str | None,
+    month: str | None,
+    first: datetime | None,
+    last: datetime | None,
+    against: str | None,
+) -> tuple[Span, Span | None]:
+    """What is asked about, and what it is to be compared with. Raises ValueError."""
+    recent = None if period is None else _recent(period)
+    if recent is not None and (month or first or last):
+        raise ValueError("--period goes without --month, --from and --to")
+    if against is not None and not (month or first or recent):
+        raise ValueError("--against wants a period (--month, --from or --period)")
+    span = recent[0] if recent is not None else span_of(month, first, last)
+    if against is None:
+        return span, None
+    return span, recent[1] if recent is not None and against == "before" else _other(against)
 
 
 def _other(text: str) -> Span:

@@ -69,7 +69,7 @@ class ChaosService(service.Service):
     async def _open_adapters(self, file: GatewayFile) -> None:
         await super()._open_adapters(file)
         self.spending.budgets = _Around(self.spending.budgets, self._failpoints)
-        self._upstream = _AroundUpstream(self._upstream, self._failpoints)  # type: ignore[assignment]
+        self._upstream = _AroundUpstream(self._upstream, self._failpoints)
 
 
 class _Around:

@@ -279,12 +279,12 @@ async def test_counters_that_took_long_to_gather_are_gathered_anew(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ended long before the opening is taken to be in them: so it must be, whenever a part was read."""
-    monkeypatch.setattr(redis_fence, "GATHERED_ANEW_MS", 1_000)
-    monkeypatch.setattr(late_settling, "SURELY_READ_SECONDS", 2.0)
     one, two = (BudgetReplica(own_redis.url, tmp_path / name, [SOFT], alone=False) for name in ("1", "2"))
     await asyncio.gather(one.until_open(), two.until_open())
     for replica in (one, two, one):
         await replica.rebuilding.turn()
+    monkeypatch.setattr(redis_fence, "GATHERED_ANEW_MS", 1_000)
+    monkeypatch.setattr(late_settling, "SURELY_READ_SECONDS", 2.0)
     own_redis.command("FLUSHALL")
     await two.rebuilding.turn()
     assert two.identity.encode() in own_redis.command("SMEMBERS", "{gw}:rebuild:ledgers")

@@ -66,8 +66,8 @@ async def test_a_late_close_takes_back_all_that_was_presumed(
     await (store.settle(rid("a"), usd(actual)) if actual else store.release(rid("a")))
 
     taken_back = Presumed(reservation_id=rid("a"), payer=PAYER, nanousd=-60, taken_back=True)
-    assert await store.sweep("two") == (taken_back,)
-    assert await store.sweep("one") == ()
+    assert await store.sweep("one") == (taken_back,)
+    assert await store.sweep("two") == ()
     assert await state(store, LIMIT) == (60 - 60 + actual, 0)
 
 

@@ -1,5 +1,5 @@
-"""One suite for the replicas' view of each other: over Redis, over a socket of the same machine, and the one in
-memory that other tests use; where it says so, also for a replica that has no peers."""
+"""One suite for the replicas' view of each other: over Redis, over a socket of the same machine, and the one
+in memory that other tests use; where it says so, also for a replica that has no peers."""
 
 from __future__ import annotations
 

@@ -196,9 +196,7 @@ async def test_limits_of_a_subject_can_be_looked_at(tmp_path: Path) -> None:
                 ]
 
         own = await budgets(key=subject)
-        assert {limit for limit, _, _ in own} == {"rate"}, (
-            "nothing else: its workspace is not known"
-        )
+        assert {limit for limit, _, _ in own} == {"rate"}, "nothing else: its workspace is not known"
         assert ("rate", subject, 1) in own
         of_workspace = await budgets(key=subject, workspace="demo")
         assert ("rate", subject, 1) in of_workspace

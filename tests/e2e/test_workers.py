@@ -182,13 +182,7 @@ async def test_a_worker_is_killed_under_load_and_nothing_is_lost_but_its_open_ca
         assert sum(of(before, "gateway_requests_total", each) for each in (0, 1)) == calls
         assert len((await ground.live(running))["ended"]) == calls, "whoever is asked tells of both"
 
-        async def hear_each_other() -> bool:
-            found = counters(await ground.metrics(running))
-            heard = [key for key in found if key[0] == "gateway_peer_news_total" and "heard" in key[1]]
-            return len([key for key in heard if found[key] > 0]) == 2
-
-        await until(hear_each_other)
-
+        await until(lambda: hear_each_other(ground, running))
         streams: list[asyncio.Task[int]] = []
 
         async def both_stream() -> bool:
@@ -232,6 +226,16 @@ async def test_a_worker_is_killed_under_load_and_nothing_is_lost_but_its_open_ca
     assert any('"worker": 1' in line or '"worker":1' in line for line in ground.log), (
         "lines say who wrote them"
     )
+    await assert_verified(ground)
+
+
+async def hear_each_other(ground: Ground, running: Running) -> bool:
+    found = counters(await ground.metrics(running))
+    heard = [key for key in found if key[0] == "gateway_peer_news_total" and "heard" in key[1]]
+    return len([key for key in heard if found[key] > 0]) == 2
+
+
+async def assert_verified(ground: Ground) -> None:
     verified = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "gateway", "ledger", "verify", "--config", str(ground.folder / "config")),

@@ -1,5 +1,5 @@
-"""What `helm test` runs, in the gateway's own image: a replica is ready, and the data plane lets nobody in without a
-key. Calls nothing that costs anything."""
+"""What `helm test` runs, in the gateway's own image: a replica is ready, and the data plane lets nobody in
+without a key. Calls nothing that costs anything."""
 
 import json
 import os

@@ -3,6 +3,9 @@
 {{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}
 {{- $redis := eq .Values.store.kind "redis" -}}
 {{- $postgres := eq .Values.ledger.kind "postgres" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository is empty: push the image to a registry of yours, and name it there." -}}
+{{- end -}}
 {{- if and $several (not $redis) -}}
 {{- fail "More than one replica needs store.kind: redis: with sqlite, each would have budgets and keys of its own." -}}
 {{- end -}}
@@ -42,7 +45,7 @@
 {{- end -}}
 {{- $gateway := .Values.config.gateway -}}
 {{- $elsewhere := dict
-  "upstreams" "upstreams" "listen.data" "listenHost" "listen.admin" "listenHost" "listen.admin_token" "admin.token"
+  "upstreams" "upstreams" "listen.data" "listenHost" "listen.admin" "listenHost" "listen.admin_token" "admin.token" "listen.metrics_token" "admin.metricsToken"
   "state.directory" "persistence" "store.kind" "store.kind" "store.url" "store.redis" "ledger.kind" "ledger.kind"
   "ledger.url" "ledger.postgres" "ledger.key" "ledger.key" "prefixes.secret" "prefixes" -}}
 {{- range $path, $instead := $elsewhere -}}
@@ -51,6 +54,14 @@
 {{- if or (and (eq (len $parts) 1) $section) (and (eq (len $parts) 2) $section (hasKey $section (last $parts))) -}}
 {{- fail (printf "config.gateway.%s is written by the chart: set %s instead." $path $instead) -}}
 {{- end -}}
+{{- end -}}
+{{- range list "public_url" "sign_in" -}}
+{{- if and (get (default dict $gateway.page) .) (not $.Values.admin.token.existingSecret) -}}
+{{- fail (printf "config.gateway.page.%s needs admin.token.existingSecret: the page is reached through a proxy then, and so is the admin API, which asks nobody without a token." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.serviceMonitor.enabled .Values.admin.token.existingSecret (not .Values.admin.metricsToken.existingSecret) -}}
+{{- fail "serviceMonitor.enabled with admin.token needs admin.metricsToken.existingSecret, a Secret with a token for /metrics alone: with the admin token, whoever reads Prometheus' secrets could change budgets." -}}
 {{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if regexMatch "^GATEWAY_(CONFIG$|.*__)" .name -}}

@@ -35,9 +35,15 @@ variables of the container, as they are in the image. */}}
 {{- if .Values.prefixes.existingSecret -}}
 {{- $_ := set $settings "prefixes" (dict "secret" (dict "file" (printf "%s/prefix-secret" $secrets))) -}}
 {{- end -}}
+{{- $listen := default dict $settings.listen -}}
 {{- if .Values.admin.token.existingSecret -}}
-{{- $token := dict "admin_token" (dict "file" (printf "%s/admin-token" $secrets)) -}}
-{{- $_ := set $settings "listen" (merge $token (default dict $settings.listen)) -}}
+{{- $listen = merge (dict "admin_token" (dict "file" (printf "%s/admin-token" $secrets))) $listen -}}
+{{- end -}}
+{{- if .Values.admin.metricsToken.existingSecret -}}
+{{- $listen = merge (dict "metrics_token" (dict "file" (printf "%s/metrics-token" $secrets))) $listen -}}
+{{- end -}}
+{{- if $listen -}}
+{{- $_ := set $settings "listen" $listen -}}
 {{- end -}}
 {{- toYaml $settings -}}
 {{- end -}}

@@ -98,6 +98,9 @@ credential from a file, and a variable is seen by whoever may describe the pod's
 {{- with .Values.admin.token.existingSecret }}
 - secret: {name: {{ . | quote }}, items: [{key: {{ $.Values.admin.token.key | quote }}, path: admin-token}]}
 {{- end }}
+{{- with .Values.admin.metricsToken.existingSecret }}
+- secret: {name: {{ . | quote }}, items: [{key: {{ $.Values.admin.metricsToken.key | quote }}, path: metrics-token}]}
+{{- end }}
 {{- range $name, $from := .Values.secretFiles }}
 - secret: {name: {{ $from.existingSecret | quote }}, items: [{key: {{ $from.key | quote }}, path: files/{{ $name }}}]}
 {{- end }}

@@ -126,7 +126,7 @@ def test_a_request_is_what_was_sent_and_what_it_was_billed(tmp_path: Path) -> No
     assert request.prices == Prices(read=0.05, minimum_tokens=563)
     assert (request.sent, request.given, request.unmarkable) == (((1, False),), None, frozenset({0}))
     assert (request.billed, request.output_tokens) == (Reported(100, 900, 0, 0), 33)
-    assert request.account == account_of("demo")  # type: ignore[arg-type]
+    assert request.account == account_of("demo")
 
 
 def test_what_was_not_decided_stays_as_it_was(tmp_path: Path) -> None:
