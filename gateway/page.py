@@ -172,10 +172,10 @@ def _keys(parts: PageParts, key: bytes) -> Keys:
         await store.put(record)
         await in_force.refresh_keys(store)
 
-    async def revoke(record: KeyRecord, at: float) -> None:
-        if not await store.revoke(record.id, at):
+    async def revoke(record: KeyRecord, at: float, by: str) -> None:
+        if not await store.revoke(record.id, at, by):
             # Declared in workspaces.yaml, or of this process only: the store's word on it counts more.
-            await store.put(replace(record, revoked_at=at))
+            await store.put(replace(record, revoked_at=at, revoked_by=by))
         await in_force.refresh_keys(store)
 
     return Keys(

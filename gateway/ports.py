@@ -236,9 +236,9 @@ class KeyStore(Protocol):
         """Keep this record; one of the same id is replaced, but stays revoked where it was."""
         ...
 
-    async def revoke(self, key_id: KeyId, at: float) -> bool:
+    async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
         """Revoke from now on, whatever instant is written down; False where no such key is known. The
-        first revocation's instant is kept."""
+        first revocation's instant is kept, and by whom it was."""
         ...
 
     async def close(self) -> None: ...

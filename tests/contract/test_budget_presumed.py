@@ -77,11 +77,11 @@ async def test_closing_twice_takes_back_once(ground: Ground, store: BudgetStore)
     for _ in range(2):
         await store.settle(rid("a"), usd(10))
 
-    (found,) = await store.sweep("one")
-    await store.booked("one", [found.id])
+    (found,) = await store.sweep("books")
+    await store.booked("books", [found.id])
     await store.settle(rid("a"), usd(10))
 
-    assert await store.sweep("one") == ()
+    assert await store.sweep("books") == ()
 
 
 async def test_what_was_presumed_and_not_booked_is_taken_back_all_the_same(

@@ -6,7 +6,12 @@ import pytest
 
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.limits import Period
-from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS, WINDOW_KEPT_MS
+from gateway.core.reservations import (
+    CLOSED_KEPT_MS,
+    REFUSED_KEPT_MS,
+    SWEPT_KEPT_MS,
+    WINDOW_KEPT_MS,
+)
 from tests.support.budgets import bound, reservation, rid, sweep, usd
 from tests.support.clock import FakeClock
 
@@ -32,7 +37,7 @@ async def test_closed_ids_are_forgotten_after_minutes(close: str) -> None:
         await budgets.settle(rid("a"), usd(10))
     elif close != "refuse":
         await budgets.release(rid("a"))
-    clock.advance((CLOSED_KEPT_MS - 1) / 1000)
+    clock.advance(((REFUSED_KEPT_MS if close == "refuse" else CLOSED_KEPT_MS) - 1) / 1000)
     await sweep(budgets)
     assert kept(budgets) == 1
     clock.advance(0.001)

@@ -45,7 +45,8 @@ class Keys:
     last_used: Callable[[], Mapping[str, float]]
     """By id, as far as it is known."""
     put: Callable[[KeyRecord], Awaitable[None]]
-    revoke: Callable[[KeyRecord, float], Awaitable[None]]
+    revoke: Callable[[KeyRecord, float, str], Awaitable[None]]
+    """At what instant, and who does it."""
     secret_of: Callable[[str], bytes]
     """`RANDOM_BYTES` that nobody else can know, the same for the same text: a form that is sent twice makes
     one key, and both answers show it."""
@@ -131,8 +132,9 @@ class _Forms:
 
     async def revoke(self, request: web.Request) -> web.StreamResponse:
         record, visit = self._find(form_of(request).get("id", "")), visit_of(request)
-        await _reached(self._keys.revoke(record, self._clock.now()))
-        log.info("key %s was revoked by %r", record.id, visit.session.subject or visit.session.by)
+        who = visit.session.subject or visit.session.by
+        await _reached(self._keys.revoke(record, self._clock.now(), who))
+        log.info("key %s was revoked by %r", record.id, who)
         return redirect(f"{_PATH}?{urlencode({'revoked': visit.seal(record.id)})}")
 
     def _find(self, key_id: str) -> KeyRecord:
@@ -198,7 +200,7 @@ def _row(
             text=record.id, value=record.id, code=True, note=f"ends in {record.last4}" if record.last4 else ""
         ),
         tables.link(record.workspace, f"{PREFIX}/budgets?workspace={record.workspace}"),
-        tables.badge(state, _TONES[state]),
+        tables.badge(state, _TONES[state], note=by_whom(record.revoked_by)),
         # Of one that was declared nobody knows since when.
         tables.instant(record.created_at or None, zone, note=by_whom(record.created_by)),
         Cell(text="never", value=float("inf"), exported="", tone="quiet")
