@@ -100,7 +100,7 @@ def test_the_image_holds_the_product_compiled_and_nothing_to_build_or_test_with(
     names = {path.name.partition("-")[0] for path in packages.glob("*.dist-info")}
 
     assert [path.name for path in (image.folder / "opt").iterdir()] == ["gateway"]
-    assert {"claude_cache_gateway", "aiohttp", "psycopg", "pyjwt", "opentelemetry_sdk"} <= names
+    assert {"claude_cache_gateway", "aiohttp", "psycopg", "pyjwt", "opentelemetry_proto"} <= names
     assert not {"pip", "uv", "hatchling", "pytest", "mypy"} & names
     assert (packages / "gateway/default_config/gateway.yaml").exists()
     assert not (packages / "tests").exists()
