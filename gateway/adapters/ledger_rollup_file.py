@@ -216,9 +216,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     # Used by one thread at a time, not always by the one that made it.
     sums = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
+        sums.execute("BEGIN")  # of one instant: another may be making it
+        (objects,) = sums.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         (mark,) = sums.execute("PRAGMA application_id").fetchone()
         (version,) = sums.execute("PRAGMA user_version").fetchone()
-        (objects,) = sums.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        sums.execute("COMMIT")
         if objects and mark != APPLICATION_ID:
             raise sqlite3.OperationalError(f"{path} is a database of something else")
         if objects and version != VERSION:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,44 @@ async def test_a_snapshot_of_earlier_counters_is_noticed(
 
     await lost(replica)
     assert await standing(replica) == (800, 0)
+
+
+async def test_an_old_master_that_still_answers_takes_nothing_away_from_the_new_one(
+    own_redis: RedisServer, replica: BudgetReplica
+) -> None:
+    """What is found there belongs to counters that others have followed, and may be taken away only there."""
+    await replica.spend("a", 300)
+    old = replica.fence.generation
+    own_redis.command("FLUSHALL")
+    await lost(replica)
+    await replica.fence.take_away(old)
+    await replica.fence.beat()
+
+    assert replica.fence.found not in ("", old)
+
+
+async def test_an_answer_that_comes_after_counters_were_rebuilt_is_not_looked_for_in_them(
+    own_redis: RedisServer, replica: BudgetReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was another server's, say: nobody would ever find it there, and all would be rebuilt once more."""
+    assert await replica.reserve("a", 300)
+    late = vars(replica.budgets)["_late"]
+    real = vars(late)["_known"].settle_known
+
+    async def slow(*words: Any) -> bool:
+        known: bool = await real(*words)
+        own_redis.command("FLUSHALL")
+        await lost(replica)
+        return known
+
+    monkeypatch.setattr(vars(late)["_known"], "settle_known", slow)
+    replica.write_down("a", 250)
+    await replica.written()
+    await replica.settle("a", 250)
+    await replica.fence.beat()
+
+    assert replica.fence.generation
+    assert await standing(replica) == (250, 0)
 
 
 async def test_what_is_released_while_others_are_set_aside_again_is_not(
