@@ -77,6 +77,19 @@ class Span:
     name: str
 
 
+PeriodOption = Annotated[
+    str | None,
+    typer.Option(help="Up to now, whole hours or days: as 24h or 30d. In place of the others."),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A month, or days as 2026-10-01..2026-10-15: why the period cost more or less than it. With "
+        "--period also `before`: as long a time right before it."
+    ),
+]
+
+
 @app.callback(invoke_without_command=True)
 def report(
     ledger: LedgerOption = None,
@@ -96,17 +109,8 @@ def report(
     to_day: Annotated[
         datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day (UTC).")
     ] = None,
-    period: Annotated[
-        str | None,
-        typer.Option(help="Up to now, whole hours or days: as 24h or 30d. In place of the others."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="A month, or days as 2026-10-01..2026-10-15: why the period cost more or less than it. With "
-            "--period also `before`: as long a time right before it."
-        ),
-    ] = None,
+    period: PeriodOption = None,
+    against: AgainstOption = None,
     focus: Annotated[
         Path | None,
         typer.Option(help="Write the charges to this file as FOCUS 1.3 (CSV); - for standard output."),

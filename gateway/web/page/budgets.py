@@ -96,32 +96,7 @@ def budgets_screens(budgets: Budgets) -> list[Screen]:
     """The list, each limit, and what its forms do."""
 
     async def show(request: web.Request) -> web.StreamResponse:
-        query = request.query
-        asked = {name: query.get(name, "") for name in FILTERS}
-        too_many = ""
-        try:
-            answer = await budgets.read(asked)
-        except AdminError as error:
-            if error.status != 400:
-                raise
-            too_many, answer = error.message, BudgetsAnswer(at="", budgets=[], freezes=[])
-        stands = [(budget, standing(budget)) for budget in answer.budgets]
-        only_trouble = query.get("show", "") == "trouble"
-        shown = [each for each in stands if each[1].rank >= 1] if only_trouble else stands
-        return await render(
-            request,
-            "budgets.html",
-            status=400 if too_many else 200,
-            error=too_many,
-            tables=[_table(shown, asked, zone_of(request))],
-            asked=asked,
-            names=budgets.names(),
-            show=query.get("show", ""),
-            freezes=answer.freezes,
-            exhausted=sum(each.rank >= 3 for _, each in stands),
-            near=sum(1 <= each.rank < 3 for _, each in stands),
-            fine=sum(each.rank < 1 for _, each in stands),
-        )
+        return await _draw_all(request, budgets)
 
     async def one(request: web.Request) -> web.StreamResponse:
         return await _draw_one(request, budgets, request.query, "", {})
@@ -155,6 +130,35 @@ def budgets_screens(budgets: Budgets) -> list[Screen]:
         changing("granted", grant),
         changing("set", override),
     ]
+
+
+async def _draw_all(request: web.Request, budgets: Budgets) -> web.StreamResponse:
+    query = request.query
+    asked = {name: query.get(name, "") for name in FILTERS}
+    too_many = ""
+    try:
+        answer = await budgets.read(asked)
+    except AdminError as error:
+        if error.status != 400:
+            raise
+        too_many, answer = error.message, BudgetsAnswer(at="", budgets=[], freezes=[])
+    stands = [(budget, standing(budget)) for budget in answer.budgets]
+    only_trouble = query.get("show", "") == "trouble"
+    shown = [each for each in stands if each[1].rank >= 1] if only_trouble else stands
+    return await render(
+        request,
+        "budgets.html",
+        status=400 if too_many else 200,
+        error=too_many,
+        tables=[_table(shown, asked, zone_of(request))],
+        asked=asked,
+        names=budgets.names(),
+        show=query.get("show", ""),
+        freezes=answer.freezes,
+        exhausted=sum(each.rank >= 3 for _, each in stands),
+        near=sum(1 <= each.rank < 3 for _, each in stands),
+        fine=sum(each.rank < 1 for _, each in stands),
+    )
 
 
 async def _draw_one(
