@@ -9,6 +9,7 @@ from gateway.adapters.prometheus import Metrics
 from gateway.learning import Learning
 from gateway.pipeline import Pipeline
 from gateway.ports import Clock
+from gateway.rules_in_force import RulesInForce
 
 
 def connect_gauges(
@@ -18,6 +19,7 @@ def connect_gauges(
     ledger: Ledger | ShippedLedger,
     access_log: AccessLog,
     learning: Learning | None,
+    rules_in_force: RulesInForce,
     clock: Clock,
 ) -> None:
     """From now on `metrics` shows them."""
@@ -31,6 +33,7 @@ def connect_gauges(
     pull("gateway_ledger_write_failures_total", lambda: status().write_failures)
     if isinstance(ledger, ShippedLedger):
         _connect_shipping(metrics, ledger, clock)
+    pull("gateway_prices_as_of_timestamp_seconds", rules_in_force.prices_as_of)
     pull("gateway_access_log_dropped_total", lambda: access_log.dropped)
     if learning is not None:
         pull("gateway_planner_prefixes", learning.known_prefixes)

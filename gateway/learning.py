@@ -17,6 +17,7 @@ from gateway.core.learned import LearnedPolicy
 from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.news import Answered, Billed, Failed, News, Sent, decode, encode
 from gateway.core.planner import PlannerOptions
+from gateway.core.planner.listing import PrefixListing
 from gateway.placing import Flights
 from gateway.ports import Clock, Peers, Shelf
 from gateway.tasks import TaskSet
@@ -58,6 +59,8 @@ class Learning:
             holdout_share=holdout_share,
             changes=Changes(secret),
         )
+        self.listing = PrefixListing(self.policy.planner, lambda: self.policy.planner_time(clock.now()))
+        """Which prefixes there are, for people."""
         self._options = options
         self._shared = shared
         self._peers = peers
@@ -134,6 +137,7 @@ class Learning:
         except msgspec.DecodeError:
             return  # of a version that says more than this one understands
         self.policy.hear(replica, news, self._clock.now())
+        self.listing.tell(news)
         match news:  # after the policy, since who was waiting asks it at once
             case Sent():
                 self._flights.began(news.call)
@@ -166,6 +170,7 @@ class Learning:
         return restored
 
     def _tell(self, news: News) -> None:
+        self.listing.tell(news)
         if self._shared:
             self._peers.tell(encode(news))
         if self._recording is not None:

@@ -7,12 +7,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from gateway.core.adjustments import Adjustment, Freezes, in_force
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.limits import Limit, Limits
 from gateway.core.principal import KeyRecord, Keyring
 from gateway.core.rules import Rules
+from gateway.identity import Identity
 from gateway.ports import AdjustmentStore, KeyStore
 from gateway.settings.build import build_keyring, build_limits, build_rules, read_adjusted
 from gateway.settings.load import Settings
@@ -24,7 +26,8 @@ log = logging.getLogger(__name__)
 class RulesInForce:
     """`rules` is the newest snapshot; a call takes it once. `more_keys` are for this process only."""
 
-    def __init__(self, settings: Settings, more_keys: Sequence[KeyRecord]) -> None:
+    def __init__(self, settings: Settings, more_keys: Sequence[KeyRecord], identity: Identity) -> None:
+        self._identity = identity
         self._settings = settings
         """Those that the rules are built from; the watcher may be ahead, in its thread."""
         self._more_keys = tuple(more_keys)
@@ -37,6 +40,7 @@ class RulesInForce:
         """All that were not taken back, as last read; None until they could be read once."""
         self._adjusted_at = 0.0
         self._refreshing = asyncio.Lock()
+        self._refreshing_keys = asyncio.Lock()
         self._asked = False
         self.wake = asyncio.Event()
         """Set when a reload was asked for."""
@@ -55,6 +59,16 @@ class RulesInForce:
         """Whether the adjustments could be read: before that, a caller who is frozen may pass."""
         return self._standing is not None
 
+    @property
+    def settings(self) -> Settings:
+        """Those that the rules are built from."""
+        return self._settings
+
+    def prices_as_of(self) -> float:
+        """The day of the price table in force, epoch seconds."""
+        day = self._settings.prices.as_of
+        return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not."""
         self._asked = True
@@ -62,14 +76,15 @@ class RulesInForce:
 
     async def refresh_keys(self, keys: KeyStore) -> None:
         """Take over what the store has. Raises nothing."""
-        try:
-            stored = await keys.load()
-        except StoreUnavailable as error:
-            log.warning("keys could not be read, those known stay in force: %s", error.message)
-            return
-        if stored != self._stored_keys:
-            self._stored_keys = stored
-            self.rules = replace(self.rules, keyring=self._keyring())
+        async with self._refreshing_keys:
+            try:
+                stored = await keys.load()
+            except StoreUnavailable as error:
+                log.warning("keys could not be read, those known stay in force: %s", error.message)
+                return
+            if stored != self._stored_keys:
+                self._stored_keys = stored
+                self.rules = replace(self.rules, keyring=self._keyring())
 
     async def refresh_adjustments(self, store: AdjustmentStore, at: float) -> bool:
         """Take over what the store has and what begins or ends by `at`: also where the store does not answer,
@@ -115,6 +130,7 @@ class RulesInForce:
     def _build(self) -> Rules:
         self.generation += 1
         rules = build_rules(self._settings, self._keyring(), self.generation)
+        rules = self._identity.take_over(self._settings, rules)
         self.configured = rules.limits
         return self._adjusted(rules, self.adjustments)
 
@@ -124,4 +140,9 @@ class RulesInForce:
 
     def _keyring(self) -> Keyring:
         stored = self._stored_keys or ()
-        return build_keyring(self._settings, (*stored, *self._more_keys), complete=self.complete)
+        return build_keyring(
+            self._settings,
+            (*stored, *self._more_keys),
+            complete=self.complete,
+            tokens=self._identity.tokens,
+        )

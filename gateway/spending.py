@@ -3,12 +3,12 @@ progress. What each does is in `adapters/` and `workers/`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from gateway.adapters.file_lock import FileLock
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.adapters.ledger_spend import identity, read_part
@@ -65,8 +65,8 @@ class Spending:
         self._clock = clock
         self._metrics = metrics
         self._rules = rules
-        self._reading = asyncio.Lock()
         ledger, source = file.state_path(LEDGER_FILE), ledger_source(file, settings)
+        self._reading = FileLock(ledger)
         self._rebuilding = self._rebuilt(ledger, source, written)
         self.auditing = self._audited(identity(source))
         self._batches: BatchStore = open_batches(file, settings)

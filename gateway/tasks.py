@@ -22,6 +22,11 @@ class TaskSet:
         task.add_done_callback(self._forget)
         return task
 
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait so long at most for what is running now, and cancel nothing."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_seconds)
+
     async def drain(self, timeout_seconds: float) -> int:
         """Wait for what is running, cancel the rest; how many had to be cancelled."""
         if not self._tasks:

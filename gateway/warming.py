@@ -103,7 +103,7 @@ class Warming:
         """What the admin plane offers."""
         return [
             *prewarm_operations(warm=self._warm, workspaces=lambda: self._rules().workspaces),
-            *warming_operations(self._status),
+            *warming_operations(self.status),
         ]
 
     @property
@@ -120,7 +120,8 @@ class Warming:
     ) -> AsyncGenerator[WarmedPrompt, None]:
         return self._warmer.warm(workspace, name, prompts, cause=WarmCause.ASKED)
 
-    async def _status(self) -> WarmingStatus:
+    async def status(self) -> WarmingStatus:
+        """How warming stands. Raises `StoreUnavailable`."""
         return WarmingStatus(
             at=self._clock.now(),
             prefixes=self.prewarmer.report(),

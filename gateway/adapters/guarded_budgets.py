@@ -132,8 +132,8 @@ class GuardedBudgets:
                     await fence.beat()
                 if fence.generation != generation:  # it is held, but in counters that are not to be trusted
                     raise rebuilding()
-                fence.acknowledged(reservation.id, closed=False)
                 if decision.allowed:
+                    fence.acknowledged(reservation.id, closed=False)
                     self._holds[reservation.id] = Hold(reservation, generation)
                 return decision
         except StoreUnavailable as error:
@@ -167,8 +167,9 @@ class GuardedBudgets:
             await self._late.renew(hold, lease_seconds)
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
+        generation = self._fence.generation if self._fence is not None else ""
         found = await self._store.sweep(ledger)
-        if self._fence is not None:
+        if self._fence is not None and self._fence.generation == generation:
             since_ms = self._clock.now() * 1000 - SWEPT_LOOKED_FOR_MS
             for one in found:
                 if not one.taken_back and not 0 < one.payer.received_at_ms < since_ms:

@@ -41,7 +41,7 @@ class Fence(Protocol):
 
     async def beat(self) -> None: ...
 
-    async def take_away(self) -> None: ...
+    async def take_away(self, generation: str = "") -> None: ...
 
 
 class FencedStore(BudgetStore, Protocol):
@@ -89,11 +89,11 @@ class LateSettling:
             self._note(error)
             raise
         if known:
-            fence.acknowledged(reservation_id, closed=True)
+            self._acknowledged(reservation_id, generation, closed=True)
             return
         if fence.generation == generation:
             log.warning("the store has forgotten %s, which it had set aside", reservation_id)
-            await fence.take_away()
+            await fence.take_away(generation)
         raise rebuilding()
 
     async def hold_again(self, hold: Hold) -> None:
@@ -105,7 +105,7 @@ class LateSettling:
         late = self._late(hold, hold.reservation.amounts)
         await self._fenced.reserve(late)
         hold.late_in = generation
-        self._acknowledged(late.id, closed=False)
+        self._acknowledged(late.id, generation, closed=False)
 
     async def renew(self, hold: Hold, lease_seconds: float) -> None:
         """Prolong the lease, under both ids."""
@@ -135,8 +135,9 @@ class LateSettling:
             return
         try:
             assert self._known is not None
+            generation = fence.generation
             if await self._known.settle_known(reservation.id, amounts):
-                fence.acknowledged(reservation.id, closed=True)
+                self._acknowledged(reservation.id, generation, closed=True)
                 return
         except StoreUnavailable as error:
             self._note(error)
@@ -163,6 +164,7 @@ class LateSettling:
         if fence is not None and ended_at < fence.opened_at - SURELY_READ_SECONDS:
             return  # the counters were computed from the ledger since, and that knows it
         late = self._late(hold, actual or Amounts())
+        generation = fence.generation if fence is not None else ""
         try:
             if actual is not None:
                 await self._fenced.reserve(late)
@@ -170,7 +172,7 @@ class LateSettling:
         except StoreUnavailable as error:
             self._note(error)
             raise
-        self._acknowledged(late.id, closed=True)
+        self._acknowledged(late.id, generation, closed=True)
 
     def _late(self, hold: Hold, amounts: Amounts) -> Reservation:
         """Of what was held nowhere all; else the dollars, as the store has the rest under its own id."""
@@ -179,8 +181,9 @@ class LateSettling:
             return late
         return replace(late, limits=tuple(bound for bound in late.limits if is_rebuilt(bound.limit)))
 
-    def _acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None:
-        if self._fence is not None:
+    def _acknowledged(self, reservation_id: ReservationId, generation: str, *, closed: bool) -> None:
+        """What was written under a generation is missed under that only: another one has what ledgers say."""
+        if self._fence is not None and self._fence.generation == generation:
             self._fence.acknowledged(reservation_id, closed=closed)
 
     def _note(self, error: StoreUnavailable) -> None:

@@ -46,8 +46,8 @@ def read_part(
     by_tags: bool = False,
     beyond: Mapping[str, int] | None = None,
 ) -> LedgerPart:
-    """The ledger's sums over `spans`, and the ids of what ended since `known_since_ms`; with `beyond` (how far
-    chains are shipped) only what came into a file after that. Raises `ConfigError` where it is missing or
+    """The ledger's sums over `spans`, and the ids of what ended since `known_since_ms`; with `beyond` (how
+    far chains are shipped) only what came into a file after that. Raises `ConfigError` where it is missing or
     cannot be read, and OSError."""
     name = identity(source)
     with reading(source) as ledger:

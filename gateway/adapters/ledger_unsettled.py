@@ -16,9 +16,9 @@ from gateway.core.presumed import Unsettled
 from gateway.core.reservations import LATE_KEPT_MS, SWEPT_KEPT_MS
 
 LAST_ENTRIES: Final = 2_000
-"""Of those that have something to settle, in the order of their commits. An exchange is settled as soon as its
-entry is committed, so that these are the last seconds of a busy replica, or half a day of another: of what came
-before, the store may have forgotten that it was settled."""
+"""Of those that have something to settle, in the order of their commits. An exchange is settled as soon as
+its entry is committed, so that these are the last seconds of a busy replica, or half a day of another: of
+what came before, the store may have forgotten that it was settled."""
 
 LOOKED_AT: Final = 200_000
 """Entries among which they are looked for: most may be refusals, which held nothing."""

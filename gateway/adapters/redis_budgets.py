@@ -38,7 +38,7 @@ from gateway.core.bucket import (
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Mode, Unit
-from gateway.core.reservations import CLOSED_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS, closed_kept_ms
+from gateway.core.reservations import REFUSED_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS, closed_kept_ms
 from gateway.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class RedisBudgets:
         args: list[str | int] = [
             reservation.id,
             round(reservation.lease_seconds * 1000),
-            CLOSED_KEPT_MS,
+            REFUSED_KEPT_MS,
             SCHEMA_VERSION,
             _said(reservation),
             reservation.at_ms,

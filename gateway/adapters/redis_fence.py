@@ -38,8 +38,8 @@ GATHER_MOST_MS: Final = 10_000
 GATHER_LEAST_MS: Final = 1_500
 """How long is waited for others by a replica that knows of none because it has just started."""
 GATHERED_ANEW_MS: Final = 60_000
-"""After so long parts are read again: an outage came in between. Below `SURELY_READ_SECONDS`, which is counted
-from the opening."""
+"""After so long parts are read again: an outage came in between. Below `SURELY_READ_SECONDS`, which is
+counted from the opening."""
 RESET_BATCH: Final = 200
 KNOWN_BATCH: Final = 500
 LAST_WRITE_SECONDS: Final = 200.0
@@ -49,8 +49,8 @@ LAST_BEAT_SECONDS: Final = 1_800.0
 one that was frozen, or cut off, may have been."""
 
 LOOKED_FOR: Final = CONNECTIONS + SWEEP_BATCH
-"""How many of the last writes are looked for, all of one sweep counted. Answers come in another order than that
-in which Redis acted, but no more of them can overtake one than are under way at once."""
+"""How many of the last writes are looked for, all of one sweep counted. Answers come in another order than
+that in which Redis acted, but no more of them can overtake one than are under way at once."""
 
 assert LAST_WRITE_SECONDS * 1000 < CLOSED_KEPT_MS
 
@@ -168,8 +168,8 @@ class RedisFence:
         if turn < self._heard:
             return  # a later beat was answered before
         self._heard = turn
-        if reply[0].decode() in self._left:
-            await self.take_away()
+        if (found := reply[0].decode()) in self._left:
+            await self.take_away(found)
             return
         if reply[0]:
             self._living = living
@@ -243,9 +243,10 @@ class RedisFence:
         """This replica's ledger is in the counters that were found: from now on it reserves there."""
         self._joined = self.generation = self.found
 
-    async def take_away(self) -> None:
-        """Have the counters rebuilt, whatever they say. Raises `StoreUnavailable`."""
-        await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [])
+    async def take_away(self, generation: str = "") -> None:
+        """Have the counters rebuilt, whatever they say; with a generation, only its own. Raises
+        `StoreUnavailable`."""
+        await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [generation])
         self.gone()
 
     def _note(self, reservation_id: ReservationId, state: str) -> None:

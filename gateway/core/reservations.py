@@ -6,7 +6,8 @@ and one test drives both. Each function must run atomically: the store sees to t
 States: `open`, then `closed` (settled or released), or `swept` (its lease ended: closed at what it had set
 aside, presumed spent; a later settle puts the actual cost in place of the presumed). `refused` holds nothing.
 What was presumed, and what of that was corrected, waits for the ledger (`sweep`, `booked`): it is handed out
-to one ledger, and to that one again until it says that it has it.
+to one ledger, and to that one again until it says that it has it. (The scripts give a correction to the
+ledger that was given what was presumed; the stores here have one ledger, and give it to whoever asks.)
 A concurrent request is over at any close, a sweep too: none of it is ever spent, or presumed.
 An id closed before its reserve arrived is `closed` too, and the reserve then finds it so.
 """
@@ -44,8 +45,11 @@ from gateway.core.limits import BoundLimit, Limit, Unit
 from gateway.core.settlement import is_late
 
 CLOSED_KEPT_MS: Final = 300_000
-"""How long closed and refused ids are remembered: far longer than any request to a store can be under way.
-After that an id is unknown, and closing it does nothing still."""
+"""How long closed ids are remembered: far longer than any request to a store can be under way. After that an
+id is unknown, and closing it does nothing still."""
+
+REFUSED_KEPT_MS: Final = 10_000
+"""The same of refused ones, which may be many: nothing is ever looked up under them but by a second try."""
 
 LATE_KEPT_MS: Final = 7 * 86_400_000
 """How long it is remembered what was booked afterwards: a replica that was down so long may still ask for it
@@ -150,7 +154,7 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
     keys, found = _find(tables, reservation.limits, now_ms, reservation.at_ms or now_ms)
     decision = decide(reservation.limits, reservation.amounts, found, now_ms)
     if not decision.allowed:
-        refused = Record(State.REFUSED, now_ms + CLOSED_KEPT_MS, found_at_ms=now_ms, found=found)
+        refused = Record(State.REFUSED, now_ms + REFUSED_KEPT_MS, found_at_ms=now_ms, found=found)
         tables.put_record(reservation.id, refused)
         return decision
     charges = []

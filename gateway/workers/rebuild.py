@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from gateway.core.bucket import Verdict
@@ -73,7 +74,7 @@ class Fence(Protocol):
 
     def join(self) -> None: ...
 
-    async def take_away(self) -> None: ...
+    async def take_away(self, generation: str = "") -> None: ...
 
 
 class Guard(Protocol):
@@ -92,7 +93,6 @@ class LedgerReader(Protocol):
         spans: Sequence[Span],
         *,
         known_since_ms: int,
-        ended_before_ms: int | None,
         by_tags: bool,
         beyond: Mapping[str, int] | None,
     ) -> LedgerPart: ...
@@ -114,9 +114,9 @@ class Rebuilding:
         ledger: str = "",
         read_shared: LedgerReader | None = None,
         written: Callable[[], Awaitable[None]],
-        reading: asyncio.Lock | None = None,
+        reading: AbstractAsyncContextManager[None] | None = None,
     ) -> None:
-        self._reading = reading or asyncio.Lock()
+        self._reading = asyncio.Lock() if reading is None else reading
         self._guard = guard
         self._read = read
         self._rules = rules
@@ -215,17 +215,19 @@ class Rebuilding:
                 part = await self._part(self._read_shared, None)
                 await fence.add(SHARED, self._by_key([part]), part.known, part.reached)
             elif turn is Turn.READ_OWN:
-                await self._bring(fence, ended_before_ms=None)
+                await self._bring(fence)
         if fence.found:
             log.warning("the counters of money are rebuilt, and admit again")
 
     async def _join(self, fence: Fence) -> None:
-        """Others have opened the fence: perhaps without this replica's ledger."""
+        """Others have opened the fence: perhaps without this replica's ledger. All of it is brought, also
+        what ended since: it may have been settled at a server that was the master until then. What is still
+        to be settled is named, and so not counted once more."""
         if await fence.has(self._ledger):
             fence.join()
         else:
             await self._all_written()
-            if await self._bring(fence, ended_before_ms=round(fence.opened_at * 1000)):
+            if await self._bring(fence, opened_ms=round(fence.opened_at * 1000)):
                 fence.join()
 
     async def _all_written(self) -> None:
@@ -233,10 +235,10 @@ class Rebuilding:
             await self._written()
             self._is_written = True
 
-    async def _bring(self, fence: Fence, *, ended_before_ms: int | None) -> bool:
+    async def _bring(self, fence: Fence, *, opened_ms: int | None = None) -> bool:
         async with self._reading:
             beyond = await fence.reached()
-            part = await self._part(self._read, ended_before_ms, beyond)
+            part = await self._part(self._read, opened_ms, beyond)
             return await fence.add(self._ledger, self._by_key([part]), part.known, {})
 
     async def _whole(self) -> tuple[LedgerPart, ...]:
@@ -247,14 +249,13 @@ class Rebuilding:
         return shared, await self._part(self._read, None, shared.reached)
 
     async def _part(
-        self, read: LedgerReader, ended_before_ms: int | None, beyond: Mapping[str, int] | None = None
+        self, read: LedgerReader, opened_ms: int | None, beyond: Mapping[str, int] | None = None
     ) -> LedgerPart:
         limits, now_ms = self._rules().limits.all, round(self._clock.now() * 1000)
         return await asyncio.to_thread(
             lambda: read(
                 spans_of(limits, now_ms),
-                known_since_ms=min(now_ms, ended_before_ms or now_ms) - KNOWN_MS,
-                ended_before_ms=ended_before_ms,
+                known_since_ms=min(now_ms, opened_ms or now_ms) - KNOWN_MS,
                 by_tags=any(limit.scope is Scope.TAG for limit in limits),
                 beyond=beyond,
             )

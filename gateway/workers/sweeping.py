@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from gateway.core.bucket import Payer, Reservation
@@ -45,7 +46,7 @@ class Sweeping:
         guard: FoundBudgets,
         rules: Callable[[], Rules],
         books: BatchBooks,
-        reading: asyncio.Lock,
+        reading: AbstractAsyncContextManager[None],
         unsettled: Callable[[], Sequence[Unsettled]],
         expired: Callable[[int], None],
     ) -> None:
