@@ -91,7 +91,7 @@ class Image:
         # Where a machine finds its package index, and what it has fetched from there already.
         self._build = {
             name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_", "SSL_"))
-        } | {"UV_CACHE_DIR": _uv_cache()}
+        } | {"UV_CACHE_DIR": _uv_cache(), "UV_SYSTEM_CERTS": "true"}
 
     def here(self, text: str) -> str:
         """`text` with the image's paths as they are in the folder."""

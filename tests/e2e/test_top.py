@@ -99,7 +99,8 @@ async def a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
         sys.executable,
         *("-m", "gateway", "top", *arguments),
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm"},
+        env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        | {"TERM": "xterm"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

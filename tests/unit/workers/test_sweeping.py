@@ -46,7 +46,7 @@ class _Here:
     """A store and one replica's ledger."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = FakeClock()
+        self.clock = FakeClock(a_record().received_at)
         self.store = MemoryBudgets(self.clock)
         self.path = folder / "ledger.db"
         self.ledger = Ledger(self.path)
