@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import TypeVar
 
 from gateway.adapters.adjustment_store_text import entry_of, text_of
+from gateway.adapters.sqlite_file import WRITING, SqliteFile
 from gateway.core.adjustments import (
     EXPIRED_KEPT_SECONDS,
     MAX_IN_FORCE,
@@ -20,11 +18,7 @@ from gateway.core.adjustments import (
     TakenBack,
     ends_at,
 )
-from gateway.core.errors import StoreUnavailable, TooManyAdjustments
-
-BUSY_SECONDS = 1.0
-_WRITING = "BEGIN IMMEDIATE"
-"""What is read first must still hold when it is written upon."""
+from gateway.core.errors import TooManyAdjustments
 
 # A log: nothing is changed or removed, not by mistake either. One line at most for each of the two things
 # that can happen to an adjustment.
@@ -48,15 +42,16 @@ FROM adjustments AS made WHERE taken_back = 0 AND ends_at > ?
 AND NOT EXISTS (SELECT 1 FROM adjustments AS taken WHERE taken.id = made.id AND taken.taken_back = 1)
 """
 
-T = TypeVar("T")
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.executescript(_SCHEMA)
 
 
 class SqliteAdjustmentStore:
-    """`ports.AdjustmentStore` in a table of a SQLite file. Each call opens the file, in a thread, and closes
-    it again, as the key store does: nothing is held between."""
+    """`ports.AdjustmentStore` in a table of a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = SqliteFile(path, "the adjustments", _prepare)
 
     async def load(self, at: float) -> tuple[Adjustment, ...]:
         def read(connection: sqlite3.Connection) -> tuple[Adjustment, ...]:
@@ -64,13 +59,13 @@ class SqliteAdjustmentStore:
             rows = connection.execute(query, (at, MAX_IN_FORCE)).fetchall()
             return tuple(entry_of(number, text).adjustment for number, text in rows)
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def find(self, adjustment_id: str) -> LogEntry | None:
         def read(connection: sqlite3.Connection) -> LogEntry | None:
             return _line(connection, adjustment_id, 1) or _line(connection, adjustment_id, 0)
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def add(self, adjustment: Adjustment) -> LogEntry:
         def write(connection: sqlite3.Connection) -> LogEntry:
@@ -83,7 +78,7 @@ class SqliteAdjustmentStore:
                 raise TooManyAdjustments
             return _append(connection, adjustment, None)
 
-        return await self._run(write, _WRITING)
+        return await self._file.run(write, WRITING)
 
     async def take_back(self, adjustment_id: str, taken_back: TakenBack) -> LogEntry | None:
         def write(connection: sqlite3.Connection) -> LogEntry | None:
@@ -93,7 +88,7 @@ class SqliteAdjustmentStore:
             known = _line(connection, adjustment_id, 1)
             return known or _append(connection, made.adjustment, taken_back)
 
-        return await self._run(write, _WRITING)
+        return await self._file.run(write, WRITING)
 
     async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
         def read(connection: sqlite3.Connection) -> tuple[LogEntry, ...]:
@@ -101,7 +96,7 @@ class SqliteAdjustmentStore:
             rows = connection.execute(query, (2**62 if before is None else before, at_most)).fetchall()
             return tuple(entry_of(number, text) for number, text in rows)
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def lines(self, after: int, at_most: int) -> tuple[LogEntry, ...]:
         """The next lines after this number, in their order. Raises `StoreUnavailable`."""
@@ -110,7 +105,7 @@ class SqliteAdjustmentStore:
             query = "SELECT number, text FROM adjustments WHERE number > ? ORDER BY number LIMIT ?"
             return tuple(entry_of(*row) for row in connection.execute(query, (after, at_most)).fetchall())
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def keep(self, entries: Sequence[LogEntry]) -> None:
         """Have these lines of another copy of the log, each once, by new numbers where they are missing; all
@@ -122,33 +117,10 @@ class SqliteAdjustmentStore:
                 if _line(connection, entry.adjustment.id, taken_back) is None:
                     _append(connection, entry.adjustment, entry.taken_back)
 
-        await self._run(write, _WRITING)
+        await self._file.run(write, WRITING)
 
     async def close(self) -> None:
         """Nothing is held."""
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN") -> T:
-        return await asyncio.to_thread(self._work, work, begin)
-
-    def _work(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
-        try:
-            with self._open() as connection:
-                connection.execute(begin)
-                with connection:
-                    return work(connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"the adjustments in {self._path} cannot be reached: {error}") from error
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-            yield connection
-        finally:
-            connection.close()
 
 
 class MemoryAdjustmentStore:

@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final, TypeVar, cast
-
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
+from typing import Final, cast
 
 from gateway.adapters.adjustment_store_text import entry_of, text_of
-from gateway.adapters.redis_topology import client
+from gateway.adapters.redis_records import reached, records_client
 from gateway.core.adjustments import (
     EXPIRED_KEPT_SECONDS,
     MAX_IN_FORCE,
@@ -26,9 +22,9 @@ from gateway.core.adjustments import (
     TakenBack,
     ends_at,
 )
-from gateway.core.errors import StoreUnavailable, TooManyAdjustments
+from gateway.core.errors import TooManyAdjustments
 
-T = TypeVar("T")
+_WHAT = "the adjustments"
 
 # KEYS: log (number -> line), made (id -> number), taken back (id -> number), standing (id by its end),
 # chain (number -> digest of all lines up to it). The empty member of standing tells that the key is there.
@@ -133,13 +129,7 @@ class RedisAdjustmentStore:
     """`ports.AdjustmentStore` under `{<prefix>}:adjustments`. Owns its connections."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
-        self._redis = client(
-            url,
-            prefix,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(ConstantBackoff(0.05), 1),
-        )
+        self._redis = records_client(url, prefix, timeout_seconds)
         # The braces put all keys into one slot of a cluster.
         stem = f"{{{prefix}}}:adjustments"
         self._log, self._made, self._taken = f"{stem}:log", f"{stem}:made", f"{stem}:taken-back"
@@ -155,7 +145,7 @@ class RedisAdjustmentStore:
         """What `load` gives, how long the log is, and its digest up to line `number`, of one instant. Raises
         `StoreUnavailable`."""
         arguments: list[str | int] = [repr(at), MAX_IN_FORCE, number]
-        length, digest, whole, lines = await _reached(self._look(keys=self._keys, args=arguments))
+        length, digest, whole, lines = await reached(_WHAT, self._look(keys=self._keys, args=arguments))
         return Look(
             length,
             digest.decode(),
@@ -167,7 +157,7 @@ class RedisAdjustmentStore:
         """The next lines behind what is known, and what is known with them; None where the log does not begin
         like that any more. Raises `StoreUnavailable`."""
         arguments: list[str | int] = [*known, at_most]
-        found = await _reached(self._follow(keys=self._keys, args=arguments))
+        found = await reached(_WHAT, self._follow(keys=self._keys, args=arguments))
         if found is None:
             return None
         digest, texts = found
@@ -176,15 +166,16 @@ class RedisAdjustmentStore:
 
     async def mend(self) -> None:
         """Make all keys anew from the lines. Raises `StoreUnavailable`, also where a line itself is lost."""
-        length = await _reached(self._redis.hlen(self._log))
+        length = await reached(_WHAT, self._redis.hlen(self._log))
         numbers = range(1, length + 1)
-        texts = await _reached(
-            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._log, [str(n) for n in numbers]))
+        texts = await reached(
+            _WHAT,
+            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._log, [str(n) for n in numbers])),
         )
         arguments: list[str | int] = []
         for entry in (entry_of(number, text or b"") for number, text in zip(numbers, texts, strict=True)):
             arguments += (entry.adjustment.id, _end_of(entry), int(entry.taken_back is not None))
-        await _reached(self._mend(keys=self._keys, args=arguments))
+        await reached(_WHAT, self._mend(keys=self._keys, args=arguments))
 
     async def keep(self, entries: Sequence[LogEntry]) -> None:
         """Have these lines of another copy of the log, each once, by new numbers where they are missing; all
@@ -193,7 +184,7 @@ class RedisAdjustmentStore:
         for entry in entries:
             arguments += (entry.adjustment.id, text_of(entry.adjustment, entry.taken_back))
             arguments += (_end_of(entry), int(entry.taken_back is not None))
-        await _reached(self._keep(keys=self._keys, args=arguments))
+        await reached(_WHAT, self._keep(keys=self._keys, args=arguments))
 
     async def find(self, adjustment_id: str) -> LogEntry | None:
         return await self._line(self._taken, adjustment_id) or await self._line(self._made, adjustment_id)
@@ -207,7 +198,7 @@ class RedisAdjustmentStore:
             repr(adjustment.at - EXPIRED_KEPT_SECONDS),
             MAX_IN_FORCE,
         ]
-        number, text = await _reached(self._add(keys=self._keys, args=arguments))
+        number, text = await reached(_WHAT, self._add(keys=self._keys, args=arguments))
         if not number:
             raise TooManyAdjustments
         return entry_of(number, text)
@@ -217,18 +208,19 @@ class RedisAdjustmentStore:
         if made is None:
             return None
         arguments = [adjustment_id, text_of(made.adjustment, taken_back)]
-        number, text = await _reached(self._take_back(keys=self._keys, args=arguments))
+        number, text = await reached(_WHAT, self._take_back(keys=self._keys, args=arguments))
         return entry_of(number, text)
 
     async def history(self, *, before: int | None, at_most: int) -> tuple[LogEntry, ...]:
-        newest = await _reached(self._redis.hlen(self._log))
+        newest = await reached(_WHAT, self._redis.hlen(self._log))
         if before is not None:
             newest = min(newest, before - 1)
         numbers = range(newest, max(newest - at_most, 0), -1)
         if not numbers:
             return ()
-        texts = await _reached(
-            cast("Awaitable[list[bytes]]", self._redis.hmget(self._log, [str(number) for number in numbers]))
+        texts = await reached(
+            _WHAT,
+            cast("Awaitable[list[bytes]]", self._redis.hmget(self._log, [str(number) for number in numbers])),
         )
         return tuple(entry_of(number, text) for number, text in zip(numbers, texts, strict=True))
 
@@ -236,21 +228,15 @@ class RedisAdjustmentStore:
         await self._redis.aclose()
 
     async def _line(self, index: str, adjustment_id: str) -> LogEntry | None:
-        number = await _reached(cast("Awaitable[bytes | None]", self._redis.hget(index, adjustment_id)))
+        number = await reached(_WHAT, cast("Awaitable[bytes | None]", self._redis.hget(index, adjustment_id)))
         if number is None:
             return None
-        text = await _reached(cast("Awaitable[bytes | None]", self._redis.hget(self._log, number.decode())))
+        text = await reached(
+            _WHAT, cast("Awaitable[bytes | None]", self._redis.hget(self._log, number.decode()))
+        )
         return entry_of(int(number), text or b"")
 
 
 def _end_of(entry: LogEntry) -> str:
     ends = ends_at(entry.adjustment)
     return "+inf" if ends == inf else repr(ends)
-
-
-async def _reached(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except (RedisError, OSError) as error:
-        # The message of a connection error names host and port, never the password.
-        raise StoreUnavailable(f"the adjustments in Redis cannot be reached: {error}") from error

@@ -8,19 +8,13 @@ between leaves an entry that is due again: people may then be told twice, and ar
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
+from gateway.adapters.sqlite_file import WRITING, SqliteFile
 from gateway.core.alerts import KEPT_SECONDS, MOST_OPEN, AlertEntry, Begun, entry_text, read_entry
-from gateway.core.errors import StoreUnavailable
 
-BUSY_SECONDS = 1.0
-_WRITING = "BEGIN IMMEDIATE"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS alerts (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,14 +29,16 @@ CREATE INDEX IF NOT EXISTS alerts_at ON alerts (at);
 """
 _COLUMNS = "text, revision, due_at"
 
-T = TypeVar("T")
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.executescript(_SCHEMA)
 
 
 class SqliteAlertLog:
-    """`ports.AlertLog` in a SQLite file. Each call opens it, in a thread, and closes it again."""
+    """`ports.AlertLog` in a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = SqliteFile(path, "the alert log", _prepare)
 
     async def begin(self, entry: AlertEntry) -> Begun:
         def write(connection: sqlite3.Connection) -> Begun:
@@ -57,7 +53,7 @@ class SqliteAlertLog:
             )
             return Begun.NEW
 
-        return await self._run(write, _WRITING)
+        return await self._file.run(write, WRITING)
 
     async def take(self, at: float, lease_seconds: float, at_most: int) -> tuple[AlertEntry, ...]:
         def write(connection: sqlite3.Connection) -> tuple[AlertEntry, ...]:
@@ -75,7 +71,7 @@ class SqliteAlertLog:
                 for _, text, revision in rows
             )
 
-        return await self._run(write, _WRITING)
+        return await self._file.run(write, WRITING)
 
     async def save(self, entry: AlertEntry) -> bool:
         def write(connection: sqlite3.Connection) -> bool:
@@ -86,7 +82,7 @@ class SqliteAlertLog:
             )
             return changed.rowcount == 1
 
-        return await self._run(write, _WRITING)
+        return await self._file.run(write, WRITING)
 
     async def history(self, at_most: int) -> tuple[AlertEntry, ...]:
         def read(connection: sqlite3.Connection) -> tuple[AlertEntry, ...]:
@@ -98,36 +94,13 @@ class SqliteAlertLog:
                 read_entry(text, revision=revision, due_at=due_at) for text, revision, due_at in rows
             )
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def waiting(self) -> int:
-        return await self._run(_waiting)
+        return await self._file.run(_waiting)
 
     async def close(self) -> None:
         """Nothing is held."""
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN") -> T:
-        return await asyncio.to_thread(self._work, work, begin)
-
-    def _work(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
-        try:
-            with self._open() as connection:
-                connection.execute(begin)
-                with connection:
-                    return work(connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"the alert log in {self._path} cannot be reached: {error}") from error
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-            yield connection
-        finally:
-            connection.close()
 
 
 class MemoryAlertLog:

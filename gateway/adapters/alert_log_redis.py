@@ -6,18 +6,10 @@ again gives what is due next, and what was taken is due once more when its lease
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
-
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
-
-from gateway.adapters.redis_topology import client
+from gateway.adapters.redis_records import reached, records_client
 from gateway.core.alerts import KEPT_SECONDS, MOST_OPEN, AlertEntry, Begun, entry_text, read_entry
-from gateway.core.errors import StoreUnavailable
 
-T = TypeVar("T")
+_WHAT = "the alert log"
 
 # KEYS: texts (id -> text), revisions (id -> number), due (id by when), begun (id by when).
 # Forgetting is bounded: Redis serves calls meanwhile.
@@ -70,13 +62,7 @@ class RedisAlertLog:
     """`ports.AlertLog` under `{<prefix>}:alerts`. Owns its connections."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
-        self._redis = client(
-            url,
-            prefix,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(ConstantBackoff(0.05), 1),
-        )
+        self._redis = records_client(url, prefix, timeout_seconds)
         # The braces put all keys into one slot of a cluster.
         self._keys = tuple(f"{{{prefix}}}:alerts:{name}" for name in ("texts", "revisions", "due", "begun"))
         self._begin, self._take, self._save, self._history = (
@@ -94,12 +80,12 @@ class RedisAlertLog:
             repr(alert.at - KEPT_SECONDS),
             MOST_OPEN,
         ]
-        begun: bytes = await _reached(self._begin(keys=self._keys, args=arguments))
+        begun: bytes = await reached(_WHAT, self._begin(keys=self._keys, args=arguments))
         return Begun(begun.decode())
 
     async def take(self, at: float, lease_seconds: float, at_most: int) -> tuple[AlertEntry, ...]:
         until = at + lease_seconds
-        taken = await _reached(self._take(keys=self._keys, args=[repr(at), repr(until), at_most]))
+        taken = await reached(_WHAT, self._take(keys=self._keys, args=[repr(at), repr(until), at_most]))
         return tuple(read_entry(text, revision=int(revision), due_at=until) for text, revision in taken)
 
     async def save(self, entry: AlertEntry) -> bool:
@@ -109,25 +95,17 @@ class RedisAlertLog:
             str(entry.revision),
             "" if entry.due_at is None else repr(entry.due_at),
         ]
-        return bool(await _reached(self._save(keys=self._keys, args=arguments)))
+        return bool(await reached(_WHAT, self._save(keys=self._keys, args=arguments)))
 
     async def history(self, at_most: int) -> tuple[AlertEntry, ...]:
-        found = await _reached(self._history(keys=self._keys, args=[at_most]))
+        found = await reached(_WHAT, self._history(keys=self._keys, args=[at_most]))
         return tuple(
             read_entry(text, revision=int(revision), due_at=float(due) if due else None)
             for text, revision, due in found
         )
 
     async def waiting(self) -> int:
-        return int(await _reached(self._redis.zcard(self._keys[2])))
+        return int(await reached(_WHAT, self._redis.zcard(self._keys[2])))
 
     async def close(self) -> None:
         await self._redis.aclose()
-
-
-async def _reached(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except (RedisError, OSError) as error:
-        # The message of a connection error names host and port, never the password.
-        raise StoreUnavailable(f"the alert log in Redis cannot be reached: {error}") from error

@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
+from gateway.adapters.sqlite_file import SqliteFile
 from gateway.core.batch import KeptBatch
 from gateway.core.errors import StoreUnavailable
-
-BUSY_SECONDS = 1.0
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS batches (
@@ -30,7 +25,6 @@ _KEEP = "INSERT INTO batches (id, next_at, revision, batch) VALUES (?, ?, ?, ?) 
 _DUE = "SELECT batch FROM batches WHERE next_at <= ? ORDER BY next_at, id LIMIT ?"
 _CHANGE = "UPDATE batches SET next_at = ?, revision = ?, batch = ? WHERE id = ? AND revision = ?"
 
-T = TypeVar("T")
 _BATCH = msgspec.json.Decoder(KeptBatch)
 
 
@@ -47,59 +41,42 @@ def read_kept(text: str | bytes) -> KeptBatch:
         raise StoreUnavailable(f"a batch that was kept cannot be read: {error}") from error
 
 
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")  # what was promised to a client is on the disk
+    connection.execute(_TABLE)
+
+
 class SqliteBatchStore:
-    """`ports.BatchStore` in a table of a SQLite file. Each call opens the file, in a thread, and closes it
-    again: a batch is written a few times in its life, and looked for every few seconds."""
+    """`ports.BatchStore` in a table of a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = SqliteFile(path, "the batches", _prepare)
 
     async def keep(self, batch: KeptBatch) -> None:
         values = (batch.id, batch.next_at, batch.revision, written(batch))
-        await self._run(lambda connection: connection.execute(_KEEP, values))
+        await self._file.run(lambda connection: connection.execute(_KEEP, values))
 
     async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
-        rows = await self._run(lambda connection: connection.execute(_DUE, (now, at_most)).fetchall())
+        rows = await self._file.run(lambda connection: connection.execute(_DUE, (now, at_most)).fetchall())
         return tuple(read_kept(text) for (text,) in rows)
 
     async def find(self, batch_id: str) -> KeptBatch | None:
         query = "SELECT batch FROM batches WHERE id = ?"
-        row = await self._run(lambda connection: connection.execute(query, (batch_id,)).fetchone())
+        row = await self._file.run(lambda connection: connection.execute(query, (batch_id,)).fetchone())
         return read_kept(row[0]) if row else None
 
     async def change(self, batch: KeptBatch) -> KeptBatch | None:
         changed = replace(batch, revision=batch.revision + 1)
         values = (changed.next_at, changed.revision, written(changed), batch.id, batch.revision)
-        count = await self._run(lambda connection: connection.execute(_CHANGE, values).rowcount)
+        count = await self._file.run(lambda connection: connection.execute(_CHANGE, values).rowcount)
         return changed if count else None
 
     async def forget(self, batch_id: str) -> None:
         query = "DELETE FROM batches WHERE id = ?"
-        await self._run(lambda connection: connection.execute(query, (batch_id,)))
+        await self._file.run(lambda connection: connection.execute(query, (batch_id,)))
 
     async def close(self) -> None:
         """Nothing is held."""
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.to_thread(self._work, work)
-
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            with self._open() as connection, connection:
-                return work(connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"the batches in {self._path} cannot be reached: {error}") from error
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # what was promised to a client is on the disk
-            connection.execute(_TABLE)
-            yield connection
-        finally:
-            connection.close()
 
 
 class MemoryBatchStore:

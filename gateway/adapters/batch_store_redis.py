@@ -5,16 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import TypeVar, cast
-
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
+from typing import cast
 
 from gateway.adapters.batch_store import read_kept, written
-from gateway.adapters.redis_topology import client
+from gateway.adapters.redis_records import reached, records_client
 from gateway.core.batch import KeptBatch
-from gateway.core.errors import StoreUnavailable
 
 # KEYS: batches, due. ARGV: id, the text that is to be there ("" for none), the new text, when it is due.
 _PUT = """
@@ -25,7 +20,7 @@ redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
 return 1
 """
 
-T = TypeVar("T")
+_WHAT = "the batches"
 
 
 class RedisBatchStore:
@@ -33,13 +28,7 @@ class RedisBatchStore:
     redis-py does where an answer is lost."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
-        self._redis = client(
-            url,
-            prefix,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(ConstantBackoff(0.05), 1),
-        )
+        self._redis = records_client(url, prefix, timeout_seconds)
         # The braces put both keys into one slot of a cluster.
         self._batches = f"{{{prefix}}}:batches"
         self._due = f"{{{prefix}}}:batches:due"
@@ -48,11 +37,14 @@ class RedisBatchStore:
         await self._put(batch, b"")
 
     async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
-        ids = await _reached(self._redis.zrange(self._due, "-inf", now, byscore=True, offset=0, num=at_most))
+        ids = await reached(
+            _WHAT, self._redis.zrange(self._due, "-inf", now, byscore=True, offset=0, num=at_most)
+        )
         if not ids:
             return ()
-        texts = await _reached(
-            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._batches, cast("list[bytes]", ids)))
+        texts = await reached(
+            _WHAT,
+            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._batches, cast("list[bytes]", ids))),
         )
         return tuple(read_kept(text) for text in texts if text is not None)
 
@@ -71,23 +63,17 @@ class RedisBatchStore:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hdel(self._batches, batch_id)
             pipeline.zrem(self._due, batch_id)
-            await _reached(pipeline.execute())
+            await reached(_WHAT, pipeline.execute())
 
     async def close(self) -> None:
         await self._redis.aclose()
 
     async def _text(self, batch_id: str) -> bytes | None:
-        return await _reached(cast("Awaitable[bytes | None]", self._redis.hget(self._batches, batch_id)))
+        return await reached(
+            _WHAT, cast("Awaitable[bytes | None]", self._redis.hget(self._batches, batch_id))
+        )
 
     async def _put(self, batch: KeptBatch, before: bytes) -> bool:
         keys_and_values = (self._batches, self._due, batch.id, before, written(batch), repr(batch.next_at))
         done = self._redis.eval(_PUT, 2, *keys_and_values)
-        return bool(await _reached(cast("Awaitable[int]", done)))
-
-
-async def _reached(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except (RedisError, OSError) as error:
-        # The message of a connection error names host and port, never the password.
-        raise StoreUnavailable(f"the batches in Redis cannot be reached: {error}") from error
+        return bool(await reached(_WHAT, cast("Awaitable[int]", done)))

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-from gateway.core.errors import StoreUnavailable
+from gateway.adapters.sqlite_file import SqliteFile
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
-
-BUSY_SECONDS = 1.0
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS virtual_keys (
@@ -46,25 +40,27 @@ ON CONFLICT (id) DO UPDATE SET
     created_by = excluded.created_by, last4 = excluded.last4
 """  # noqa: S608 - a constant
 
-T = TypeVar("T")
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute(_TABLE)
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(virtual_keys)")}
+    if "revoked_by" not in columns:
+        with contextlib.suppress(sqlite3.OperationalError):  # another process was first
+            connection.execute(_ADDED)
 
 
 class SqliteKeyStore:
-    """Records in a table of a SQLite file, which the embedded budget store may share.
-
-    Keys are read every few seconds and written by people, so each call opens the file, in a thread, and
-    closes it again: nothing is held, and the file may be replaced under a running gateway.
-    """
+    """Records in a table of a SQLite file, which the embedded budget store may share."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = SqliteFile(path, "the keys", _prepare)
 
     async def load(self) -> tuple[KeyRecord, ...]:
         def read(connection: sqlite3.Connection) -> tuple[KeyRecord, ...]:
             query = f"SELECT {_COLUMNS} FROM virtual_keys ORDER BY created_at, id"  # noqa: S608
             return tuple(_record(row) for row in connection.execute(query))
 
-        return await self._run(read)
+        return await self._file.run(read)
 
     async def put(self, record: KeyRecord) -> None:
         values = (
@@ -79,7 +75,7 @@ class SqliteKeyStore:
             record.last4,
             record.revoked_by,
         )
-        await self._run(lambda connection: connection.execute(_PUT, values))
+        await self._file.run(lambda connection: connection.execute(_PUT, values))
 
     async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
         statement = (
@@ -87,37 +83,10 @@ class SqliteKeyStore:
             "revoked_by = CASE WHEN revoked_at IS NULL THEN ? ELSE revoked_by END WHERE id = ?"
         )
         values = (at, by, key_id)
-        return await self._run(lambda connection: connection.execute(statement, values).rowcount > 0)
+        return await self._file.run(lambda connection: connection.execute(statement, values).rowcount > 0)
 
     async def close(self) -> None:
         """Nothing is held."""
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.to_thread(self._work, work)
-
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            with self._open() as connection, connection:
-                return work(connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"the keys in {self._path} cannot be reached: {error}") from error
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files this mode
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
-        try:
-            # The mode that the embedded budget store uses: readers never wait for a writer.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_TABLE)
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(virtual_keys)")}
-            if "revoked_by" not in columns:
-                with contextlib.suppress(sqlite3.OperationalError):  # another process was first
-                    connection.execute(_ADDED)
-            yield connection
-        finally:
-            connection.close()
 
 
 class MemoryKeyStore:

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar, cast
+from typing import cast
 
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
-
-from gateway.adapters.redis_topology import client
+from gateway.adapters.redis_records import reached, records_client
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import KeyRecord
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_WHAT = "the keys"
 
 
 class RedisKeyStore:
@@ -30,14 +25,7 @@ class RedisKeyStore:
     Owns its connections."""
 
     def __init__(self, url: str, *, prefix: str = "cgw", timeout_seconds: float = 0.5) -> None:
-        # One retry only: the client's own default of ten would hold a caller for seconds.
-        self._redis = client(
-            url,
-            prefix,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(ConstantBackoff(0.05), 1),
-        )
+        self._redis = records_client(url, prefix, timeout_seconds)
         # The braces put all keys into one slot of a cluster: a record and its revocation are read together.
         self._records = f"{{{prefix}}}:keys"
         self._revoked = f"{{{prefix}}}:keys:revoked"
@@ -48,7 +36,7 @@ class RedisKeyStore:
             pipeline.hgetall(self._records)
             pipeline.hgetall(self._revoked)
             pipeline.hgetall(self._revoked_by)
-            texts, revoked, by = cast("list[dict[bytes, bytes]]", await _reached(pipeline.execute()))
+            texts, revoked, by = cast("list[dict[bytes, bytes]]", await reached(_WHAT, pipeline.execute()))
         records = []
         for key_id, text in texts.items():
             record = _record(text, revoked.get(key_id), by.get(key_id, b""))
@@ -66,28 +54,20 @@ class RedisKeyStore:
             if record.revoked_at is not None:
                 pipeline.hsetnx(self._revoked, record.id, repr(record.revoked_at))
                 pipeline.hsetnx(self._revoked_by, record.id, record.revoked_by)
-            await _reached(pipeline.execute())
+            await reached(_WHAT, pipeline.execute())
 
     async def revoke(self, key_id: KeyId, at: float, by: str = "") -> bool:
         # Records are never removed, so what exists now exists a moment later.
-        if not await _reached(self._redis.hexists(self._records, key_id)):
+        if not await reached(_WHAT, self._redis.hexists(self._records, key_id)):
             return False
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hsetnx(self._revoked, key_id, repr(at))
             pipeline.hsetnx(self._revoked_by, key_id, by)
-            await _reached(pipeline.execute())
+            await reached(_WHAT, pipeline.execute())
         return True
 
     async def close(self) -> None:
         await self._redis.aclose()
-
-
-async def _reached(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except (RedisError, OSError) as error:
-        # The message of a connection error names host and port, never the password.
-        raise StoreUnavailable(f"the keys in Redis cannot be reached: {error}") from error
 
 
 def _text(record: KeyRecord) -> str:

@@ -310,13 +310,6 @@ def _show_variances(format: Format, by: By, found: Sequence[Variance], before: s
         print_json([variance_row(by, one) for one in found])
 
 
-def configured_ledger(config: Path | None) -> LedgerSource:
-    """The ledger of the configuration: the shared one where there is one, else this host's. Prints what is
-    wrong and exits where the configuration is."""
-    (source,), _ = sources_of(None, config, configured=True)
-    return source
-
-
 def _split(by: str | None) -> tuple[tuple[By, ...], bool]:
     """What to split by, and whether causes of misses are asked for. Raises ValueError."""
     names = [name.strip() for name in (by or "").split(",") if name.strip()]

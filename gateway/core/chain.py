@@ -35,15 +35,6 @@ _encode = msgspec.json.Encoder().encode
 _BLOCK = 64  # of SHA-256, in bytes
 
 
-class Link(NamedTuple):
-    """Where an entry stands, and the digest that says so."""
-
-    chain: str
-    position: int
-    """1 for the first."""
-    digest: bytes
-
-
 class Head(NamedTuple):
     """How far a chain goes. Noted elsewhere, it shows later that nothing was taken off the end."""
 

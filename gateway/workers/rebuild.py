@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS: Final = 1.0
 REBUILD_SECONDS: Final = 0.1
 """Between two turns while the counters are being rebuilt."""
-WRITTEN_SECONDS: Final = 5.0
 PEEKED_AT_ONCE: Final = 100
 
 
@@ -272,28 +271,3 @@ class Rebuilding:
             return known.team if known is not None else ""
 
         return window_spends(parts, rules.limits, team_of=team_of, canonical=rules.models.canonical)
-
-
-class _Status(Protocol):
-    """What is asked of `LedgerStatus`."""
-
-    @property
-    def backlog(self) -> int: ...
-
-    @property
-    def stored(self) -> int: ...
-
-    @property
-    def spilled(self) -> int: ...
-
-
-async def until_written(status: Callable[[], _Status], clock: Clock) -> None:
-    """Return once all that was observed until now is in the ledger's table, or in the log. Raises
-    `ConfigError` where that takes longer than `WRITTEN_SECONDS`: a disk that is full, say."""
-    before = status()
-    wanted = before.stored + before.spilled + before.backlog
-    until = clock.monotonic() + WRITTEN_SECONDS
-    while (now := status()).backlog and now.stored + now.spilled < wanted:
-        if clock.monotonic() > until:
-            raise ConfigError("The ledger does not take in what it is given.")
-        await clock.sleep(0.01)

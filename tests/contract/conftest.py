@@ -22,6 +22,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
 
 
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """For a test that breaks it, or empties it."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Shared by tests that leave it running; each with a database of its own."""

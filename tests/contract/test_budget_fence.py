@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,6 @@ HARD = Limit(
 )
 RATE = Limit(id="rate", scope=Scope.KEY, unit=Unit.REQUESTS, amount=100_000, period=Period.HOUR)
 SOFT = Limit(id="soft", scope=Scope.KEY, unit=Unit.NANOUSD, amount=1_000, period=Period.CALENDAR_DAY)
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ each is noticed, by whoever made it, and counted once in the end. And what else 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,6 @@ MONEY = Limit(
     on_store_failure=OnStoreFailure.REFUSE,
 )
 SOFT = replace(MONEY, on_store_failure=OnStoreFailure.ALLOW)
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ twice, and nothing that a replica which is gone had shipped."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -28,12 +28,6 @@ MONEY = Limit(
     period=Period.CALENDAR_MONTH,
     on_store_failure=OnStoreFailure.REFUSE,
 )
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

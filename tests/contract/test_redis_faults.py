@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,12 +23,6 @@ from tests.support.redis_server import RedisServer
 
 LIMIT = bound(100, period=Period.CALENDAR_MONTH)
 RATE = bound(100, id="rate", period=Period.HOUR)
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from gateway.core.rules import Rules
 from gateway.ports import BatchBooks
-from gateway.workers.rebuild import Rebuilding, until_written
+from gateway.workers.rebuild import Rebuilding
 from gateway.workers.sweeping import Sweeping
 from tests.support.budgets import reservation, usd
 from tests.support.clock import ShiftedClock
@@ -80,7 +80,7 @@ class BudgetReplica:
 
     async def written(self) -> None:
         """Until the ledger has all that was observed."""
-        await until_written(self.ledger.status, self.clock)
+        await self.ledger.written()
 
     def run(self) -> None:
         self._worker = asyncio.get_running_loop().create_task(self.rebuilding.run())
