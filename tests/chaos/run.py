@@ -75,6 +75,12 @@ async def play(seed: int, *, seconds: float, clients: int, kinds: Sequence[str],
         return outcome
 
 
+def broken(seed: int, error: Exception) -> Outcome:
+    """A run that its own tools did not bring to its end shows nothing, and so counts as a failure."""
+    finding = Finding("the run ends", good=False, says=f"{type(error).__name__}: {error}")
+    return Outcome(seed=seed, faults=Counter(), findings=[finding], listed=[], deaths=0)
+
+
 def say(outcome: Outcome, *, every_guess: bool) -> None:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(outcome.faults.items()))
     print(f"seed {outcome.seed}: {faults}; {outcome.deaths} replicas died")
@@ -102,6 +108,10 @@ def main() -> int:
         try:
             run = play(seed, seconds=given.seconds, clients=given.clients, kinds=kinds, folder=folder)
             outcomes.append(asyncio.run(run))
+        except Exception as error:
+            if not given.seeds:
+                raise
+            outcomes.append(broken(seed, error))
         finally:
             if given.keep:
                 print(f"kept: {folder}")

@@ -23,7 +23,7 @@ from gateway.sim.pacing import Pacing
 from gateway.sim.server import Simulator
 from tests.chaos.gateway import WORKSPACE
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.redis_groups import SERVICE, SentinelGroup, ask
+from tests.support.redis_groups import SentinelGroup
 from tests.support.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -177,12 +177,7 @@ class World:
 
     @property
     def master(self) -> RedisServer:
-        """The one that Sentinels name: they may fail over once more by themselves, on a slow machine."""
-        if self.group is None:
-            return self.redis
-        said = ask(self.group.ports[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        replica = self.group.replica
-        return replica if f"\r\n{replica.port}\r\n".encode() in said else self.group.master
+        return self.redis if self.group is None else self.group.named_master()
 
     @property
     def ledgers(self) -> list[Path]:
