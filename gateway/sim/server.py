@@ -212,10 +212,12 @@ def _through(world: World) -> Callable[..., Awaitable[web.StreamResponse]]:
             response = _error_response(error, received.request_id)
         except web.HTTPException as error:
             response = _error_response(_as_api_error(error, request), received.request_id)
-        except (asyncio.CancelledError, ConnectionError):
-            if received.ended == "open":
-                received.ended = "client_left"
+        except asyncio.CancelledError:
+            _left(received)
             raise
+        except ConnectionError:
+            _left(received)
+            response = web.Response()  # nobody reads it; raised on, it would be logged as a fault
         finally:
             if watched:
                 world.records.close(received, world.clock.now())
@@ -224,6 +226,11 @@ def _through(world: World) -> Callable[..., Awaitable[web.StreamResponse]]:
         return response
 
     return through
+
+
+def _left(received: Received) -> None:
+    if received.ended == "open":
+        received.ended = "client_left"
 
 
 def _received(world: World, request: web.Request) -> Received:

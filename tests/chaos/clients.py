@@ -13,10 +13,12 @@ from tests.chaos.world import World
 
 MODEL = "claude-haiku-4-5"
 HANGS_SECONDS = 20.0
+LONGER_SECONDS = 90.0
 
 
 class Clients:
-    """`run` them until an instant of the loop's clock."""
+    """`run` them until an instant of the loop's clock, and then on until the limit has refused them all once
+    with nothing let through between: a bill that stays below a limit which nobody reached shows nothing."""
 
     def __init__(self, world: World, count: int, seed: int) -> None:
         self._world = world
@@ -25,10 +27,12 @@ class Clients:
         self._calls = 0
         self.ends: Counter[str] = Counter()
         self.hung: list[str] = []
+        self._refused_in_turn = 0
 
     @property
-    def calls(self) -> int:
-        return self._calls
+    def used_up(self) -> bool:
+        """Whether the limit lets nothing through any more."""
+        return self._refused_in_turn >= self._count
 
     async def run(self, until: float) -> None:
         timeout = aiohttp.ClientTimeout(total=HANGS_SECONDS)
@@ -40,7 +44,7 @@ class Clients:
         chance = random.Random(f"{self._seed} {number}")
         loop = asyncio.get_running_loop()
         await asyncio.sleep(chance.random() * 2)
-        while loop.time() < until:
+        while loop.time() < until or (loop.time() < until + LONGER_SECONDS and not self.used_up):
             urls = [replica.url for replica in self._world.replicas if replica.url]
             if not urls:
                 await asyncio.sleep(0.1)
@@ -55,6 +59,10 @@ class Clients:
             except TimeoutError:
                 end = "left early"
             self.ends[end] += 1
+            if end.startswith("refused 429"):
+                self._refused_in_turn += 1
+            elif end in ("answered", "cut"):
+                self._refused_in_turn = 0
             if end not in ("answered", "left early"):
                 await asyncio.sleep(chance.uniform(0.3, 1.0))
 
@@ -81,4 +89,4 @@ class Clients:
         if response.status == 200:
             whole = b"message_stop" in data or not stream
             return "answered" if whole else "ended with an error event" if b"event: error" in data else "cut"
-        return f"refused {response.status}"
+        return f"refused {response.status} {response.headers.get('x-gateway-error', 'by upstream')}"

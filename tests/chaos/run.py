@@ -38,6 +38,8 @@ class Outcome:
     findings: list[Finding]
     listed: list[str]
     deaths: int
+    used_up: bool = False
+    """Whether the limit let nothing through in the end."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -51,7 +53,7 @@ def faults_of(seed: int) -> tuple[str, ...]:
 
 
 async def play(seed: int, *, seconds: float, clients: int, kinds: Sequence[str], folder: Path) -> Outcome:
-    """One run from an empty folder. Takes a quarter of a minute longer than `seconds`."""
+    """One run from an empty folder. Goes on after `seconds` until the limit is used up."""
     limit = round(LIMIT_PER_SECOND_AND_CLIENT * seconds * clients)
     async with World(folder=folder, limit_nanousd=limit, sentinels="failover" in kinds) as world:
         loop = asyncio.get_running_loop()
@@ -70,6 +72,9 @@ async def play(seed: int, *, seconds: float, clients: int, kinds: Sequence[str],
             listed=guesses(world),
             deaths=sum(replica.deaths for replica in world.replicas),
         )
+        outcome.used_up = callers.used_up
+        if not callers.used_up:
+            outcome.notes.append("the limit was not used up")
         if any(codes):
             outcome.notes.append(f"replicas ended with {codes}")
         return outcome
@@ -134,6 +139,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         failed = [str(outcome.seed) for outcome in struck if not outcome.good]
         times = sum(outcome.faults[name] for outcome in struck)
         lines.append(f"| {name} | {times} | {len(struck)} | {', '.join(failed) or 'none'} |")
+    used_up = sum(outcome.used_up for outcome in outcomes)
+    lines.append(f"\nThe limit was used up in {used_up} of {len(outcomes)} runs.")
     return "\n".join(lines)
 
 
