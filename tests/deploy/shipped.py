@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from gateway.adapters.prometheus import Metrics
 from gateway.cli.reconcile_metrics import COMPARED_AT, DIFFERING, UNEXPLAINED
+from tests.support.prometheus_server import metric_names
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm/claude-cache-gateway/files/prometheus-rules.yaml"
@@ -40,6 +41,14 @@ def alerts() -> dict[str, dict[str, Any]]:
 def recorded() -> dict[str, str]:
     """Expressions by the names of what they record."""
     return {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+def read_by(expression: str) -> set[str]:
+    """Metrics that an expression reads, through what is recorded."""
+    known, found = recorded(), set()
+    for name in metric_names(expression):
+        found |= read_by(known[name]) if name in known else {name}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from tests.deploy.shipped import (
     RULES,
     alerts,
     exported,
+    read_by,
     read_yaml,
     recorded,
     rules,
 )
-from tests.support.prometheus_server import checked, metric_names
+from tests.support.prometheus_server import checked
 
 ALERTS = alerts()
 SEVERITIES = {"critical", "warning", "info"}
@@ -65,7 +66,7 @@ def _named(expression: str) -> set[str]:
 @pytest.mark.parametrize("firing", [True, False], ids=["firing", "silent"])
 def test_every_alert_is_tried_firing_and_silent_on_its_own_metrics(alert: str, firing: bool) -> None:
     """Silence proves something only where the metrics that the alert looks at are there."""
-    needed = _read_by(ALERTS[alert]["expr"])
+    needed = read_by(ALERTS[alert]["expr"])
     if alert == "GatewayAbsent":
         needed = {"up"}  # it fires where its metric is not there
     tried = [series for name, fires, series in _cases() if name == alert and fires is firing]
@@ -79,19 +80,11 @@ def test_no_case_is_about_an_alert_that_does_not_exist() -> None:
     assert {name for name, _, _ in _cases()} == set(ALERTS)
 
 
-def _read_by(expression: str) -> set[str]:
-    """Metrics, through what is recorded."""
-    known, found = recorded(), set()
-    for name in metric_names(expression):
-        found |= _read_by(known[name]) if name in known else {name}
-    return found
-
-
 def test_rules_read_only_metrics_that_are_exported() -> None:
     unknown = {
         rule.get("alert") or rule["record"]: names
         for rule in rules()
-        if (names := _read_by(rule["expr"]) - exported())
+        if (names := read_by(rule["expr"]) - exported())
     }
 
     assert unknown == {}
