@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check lint fmt bench bench-gate chaos chaos-many growth soak fuzz audit redis postgres chromium \
-  prometheus alertmanager nginx lock clean
+  prometheus alertmanager nginx cc lock clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ run: .venv/ready ## Start the gateway on this machine; without ANTHROPIC_API_KEY
 demo: .venv/ready-dev ## Play a workload of three workspaces through a gateway and print what caching saved
 	@$(PY) -m gateway demo
 
-test: redis postgres chromium prometheus alertmanager nginx .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
+test: redis postgres chromium prometheus alertmanager nginx cc .venv/ready-dev .venv-legacy/ready ## Install what the tests need, then run all of them
 	@$(PYTEST)
 
 check: lint test ## All that CI does: lint, types, import contracts, tests
@@ -38,11 +38,11 @@ fmt: .venv/ready-dev ## Format, and mend what can be mended safely
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: .venv/ready-dev ## CPU and memory per request beside nginx, in one run (needs cc and nginx)
-	@$(PY) -m tests.bench.run
+bench: redis nginx cc .venv/ready-dev ## CPU, memory and latency beside nginx, in one run (a quarter of an hour, quiet)
+	@$(PY) -m tests.bench.run --out bench-results/bench.json --markdown bench-results/bench.md
 
-bench-gate: .venv/ready-dev ## The same, against the multiples of nginx in tests/bench/baseline.json
-	@$(PY) -m tests.bench.run --no-parts --gate
+bench-gate: redis nginx cc .venv/ready-dev ## Its CPU alone, against the multiples of nginx in tests/bench/baseline.json
+	@$(PY) -m tests.bench.run --gate --out bench-results/gate.json
 
 SEED := 1
 SEEDS := 1..20
@@ -85,6 +85,9 @@ alertmanager: # With amtool
 
 nginx:
 	@command -v nginx >/dev/null || .ci/apt-install nginx-light
+
+cc: # With the headers of the C library
+	@command -v cc >/dev/null || .ci/apt-install build-essential
 
 lock: .venv/ready-dev ## Resolve the dependencies anew into the lock files
 	$(COMPILE) pyproject.toml -o requirements.txt

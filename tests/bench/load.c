@@ -5,6 +5,8 @@
  * Each connection sends the same request (HEAD_FILE: request line and headers without content-length, each line
  * ended by CRLF, no empty line) again as soon as its answer is complete, until REQUESTS are answered. With RATE
  * that many are due each second, whoever is free sends the next one, and latency counts from when it was due.
+ * As soon as as many answers have begun as there are connections, it says `open` on standard error; no event's
+ * lag is counted before, nor before a SIGUSR1. SIGTERM ends it; what is under way then is no failure.
  * Each run of twelve `@` in the body becomes the number of the request, so that no two bodies are the same.
  * Prints one line of JSON: answers, failures, events seen, seconds, latency and event lag percentiles in
  * microseconds. Exits with 1 where any request failed: a cut, a status other than 200, a malformed body.
@@ -20,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/uio.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +49,8 @@ static long long marks[MOST_MARKS];
 static int marks_used;
 static double rate;
 static int64_t began;
+static long heads, wanted_heads;
+static volatile sig_atomic_t stopped, lags_count;
 static long numbered, due_count;
 static Conn **idle;
 static int idle_used;
@@ -90,17 +94,21 @@ static void begin_request(Conn *c, int64_t started) {
 
 static int64_t due_ns(void) { return began + (int64_t)(due_count * 1e9 / rate); }
 
-/* Returns after how many milliseconds the next request is due; -1 where none is waited for. */
-static int send_due(void) {
-    if (!rate) return -1;
+/* Returns when the next request is due; 0 where none is waited for. */
+static int64_t send_due(void) {
+    if (!rate) return 0;
     while (to_send > 0 && due_ns() <= now_ns() && idle_used) {
         int64_t due = due_ns();
         due_count++;
         begin_request(idle[--idle_used], due);
     }
-    if (to_send <= 0 || !idle_used) return -1;
-    int64_t left = due_ns() - now_ns();
-    return left <= 0 ? 0 : (int)(left / 1000000);
+    return to_send > 0 && idle_used ? due_ns() : 0;
+}
+
+/* To the nanosecond: neither late by a millisecond nor awake all the while, as it shares a core. */
+static void wake_at(int timer, int64_t due) {
+    struct itimerspec when = {.it_value = {.tv_sec = due / 1000000000, .tv_nsec = due % 1000000000}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
 static void next_request(Conn *c) {
@@ -152,7 +160,7 @@ static void note_events(Conn *c, const char *data, int n) {
             int straddles = k || (p < edge + c->last_used && p + 22 > edge + c->last_used);
             if (straddles) {
                 events++;
-                if (lags_used < lags_room) lags[lags_used++] = (now - atoll(p + 3)) / 1e3;
+                if (lags_count && lags_used < lags_room) lags[lags_used++] = (now - atoll(p + 3)) / 1e3;
             }
             p += 22;
         }
@@ -222,6 +230,10 @@ static int take(Conn *c, char *data, int n) {
     c->size = 0;
     c->left = c->chunked ? 0 : length ? atoll(length + 17) : -1;
     c->in_body = 1;
+    if (++heads == wanted_heads) {
+        fputs("open\n", stderr);
+        lags_count = 1;
+    }
     if (c->left < 0) return -1;
     return rest || c->left == 0 ? take_body(c, data + at, rest) : 0;
 }
@@ -270,11 +282,15 @@ static char *own_request(void) {
     return memcpy(malloc(request_bytes), request, request_bytes);
 }
 
+static void stop(int number) { stopped = number; }
+static void forget_lags(int number) { lags_used = 0 * number; }
+
 int main(int argc, char **argv) {
     if (argc != 6 && argc != 7)
         return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE]\n"), 2;
-    rate = argc == 7 ? atof(argv[6]) : 0;
+    rate = argc > 6 ? atof(argv[6]) : 0;
     int connections = atoi(argv[2]);
+    wanted_heads = connections;
     to_send = to_answer = atol(argv[3]);
     make_request(argv[4], argv[5]);
     latencies = calloc(to_answer + 1, sizeof *latencies);
@@ -283,7 +299,12 @@ int main(int argc, char **argv) {
     address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     poller = epoll_create1(0);
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
+    epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event);
     began = now_ns();
+    signal(SIGTERM, stop);
+    signal(SIGUSR1, forget_lags);
     idle = calloc(connections * 2, sizeof *idle);
     Conn *all = calloc(connections, sizeof *all);
     for (int i = 0; i < connections; i++) {
@@ -293,11 +314,13 @@ int main(int argc, char **argv) {
     }
     static char buffer[262144];
     struct epoll_event ready[512];
-    while (answered + failed < to_answer) {
-        int wait = send_due(), n = epoll_wait(poller, ready, 512, wait < 0 ? 30000 : wait);
-        if (n == 0 && wait < 0) break; /* nothing for half a minute */
+    while (!stopped && answered + failed < to_answer) {
+        wake_at(timer, send_due());
+        int n = epoll_wait(poller, ready, 512, 30000);
+        if (n == 0) break; /* nothing for half a minute */
         for (int i = 0; i < n; i++) {
             Conn *c = ready[i].data.ptr;
+            if (!c) continue;
             if (ready[i].events & EPOLLOUT) push(c);
             if (!(ready[i].events & ~EPOLLOUT)) continue;
             ssize_t got = recv(c->fd, buffer, sizeof buffer, 0);
@@ -306,12 +329,13 @@ int main(int argc, char **argv) {
         }
     }
     double seconds = (now_ns() - began) / 1e9;
+    long missing = stopped ? failed : to_answer - answered;
     qsort(latencies, answered, sizeof *latencies, by_double);
     qsort(lags, lags_used, sizeof *lags, by_float);
     printf("{\"answered\":%ld,\"failed\":%ld,\"events\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
            "\"max_us\":%.1f,\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
-           answered, to_answer - answered, events, seconds, answered ? latencies[answered / 2] : 0,
+           answered, missing, events, seconds, answered ? latencies[answered / 2] : 0,
            answered ? latencies[answered * 99 / 100] : 0, answered ? latencies[answered - 1] : 0, lags_used ? lags[lags_used / 2] : 0,
            lags_used ? lags[lags_used * 99 / 100] : 0);
-    return answered != to_answer;
+    return missing != 0;
 }

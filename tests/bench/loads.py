@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,8 +19,6 @@ from tests.support.bodies import agent_body, dump, large_body, single
 MARK = "@" * 12
 """In whose place `load.c` puts the number of the request."""
 STREAM_EVENTS = 200
-EVENT_STREAMS = 200
-EVENT_GAP = "gap_us=20000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +28,77 @@ class Workload:
     body: str
     query: str = ""
     connections: int = 16
-    requests: int = 4_000
+    requests: int = 2_000
     rate: float = 0.0
     """Requests due each second; 0: as fast as they are answered."""
     probe: bool = False
     """Not a call: `HEAD /`, which the gateway answers from its loop at once."""
 
 
-SMALL = Workload(name="small", body="small", requests=10_000)
-AGENT = Workload(name="agent", body="agent")
-NEW = Workload(name="agent, nothing shared", body="agent-new", requests=2_000)
-LARGE = Workload(name="large", body="large", connections=8, requests=200)
-STREAM = Workload(name="stream", body="agent", query=f"?events={STREAM_EVENTS}", requests=600)
-WORKLOADS = (SMALL, AGENT, NEW, LARGE, STREAM)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is sent for a row, and for how long."""
+
+    small: int = 4_000
+    agent: int = 2_000
+    new: int = 1_000
+    large: int = 150
+    stream: int = 400
+    alone: int = 400
+    """Requests one after the other, for a median."""
+    filling: int = 2_500
+    """New bodies, and as many repeated ones, after which what is kept of them has reached its bounds."""
+    steady_seconds: float = 8.0
+    """At half load."""
+    probes: int = 800
+    probes_a_second: float = 200.0
+    event_streams: int = 200
+    events: tuple[int, int] = (25, 150)
+    """Of the short run and of the long one, 50 a second in each stream."""
+    streams: int = 2_000
+    """Open at once, where their memory is measured."""
+    trim_seconds: float = 11.0
+    """Until what lies idle was given back twice, which happens every five seconds."""
+    flat_seconds: float = 30.0
+    """For so long streams stay open then."""
+
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """Of which the CPU of a request is measured."""
+        return (
+            Workload(name="small", body="small", requests=self.small),
+            self.agents,
+            Workload(name="agent, nothing shared", body="agent-new", requests=self.new),
+            self.bodies_of_2_mb,
+            Workload(name="stream", body="agent", query=f"?events={STREAM_EVENTS}", requests=self.stream),
+        )
+
+    @property
+    def agents(self) -> Workload:
+        return Workload(name="agent", body="agent", requests=self.agent)
+
+    @property
+    def bodies_of_2_mb(self) -> Workload:
+        return Workload(name="large", body="large", connections=8, requests=self.large)
+
+
+QUICK = Sizes(
+    small=100,
+    agent=60,
+    new=40,
+    large=8,
+    stream=20,
+    alone=20,
+    filling=40,
+    steady_seconds=0.5,
+    probes=40,
+    event_streams=20,
+    events=(5, 25),
+    streams=40,
+    trim_seconds=0.5,
+    flat_seconds=1.0,
+)
+"""Shows that everything runs, and no figure that means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +109,13 @@ class Target:
 
 
 class Bench:
-    """The load generator with its bodies. `headers` go with every request."""
+    """The load generator with its bodies. `headers` go with every request. What a load says is checked: every
+    method raises `RuntimeError` where a single request failed."""
 
-    def __init__(self, home: Path, headers: Sequence[str]) -> None:
+    def __init__(self, home: Path, headers: Sequence[str], sizes: Sizes | None = None) -> None:
         self.home = home
         self.load = compiled("load", home)
+        self.sizes = sizes or Sizes()
         self._headers = headers
         bodies = {
             "small": single("x" * 800),
@@ -77,70 +138,116 @@ class Bench:
     def request_cost(self, target: Target, load: Workload) -> float:
         return self.run(target, load)[1] / load.requests * 1e6
 
-    def added_latency(self, target: Target, direct: Target) -> float:
-        """Of an agent's request alone on the machine: the median, less that without a proxy."""
-        alone = replace(AGENT, connections=1, requests=400)
-        return self.run(target, alone)[0]["p50_us"] - self.run(direct, alone)[0]["p50_us"]
+    def latency_alone(self, target: Target) -> float:
+        """The median of an agent's request with none beside it, microseconds."""
+        alone = replace(self.sizes.agents, connections=1, requests=self.sizes.alone)
+        return self.run(target, alone)[0]["p50_us"]
 
-    def half_load(self, target: Target, direct: Target) -> tuple[float, float]:
-        """Requests a second that are half of what the target carries; and the 99th percentile at that rate,
-        less that without a proxy. Counted from when a request was due, so that none hides behind another."""
-        full, _ = self.run(target, replace(AGENT, requests=1_500))
-        rate = full["answered"] / full["seconds"] / 2
-        steady = replace(AGENT, requests=int(rate * 8), rate=rate, connections=64)
-        return rate, self.run(target, steady)[0]["p99_us"] - self.run(direct, steady)[0]["p99_us"]
+    def half_of_full(self, target: Target) -> float:
+        """Half of the agents' requests that the target carries a second."""
+        full, _ = self.run(target, self.sizes.agents)
+        return full["answered"] / full["seconds"] / 2
 
-    def stall(self, target: Target) -> tuple[float, float]:
-        """How late probes are answered while bodies of 2 MB come in over 8 connections: the longest and the
-        99th percentile, microseconds. What the machine's other work takes is in it."""
-        bodies = replace(LARGE, requests=400)
-        running = self.start(target, bodies)
-        probes = Workload(name="probe", body="none", connections=8, requests=200, rate=50, probe=True)
-        report = self.ended(target, probes, self.start(target, probes))
-        self.ended(target, bodies, running)
+    def latency_at(self, target: Target, rate: float, seconds: float) -> float:
+        """The 99th percentile at this rate, microseconds, counted from when a request was due, so that none
+        hides behind another."""
+        count = max(20, int(rate * seconds))
+        steady = replace(self.sizes.agents, requests=count, rate=rate, connections=64)
+        return self.run(target, steady)[0]["p99_us"]
+
+    def stall(self, target: Target, connections: int) -> tuple[float, float]:
+        """How late probes are answered while bodies of 2 MB come in over so many connections: the longest and
+        the 99th percentile, microseconds. What the machine's other work takes is in it."""
+        sizes = self.sizes
+        probes = Workload(
+            name="probe",
+            body="none",
+            connections=16,
+            requests=sizes.probes,
+            rate=sizes.probes_a_second,
+            probe=True,
+        )
+        bodies = replace(sizes.bodies_of_2_mb, connections=connections, requests=1_000_000)
+        running = self.start(target, bodies, niceness=10)
+        try:
+            report = self.ended(target, probes, self.start(target, probes))
+            if running.poll() is not None:
+                raise RuntimeError(f"{target.name}: the bodies of 2 MB ended early; {target.process.tail()}")
+        finally:
+            running.kill()
+            running.communicate()
         return report["max_us"], report["p99_us"]
 
     def event_cost(self, target: Target) -> tuple[float, float]:
-        """CPU of one event with many streams open: a long run less a short one, so that opening and closing
-        cancel out. And the lag of an event, 99th percentile."""
+        """CPU of one event with many streams open, microseconds: a long run less a short one, so that opening
+        and closing cancel out. And the lag of an event, 99th percentile, once all are open."""
+        count, (short, long) = self.sizes.event_streams, self.sizes.events
         costs = []
-        for events in (50, 250):
-            load = streams(events, EVENT_GAP, EVENT_STREAMS)
-            report, cpu = self.run(target, load)
-            costs.append(cpu)
-        return (costs[1] - costs[0]) / (200 * EVENT_STREAMS) * 1e6, report["lag_p99_us"]
+        for events in (short, long):
+            load = streams(events, "gap_us=20000", count)
+            before = target.process.cpu_seconds()
+            running = self.start(target, load)
+            self._await_open(target, running)
+            time.sleep(short / 100)  # what came while they opened is passed on
+            running.send_signal(signal.SIGUSR1)
+            report = self.ended(target, load, running)
+            costs.append(target.process.cpu_seconds() - before)
+        return (costs[1] - costs[0]) / ((long - short) * count) * 1e6, report["lag_p99_us"]
 
-    def memory(self, target: Target, count: int) -> tuple[float, float, float]:
-        """MB when what is kept of earlier bodies has reached its bounds; kB for each stream more, from a
-        quarter of `count` to all of them; and how many MB more there are half a minute later."""
-        for load in (NEW, AGENT):  # new ones fill what is read again, repeated ones what may be warmed
-            self.run(target, replace(load, requests=2_500))
-        time.sleep(6.0)  # long enough for what lies idle to be given back
-        full = target.process.resident_bytes()
-        fewer, _ = self._held(target, count // 4, 10.0)
-        most, later = self._held(target, count, 40.0)
-        return full / 1e6, (most - fewer) / (count - count // 4) / 1e3, (later - most) / 1e6
+    def fill(self, target: Target) -> int:
+        """Resident bytes when what is kept of earlier bodies has reached its bounds."""
+        new, repeated = self.sizes.workloads[2], self.sizes.agents
+        for load in (new, repeated):  # new ones fill what is read again, repeated ones what may be warmed
+            self.run(target, replace(load, requests=self.sizes.filling))
+        time.sleep(self.sizes.trim_seconds)  # what lies idle is given back
+        return target.process.resident_bytes()
 
-    def _held(self, target: Target, count: int, seconds: float) -> tuple[int, int]:
-        """Resident bytes with so many streams open: after ten seconds, and at the end."""
-        load = streams(int(seconds) * 4 + 12, "gap_us=250000", count)
+    def held(self, target: Target, count: int, seconds: float) -> Held:
+        """With `count` streams open, for so long after all of them are."""
+        load = streams(1_000_000, f"gap_us={1_000_000 // EVENTS_A_SECOND}", count)
         running = self.start(target, load)
-        time.sleep(10.0)
-        first = last = target.process.resident_bytes()
-        if seconds > 10.0:
-            time.sleep(seconds - 10.0)
-            last = target.process.resident_bytes()
-        self.ended(target, load, running)
-        return first, last
+        self._await_open(target, running)
+        time.sleep(self.sizes.trim_seconds)
+        running.send_signal(signal.SIGUSR1)
+        first, cpu, since = target.process.resident_bytes(), target.process.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)
+        took, passed = target.process.cpu_seconds() - cpu, time.monotonic() - since
+        last = target.process.resident_bytes()
+        running.terminate()
+        report = self.ended(target, load, running)
+        return Held(
+            first_bytes=first,
+            last_bytes=last,
+            event_us=took / (passed * count * EVENTS_A_SECOND) * 1e6,
+            lag_us=report["lag_p99_us"],
+        )
+
+    def _await_open(self, target: Target, running: subprocess.Popen[bytes]) -> None:
+        """Until all streams are; or until it has ended, of which `ended` says why."""
+        assert running.stderr is not None
+        ready, _, _ = select.select([running.stderr], [], [], OPENING_SECONDS)
+        if not ready:
+            running.kill()
+            running.communicate()
+            raise RuntimeError(f"{target.name}: streams do not open; {target.process.tail()}")
+        os.read(running.stderr.fileno(), 16)
 
     def ended(self, target: Target, load: Workload, running: subprocess.Popen[bytes]) -> dict[str, float]:
         """Its report. Raises `RuntimeError` where a single request failed."""
-        report: dict[str, float] = json.loads(running.communicate(timeout=180)[0])
+        try:
+            out, complaint = running.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+            raise RuntimeError(f"{target.name}, {load.name}: no end; {target.process.tail()}") from None
+        report: dict[str, float] = json.loads(out or b'{"failed": 1}')
         if report["failed"]:
-            raise RuntimeError(f"{target.name}, {load.name}: {report}; {target.process.tail()}")
+            said = complaint.decode(errors="replace")
+            raise RuntimeError(f"{target.name}, {load.name}: {report}; {said}\n{target.process.tail()}")
         return report
 
-    def start(self, target: Target, load: Workload) -> subprocess.Popen[bytes]:
+    def start(self, target: Target, load: Workload, niceness: int = 0) -> subprocess.Popen[bytes]:
+        """With `niceness`, others on its core go before it."""
         line = "HEAD / HTTP/1.1" if load.probe else f"POST /v1/messages{load.query} HTTP/1.1"
         lines = [line, "host: bench.test", *self._headers]
         lines += ["content-type: application/json", "anthropic-version: 2023-06-01"]
@@ -150,7 +257,32 @@ class Bench:
         command = [self.load, target.port, load.connections, load.requests, head, body]
         if load.rate:
             command.append(load.rate)
-        return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE)
+        running = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        if niceness:
+            os.setpriority(os.PRIO_PROCESS, running.pid, niceness)
+        return running
+
+
+OPENING_SECONDS = 90.0
+"""For many streams at once to begin."""
+EVENTS_A_SECOND = 4
+"""In each of the streams that are held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What many streams at once cost."""
+
+    first_bytes: int
+    """Resident, when all are open."""
+    last_bytes: int
+    """The same, at the end."""
+    event_us: float
+    """CPU of an event, all else that the target does meanwhile included."""
+    lag_us: float
+    """99th percentile."""
 
 
 def streams(events: int, gap: str, count: int) -> Workload:

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -165,8 +166,8 @@ static int readable(int fd, Conn *c) {
     return n > rest_at ? take_body(fd, c, buffer + rest_at, (int)n - rest_at) : 0;
 }
 
-/* Sends what is due; returns how long to sleep at most, in ms. */
-static int run_streams(void) {
+/* Sends what is due; returns when more is, 0 where nothing is waited for. */
+static int64_t run_streams(void) {
     while (queue_head != queue_tail) {
         int fd = queue[queue_head & QUEUE_MASK];
         Conn *c = conns[fd];
@@ -174,8 +175,7 @@ static int run_streams(void) {
             queue_head++;
             continue;
         }
-        int64_t wait = c->due - now_ns();
-        if (wait > 0) return (int)(wait / 1000000);
+        if (c->due > now_ns()) return c->due;
         queue_head++;
         int failed = put_event(fd, c->due);
         if (!failed && --c->events_left == 0)
@@ -185,7 +185,13 @@ static int run_streams(void) {
         c->due += (int64_t)c->gap_us * 1000;
         if (failed) drop(fd);
     }
-    return 1000;
+    return 0;
+}
+
+/* To the nanosecond: neither late by a millisecond nor awake all the while, as it shares a core. */
+static void wake_at(int timer, int64_t due) {
+    struct itimerspec when = {.it_value = {.tv_sec = due / 1000000000, .tv_nsec = due % 1000000000}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
 int main(int argc, char **argv) {
@@ -200,12 +206,17 @@ int main(int argc, char **argv) {
     getsockname(server, (struct sockaddr *)&address, &size);
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = server}, ready[512];
     epoll_ctl(poller, EPOLL_CTL_ADD, server, &event);
+    event = (struct epoll_event){.events = EPOLLIN | EPOLLET, .data.fd = timer};
+    epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event);
     for (;;) {
-        int n = epoll_wait(poller, ready, 512, run_streams());
+        wake_at(timer, run_streams());
+        int n = epoll_wait(poller, ready, 512, -1);
         for (int i = 0; i < n; i++) {
             int fd = ready[i].data.fd;
+            if (fd == timer) continue;
             if (fd == server) {
                 int client = accept4(server, NULL, NULL, SOCK_NONBLOCK);
                 if (client < 0) continue;
@@ -216,7 +227,7 @@ int main(int argc, char **argv) {
                 setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                 conns[client] = calloc(1, sizeof(Conn));
                 conns[client]->body_left = -1;
-                event.data.fd = client;
+                event = (struct epoll_event){.events = EPOLLIN, .data.fd = client};
                 epoll_ctl(poller, EPOLL_CTL_ADD, client, &event);
             } else if (conns[fd] && readable(fd, conns[fd])) {
                 drop(fd);

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -18,14 +20,49 @@ class Missing(Exception):
     """A tool that the bench needs is not installed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Who runs where: a target has a core to itself, and what drives and answers it has the others, so that
+    no request waits for its own load generator."""
+
+    target: frozenset[int]
+    rest: frozenset[int]
+
+    @classmethod
+    def split(cls) -> Cores | None:
+        """The last core that this process may use, and the others; None where there is only one."""
+        *rest, last = sorted(os.sched_getaffinity(0))
+        return cls(frozenset({last}), frozenset(rest)) if rest else None
+
+
+@contextmanager
+def on_cores(cores: frozenset[int] | None) -> Iterator[None]:
+    """What is started meanwhile stays on these; None: wherever this process may run."""
+    before = os.sched_getaffinity(0)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class Measured:
     """One target or mock, its children included."""
 
-    def __init__(self, command: Sequence[str], *, log: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        cwd: Path | None = None,
+        cores: frozenset[int] | None = None,
+    ) -> None:
         self._log = log.open("wb")
-        self._process = subprocess.Popen(
-            list(command), stdout=self._log, stderr=self._log, cwd=cwd, start_new_session=True
-        )
+        with on_cores(cores):
+            self._process = subprocess.Popen(
+                list(command), stdout=self._log, stderr=self._log, cwd=cwd, start_new_session=True
+            )
         self.log_path = log
 
     def await_port(self, port: int, seconds: float = 30.0) -> None:

@@ -1,6 +1,7 @@
 """What the gateway costs beside nginx on the same machine, in the same run.
 
-    python -m tests.bench.run [--out FILE] [--rounds N] [--streams N] [--no-parts] [--gate]
+    python -m tests.bench.run [--out FILE] [--markdown FILE] [--rounds N] [--minutes M] [--streams N]
+                              [--no-parts] [--no-memory] [--cpu-only] [--gate] [--no-pin] [--quick]
                               [--header LINE] [-- COMMAND ...]
 
 COMMAND starts what is measured in the gateway's place; `{upstream}` in it becomes the mock's base URL and
@@ -16,87 +17,103 @@ import json
 import os
 import platform
 import resource
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from tests.bench.bars import hold
+from tests.bench.course import Course, Plan
 from tests.bench.gate import judge
-from tests.bench.loads import AGENT, SMALL, WORKLOADS, Bench, Target
-from tests.bench.processes import Measured, Missing, compiled, free_port, nginx_command
-from tests.bench.whole import KEY, PARTS
-from tests.support.redis_server import RedisServer
+from tests.bench.loads import QUICK, Sizes
+from tests.bench.processes import Cores, Missing
+from tests.bench.tables import (
+    Lines,
+    against_bars,
+    as_markdown,
+    as_text,
+    compared,
+    conditions_said,
+    put_markdown,
+    switched_off,
+)
 
-Results = dict[str, dict[str, float]]
-"""By row, then by target."""
-WHOLE = [sys.executable, "-m", "tests.bench.whole", "{port}", "{upstream}"]
-
-
-def measure(bench: Bench, targets: Sequence[Target], direct: Target, rounds: int, streams: int) -> Results:
-    """Medians over rounds; within a round the targets take turns: a noisy minute spoils none alone."""
-    seen: dict[tuple[str, str], list[float]] = {}
-
-    def note(target: Target, metric: str, value: float) -> None:
-        seen.setdefault((target.name, metric), []).append(value)
-
-    for target in targets:
-        idle, each, more = bench.memory(target, streams)
-        note(target, "memory, bodies kept, MB", idle)
-        note(target, f"memory a stream of {streams}, kB", each)
-        note(target, "the same, half a minute on, MB more", more)
-    for _ in range(rounds):
-        for load in WORKLOADS:
-            for target in targets:
-                note(target, f"{load.name}, {load.unit}", bench.request_cost(target, load))
-        for target in targets:
-            note(target, "agent, µs added to p50", bench.added_latency(target, direct))
-            rate, late = bench.half_load(target, direct)
-            note(target, "half of what it carries, requests/s", rate)
-            note(target, "at half load, µs added to p99", late)
-            cost, lag = bench.event_cost(target)
-            note(target, "event, µs CPU", cost)
-            note(target, "event, µs lag p99", lag)
-            if target.name not in ("nginx", "transport"):
-                longest, most = bench.stall(target)
-                note(target, "stall under 2 MB bodies, µs max", longest)
-                note(target, "stall under 2 MB bodies, µs p99", most)
-    return _medians(seen)
+BUSY = 0.5
+"""Load from which on the figures say something about the machine's other work too."""
 
 
-def measure_parts(bench: Bench, targets: Sequence[Target], rounds: int) -> Results:
-    """What a request costs with all parts on, first, and without one of them each."""
-    seen: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
-        for load in (SMALL, AGENT):
-            for target in targets:
-                metric = f"{load.name}, {load.unit}"
-                seen.setdefault((target.name, metric), []).append(bench.request_cost(target, load))
-    return _medians(seen)
+def main() -> None:
+    options = _options()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    plan = _plan(options)
+    before = conditions() | {"target_cores": sorted(plan.cores.target) if plan.cores else []}
+    if os.getloadavg()[0] > BUSY:
+        _say(f"The machine is busy (load {os.getloadavg()[0]:.1f}): latencies will show it, CPU may.\n")
+
+    def keep(course: Course) -> None:
+        if options.out is not None:
+            written = json.dumps(document(course, before), indent=1, ensure_ascii=False)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(written + "\n")
+
+    course = Course(plan, _say, keep)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as home, ExitStack() as stack:
+            course.run(Path(home), stack)
+    except (Missing, RuntimeError, KeyboardInterrupt) as error:
+        course.main.failed.append(str(error) or "It was stopped.")
+    keep(course)
+    _say("\n" + report(course, before, as_text) + "\n")
+    if options.markdown is not None:
+        put_markdown(options.markdown, report(course, before, as_markdown))
+    worse = judge(course.main.medians()) if options.gate else []
+    if told := [*course.main.failed, *worse]:
+        sys.exit("\n".join(["", *told]))
 
 
-def _medians(seen: dict[tuple[str, str], list[float]]) -> Results:
-    results: Results = {}
-    for (name, metric), values in seen.items():
-        results.setdefault(metric, {})[name] = statistics.median(values)
-    return results
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="where the results go, as JSON, after each row")
+    parser.add_argument(
+        "--markdown", type=Path, help="where the tables go; between its marks, if it has them"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=22.0, help="no round begins that would end later")
+    parser.add_argument("--streams", type=int, help="open at once, for the memory of one")
+    parser.add_argument("--no-parts", action="store_true", help="do not switch parts off one by one")
+    parser.add_argument("--no-memory", action="store_true", help="no memory, and so not many streams")
+    parser.add_argument("--cpu-only", action="store_true", help="neither memory nor latencies nor parts")
+    parser.add_argument("--gate", action="store_true", help="that, and fail where a ratio to nginx has grown")
+    parser.add_argument("--no-pin", action="store_true", help="give the target no core of its own")
+    parser.add_argument("--quick", action="store_true", help="only show that it runs: figures mean nothing")
+    parser.add_argument("--header", action="append", default=[], help="a header line for every request")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    return parser.parse_args()
 
 
-def table(results: Results, names: Sequence[str]) -> str:
-    """Each metric beside the first target's, and as a multiple of it."""
-    first, *others = names
-    columns = [*names, *(f"{name} ×" for name in others)]
-    lines = [" " * 40 + "".join(f"{column:>18}" for column in columns)]
-    for metric, row in results.items():
-        cells = [f"{row[name]:18.1f}" if name in row else f"{'-':>18}" for name in names]
-        base = row.get(first, 0.0)
-        for name in others:
-            cells.append(f"{row[name] / base:18.2f}" if base > 0 and name in row else f"{'-':>18}")
-        lines.append(f"{metric:40}" + "".join(cells))
-    return "\n".join(lines)
+def _plan(options: argparse.Namespace) -> Plan:
+    sizes = QUICK if options.quick else Sizes()
+    cpu_only = options.cpu_only or options.gate
+    return Plan(
+        rounds=options.rounds,
+        minutes=options.minutes,
+        sizes=replace(sizes, streams=options.streams) if options.streams else sizes,
+        cores=None if options.no_pin else Cores.split(),
+        memory=not (cpu_only or options.no_memory),
+        latencies=not cpu_only,
+        parts=not (cpu_only or options.no_parts),
+        command=tuple(part for part in options.command if part != "--"),
+        headers=tuple(options.header),
+    )
 
 
 def conditions() -> dict[str, object]:
@@ -120,75 +137,41 @@ def conditions() -> dict[str, object]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="where the results go, as JSON")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", type=int, default=2_000)
-    parser.add_argument("--no-parts", action="store_true", help="do not switch parts off one by one")
-    parser.add_argument("--gate", action="store_true", help="fail where a ratio to nginx has grown")
-    parser.add_argument("--header", action="append", default=[], help="a header line for every request")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    document: dict[str, object] = {"conditions": conditions(), "rounds": options.rounds}
-    try:
-        with tempfile.TemporaryDirectory(prefix="bench-") as home, ExitStack() as stack:
-            rows, parts = _run(Path(home), stack, options)
-    except (Missing, RuntimeError) as error:
-        sys.exit(str(error))
-    document |= {"load_after": os.getloadavg()[0], "results": rows, "parts": parts}
-    if options.out is not None:
-        options.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    if options.gate and (worse := judge(rows)):
-        sys.exit("\n".join(worse))
+def document(course: Course, before: dict[str, object]) -> dict[str, object]:
+    """All that is known. `before`: the conditions when it began."""
+    results = course.main.medians()
+    return {
+        "conditions": before,
+        "load_after": os.getloadavg()[0],
+        "minutes": (time.monotonic() - course.main.began) / 60,
+        "rounds": course.rounds,
+        "sizes": asdict(course.plan.sizes),
+        "results": results,
+        "parts": course.parts.medians(),
+        "bars": [asdict(one) | {"met": one.met} for one in hold(results, course.measured)],
+        "values": course.main.values,
+        "parts_values": course.parts.values,
+        "failed": course.main.failed,
+    }
 
 
-def _run(home: Path, stack: ExitStack, options: argparse.Namespace) -> tuple[Results, Results]:
-    """Prints each table as soon as it is there."""
-    bench = Bench(home, options.header or [f"authorization: Bearer {KEY}"])
-    start = _starter(home, stack)
-    mock_port = free_port()
-    upstream = f"http://127.0.0.1:{mock_port}"
-    direct = start("mock", [str(compiled("mock", home)), str(mock_port)], mock_port)
-
-    def gateway(name: str, command: Sequence[str]) -> Target:
-        port = free_port()
-        filled = [part.replace("{upstream}", upstream).replace("{port}", str(port)) for part in command]
-        return start(name, filled, port)
-
-    port = free_port()
-    targets = [start("nginx", nginx_command(home / "nginx", mock_port, port), port)]
-    targets.append(
-        gateway("transport", [sys.executable, "-m", "tests.bench.passthrough", "{upstream}", "{port}"])
-    )
-    given = [part for part in options.command if part != "--"]
-    targets.append(gateway("gateway", given or WHOLE))
-    if not given:
-        server = stack.enter_context(RedisServer(home / "redis"))
-        targets.append(gateway("with Redis", [*WHOLE, "--redis", server.url]))
-    rows = measure(bench, targets, direct, options.rounds, options.streams)
-    print(table(rows, [target.name for target in targets]))
-    if given or options.no_parts:
-        return rows, {}
-    several = [gateway("all", WHOLE)]
-    several += [gateway(f"no {part}", [*WHOLE, "--without", part]) for part in PARTS]
-    parts = measure_parts(bench, several, options.rounds)
-    print(table(parts, [target.name for target in several]))
-    return rows, parts
+def report(course: Course, before: dict[str, object], form: Callable[[Lines], str]) -> str:
+    """The conditions and all tables, one after the other."""
+    results, spreads, measured = course.main.medians(), course.main.spreads(), course.measured
+    told = before | {"load_after": os.getloadavg()[0]}
+    pieces = [conditions_said(told, course.rounds, course.plan.sizes.streams)]
+    pieces.append(form(compared(results, spreads, course.names, measured)))
+    if course.parts_names:
+        parts = course.parts
+        pieces.append(form(switched_off(parts.medians(), parts.spreads(), course.parts_names)))
+    if outcomes := hold(results, measured):
+        pieces.append(form(against_bars(outcomes)))
+    return "\n\n".join(pieces)
 
 
-def _starter(home: Path, stack: ExitStack) -> Callable[[str, Sequence[str], int], Target]:
-    def start(name: str, command: Sequence[str], port: int) -> Target:
-        process = Measured(command, log=home / f"{name}.log")
-        stack.callback(process.end)
-        process.await_port(port)
-        return Target(name, port, process)
-
-    return start
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
