@@ -6,7 +6,6 @@ The standard library alone is imported here. `gateway healthcheck` is this with 
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -30,6 +29,8 @@ def at_once(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[bool,
 def ask(url: str, path: str, seconds: float) -> tuple[bool, str]:
     """Whether that probe of the admin plane at `url` answers 200 within the time, and a sentence about it.
     Raises `ValueError` where the URL is none."""
+    import http.client  # half of what this takes to load, and most commands ask for nothing
+
     parts = urlsplit(url)
     host, port = parts.hostname, parts.port or 80
     if host is None or parts.scheme != "http":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from gateway.core.live import LiveCall, ended_call, open_call
+from gateway.core.live import Told, ended_call, open_call
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange, ExchangeRecord
@@ -21,9 +21,10 @@ KEPT_SECONDS = 600.0
 class LiveCalls:
     """Costs a call next to nothing: its record is kept as it is, and read when somebody looks."""
 
-    def __init__(self, opened: Callable[[], Collection[Exchange]], clock: Clock) -> None:
-        """`opened` gives the exchanges that run."""
+    def __init__(self, opened: Callable[[], Collection[Exchange]], clock: Clock, replica: str = "") -> None:
+        """`opened` gives the exchanges that run; `replica` is what people know this one by."""
         self._opened = opened
+        self.replica = replica
         self._clock = clock
         self._ended: deque[ExchangeRecord] = deque(maxlen=KEPT)
         self._last_used: dict[str, float] = {}
@@ -34,19 +35,20 @@ class LiveCalls:
             # As many as there are keys: nobody is a principal without one.
             self._last_used[record.principal.key_id] = record.received_at
 
-    def calls(self) -> list[LiveCall]:
+    def told(self) -> Told:
         """Those that are open, the longest first; then those that ended within the last `KEPT_SECONDS`, the
         last first."""
         instant, now = self._clock.monotonic(), self._clock.now()
         opened = sorted(self._opened(), key=lambda exchange: exchange.started)
-        return [
-            *(open_call(exchange, instant) for exchange in opened),
-            *(
-                ended_call(record)
-                for record in reversed(self._ended)
-                if now - record.received_at - record.timings.total_seconds < KEPT_SECONDS
-            ),
+        ended = [
+            ended_call(record, self.replica)
+            for record in reversed(self._ended)
+            if now - record.received_at - record.timings.total_seconds < KEPT_SECONDS
         ]
+        return Told(
+            calls=[*(open_call(exchange, instant, self.replica) for exchange in opened), *ended],
+            whole_since=ended[-1].ended_at if len(ended) == KEPT else now - KEPT_SECONDS,
+        )
 
     @property
     def last_used(self) -> Mapping[str, float]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import msgspec
 
 from gateway.adapters.live_calls import LiveCalls
-from gateway.core.live import LiveCall
+from gateway.core.live import Told, merged
 from gateway.core.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ ANSWER_SECONDS = 1.0
 MAX_BYTES = 64 << 20
 
 
-class _Told(msgspec.Struct, frozen=True):
-    calls: list[LiveCall]
+class _Answer(msgspec.Struct, frozen=True):
+    told: Told
     last_used: dict[str, float]
 
 
@@ -47,27 +47,27 @@ class WorkersLive:
         if self._server is not None:
             self._server.close()
 
-    async def calls(self) -> Sequence[LiveCall]:
-        """Those that are open, the longest first; then those that ended lately, the last first."""
-        own = self._own.calls()
+    async def told(self) -> Told:
+        """The calls of all of them."""
+        own = self._own.told()
         if self._worker is None:
             return own
-        told = await asyncio.gather(*map(_ask, self._worker.other_live_sockets))
-        others = [each for each in told if each is not None]
+        answers = await asyncio.gather(*map(_ask, self._worker.other_live_sockets))
+        others = [each for each in answers if each is not None]
         for each in others:
             _newest(self._heard, each.last_used)
-        return merged([own, *(each.calls for each in others)])
+        return merged([own, *(each.told for each in others)])
 
     @property
     def last_used(self) -> Mapping[str, float]:
-        """When each key last sent a call, epoch seconds by id; what the others had of it when `calls` was
+        """When each key last sent a call, epoch seconds by id; what the others had of it when `told` was
         last asked for."""
         return MappingProxyType(_newest({**self._own.last_used}, self._heard))
 
     async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            told = _Told(calls=self._own.calls(), last_used=dict(self._own.last_used))
-            writer.write(msgspec.msgpack.encode(told))
+            answer = _Answer(told=self._own.told(), last_used=dict(self._own.last_used))
+            writer.write(msgspec.msgpack.encode(answer))
             await writer.drain()
         except ConnectionError:
             pass  # who asked has left
@@ -75,22 +75,12 @@ class WorkersLive:
             writer.close()
 
 
-def merged(lists: Iterable[Sequence[LiveCall]]) -> list[LiveCall]:
-    """One list in the order of each of them."""
-    calls = [call for each in lists for call in each]
-    opened = sorted((call for call in calls if call.open), key=lambda call: -call.duration_seconds)
-    ended = sorted(
-        (call for call in calls if not call.open), key=lambda call: -call.received_at - call.duration_seconds
-    )
-    return [*opened, *ended]
-
-
-async def _ask(path: str) -> _Told | None:
+async def _ask(path: str) -> _Answer | None:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_unix_connection(path, limit=MAX_BYTES)
             with contextlib.closing(writer):
-                return msgspec.msgpack.decode(await reader.read(), type=_Told)
+                return msgspec.msgpack.decode(await reader.read(), type=_Answer)
     except (OSError, TimeoutError, msgspec.DecodeError) as error:
         log.info("a worker does not say which calls it has: %s", error or type(error).__name__)
         return None

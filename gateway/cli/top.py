@@ -44,8 +44,9 @@ def top(
     """Watch a running gateway: open calls, rates, cache, the tightest limits.
 
     Press q to leave. Where the output is no terminal it looks once; with --json
-    it does, too. Rates are of the last minute, or of less where more than 500
-    calls ended in it.
+    it does, too. Of several replicas on one Redis it shows all. Rates are of the
+    last minute, or of less where more calls ended in it than a replica tells: 500
+    of its own, 200 to another one.
 
     Exit code 0: done. 1: the gateway did not answer, or refused. 2: the command
     is wrong.

@@ -1,12 +1,14 @@
-"""What is under way now, and what has just ended: one short value for a call, open or over. Pure.
+"""What is under way now, and what has just ended: one short value for a call, open or over; and how the lists
+of several processes become one. Pure.
 
 Numbers and names only: nothing of it was written by who sent the call but the name of the model. Who keeps
-what has ended is `adapters/live_calls.py`.
+what has ended is `adapters/live_calls.py`; who asks the other processes, `workers_live.py` and
+`replicas_live.py` there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -61,9 +63,68 @@ class LiveCall:
     """Why something known could not be read, as in `MissCause`."""
     reason: str
     """Why the breakpoints are where they are, or why there are none."""
+    replica: str
+    """Which one serves it, or did."""
+
+    @property
+    def ended_at(self) -> float:
+        """Epoch seconds; now, of an open one."""
+        return self.received_at + self.duration_seconds
 
 
-def open_call(exchange: Exchange, now: float) -> LiveCall:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The calls of one process, or of several."""
+
+    calls: Sequence[LiveCall]
+    """Those that are open, the longest first; then those that ended, the last first."""
+    whole_since: float = 0.0
+    """What ended after this instant is all among them; epoch seconds."""
+    left_out: int = 0
+    """Open calls that are not among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The calls of all replicas that could be asked."""
+
+    told: Told
+    replicas: Sequence[str]
+    """Whose calls they are; the one that was asked first."""
+    silent: Sequence[str] = ()
+    """Replicas that are there and did not answer: their calls are missing."""
+    shared: bool = False
+    """Whether there may be other replicas, which are asked as well."""
+    trouble: str = ""
+    """Why the others could not be asked; a sentence."""
+
+
+def merged(parts: Sequence[Told]) -> Told:
+    """One list in the order of each of them."""
+    calls = [call for each in parts for call in each.calls]
+    opened = sorted((call for call in calls if call.open), key=lambda call: -call.duration_seconds)
+    ended = sorted((call for call in calls if not call.open), key=lambda call: -call.ended_at)
+    return Told(
+        calls=[*opened, *ended],
+        whole_since=max((each.whole_since for each in parts), default=0.0),
+        left_out=sum(each.left_out for each in parts),
+    )
+
+
+def bounded(told: Told, at_most: int) -> Told:
+    """So many of its calls: the longest of the open ones in half of the room, or in what the others leave."""
+    opened = [call for call in told.calls if call.open]
+    ended = [call for call in told.calls if not call.open]
+    room = max(at_most // 2, at_most - len(ended))
+    kept = ended[: at_most - min(room, len(opened))]
+    return Told(
+        calls=[*opened[:room], *kept],
+        whole_since=told.whole_since if len(kept) == len(ended) else ended[len(kept)].ended_at,
+        left_out=told.left_out + max(0, len(opened) - room),
+    )
+
+
+def open_call(exchange: Exchange, now: float, replica: str) -> LiveCall:
     """A call that is under way. `now` is a monotonic instant."""
     placement, principal = exchange.placement, exchange.principal
     return LiveCall(
@@ -92,10 +153,11 @@ def open_call(exchange: Exchange, now: float) -> LiveCall:
         breakpoints=_added(placement, applied=exchange.placement_applied),
         miss=placement.miss.cause if placement and placement.miss else None,
         reason=reason_of(placement),
+        replica=replica,
     )
 
 
-def ended_call(record: ExchangeRecord) -> LiveCall:
+def ended_call(record: ExchangeRecord, replica: str) -> LiveCall:
     """A call that is over."""
     placement, principal, usage = record.placement, record.principal, record.usage
     parts = (usage.iterations or (usage,)) if usage is not None else ()
@@ -125,15 +187,17 @@ def ended_call(record: ExchangeRecord) -> LiveCall:
         breakpoints=_added(placement, applied=record.placement_applied),
         miss=record.savings.miss_cause if record.savings is not None else None,
         reason=reason_of(placement),
+        replica=replica,
     )
 
 
 def reason_of(placement: Placement | None) -> str:
-    """One sentence or a few: for each breakpoint, or why there is none."""
+    """One sentence for each breakpoint, or why there is none; and one on the request as a whole."""
     if placement is None:
         return ""
-    reasons: Iterable[str] = (point.reason for point in placement.breakpoints)
-    return "; ".join(dict.fromkeys(each for each in (*reasons, placement.reason) if each))
+    reasons = (*(point.reason for point in placement.breakpoints), placement.reason)
+    # Those of the policy by rule are sentences with a full stop.
+    return "; ".join(dict.fromkeys(said for each in reasons if (said := each.rstrip("."))))
 
 
 def _cohort(call: Exchange | ExchangeRecord) -> str | None:

@@ -1,14 +1,15 @@
-"""`GET /v1/live`: the calls that are open on this replica, in all its workers, and those that ended in the
-last minutes. Numbers and names, never content. The page and `gateway top` show the same."""
+"""`GET /v1/live`: the calls that are open, and those that ended in the last minutes, of all workers and
+all replicas on one Redis. Numbers and names, never content. The page and `gateway top` show the same."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from aiohttp import web
 
-from gateway.core.live import LiveCall
+from gateway.core.live import Live, LiveCall
 from gateway.ports import Clock
 from gateway.web.admin_api import AdminError, Operation, answer_json
 from gateway.web.budget_view import stated
@@ -17,8 +18,8 @@ from gateway.web.openapi import Answer, Description, Parameter
 MAX_SHOWN = 500
 FILTERS = ("workspace", "key", "model")
 
-Calls = Callable[[], Awaitable[Sequence[LiveCall]]]
-"""Those that are open, the longest first; then those that ended, the last first."""
+ReadLive = Callable[[], Awaitable[Live]]
+"""Raises nothing."""
 
 
 class LiveCallAnswer(Answer):
@@ -59,28 +60,51 @@ class LiveCallAnswer(Answer):
     """Why something known could not be read."""
     reason: str
     """Why the breakpoints are where they are, or why there are none."""
+    replica: str
+    """Which one serves it, or did: its host, and four digits that another start of it has not."""
 
 
 class LiveAnswer(Answer):
-    """What this replica does now."""
+    """What the gateway does now."""
 
     at: str
     open: list[LiveCallAnswer]
-    """The longest first."""
+    """The longest first; 500 at most."""
     ended: list[LiveCallAnswer]
-    """In the last ten minutes, the last first; the last 500 at most."""
+    """In the last ten minutes, the last first; 500 at most."""
+    whole_since: str
+    """What ended after this instant is all there, however many calls there were."""
+    left_out: int
+    """Open calls that are not listed: a replica tells another of 200 calls."""
+    replicas: list[str]
+    """Whose calls these are; the one that answered first."""
+    silent: list[str]
+    """Replicas that are there and did not answer in time: their calls are missing."""
+    trouble: str | None
+    """Why other replicas could not be asked."""
 
 
-def live_operations(calls: Calls, clock: Clock) -> list[Operation]:
+def live_operations(read: ReadLive, clock: Clock) -> list[Operation]:
     """What runs, as JSON."""
 
     async def live(request: web.Request) -> web.Response:
-        found = chosen(await calls(), request.query)
+        found = await read()
+        calls = chosen(found.told.calls, request.query)
+        opened = [call for call in calls if call.open]
+        ended = [call for call in calls if not call.open]
+        whole_since = found.told.whole_since
+        if len(ended) > MAX_SHOWN:
+            whole_since = max(whole_since, ended[MAX_SHOWN].ended_at)
         return answer_json(
             LiveAnswer(
                 at=stated(clock.now()),
-                open=[_answer(call) for call in found if call.open],
-                ended=[_answer(call) for call in found if not call.open],
+                open=[_answer(call) for call in opened[:MAX_SHOWN]],
+                ended=[_answer(call) for call in ended[:MAX_SHOWN]],
+                whole_since=stated(math.ceil(whole_since)),
+                left_out=found.told.left_out + max(0, len(opened) - MAX_SHOWN),
+                replicas=list(found.replicas),
+                silent=list(found.silent),
+                trouble=found.trouble or None,
             )
         )
 
@@ -89,8 +113,11 @@ def live_operations(calls: Calls, clock: Clock) -> list[Operation]:
 
 _DESCRIPTION = Description(
     id="live",
-    summary="The calls that are open on this replica, and those that ended in the last ten minutes.",
-    text="Of this replica only. Numbers and names, never content: no prompt, no answer.",
+    summary="The calls that are open, and those that ended in the last ten minutes.",
+    text=(
+        "Of all replicas that share a Redis, each of which tells of 200 calls at most; otherwise of the one "
+        "that is asked. Numbers and names, never content: no prompt, no answer."
+    ),
     parameters=tuple(
         Parameter(name=name, description=f"Only calls of this {name}{' id' if name == 'key' else ''}.")
         for name in FILTERS
@@ -111,7 +138,7 @@ def chosen(calls: Sequence[LiveCall], query: Mapping[str, str]) -> list[LiveCall
         if asked["workspace"] in ("", call.workspace)
         and asked["key"] in ("", call.key_id)
         and asked["model"] in ("", call.model)
-    ][: 2 * MAX_SHOWN]
+    ]
 
 
 def _answer(call: LiveCall) -> LiveCallAnswer:

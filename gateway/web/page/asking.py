@@ -41,6 +41,8 @@ class Books:
     """Of a span of time, from the ledger itself, for export. Blocks: called in a thread. Raises
     `ConfigError`."""
     now: Callable[[], float]
+    alone: bool = False
+    """Whether other replicas have books of their own, that are not in these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ def caching_screens(books: Books, warming: ReadWarming) -> list[Screen]:
         def work() -> tuple[list[Table], dict[str, object]]:
             found = read_caching(books, asked, cause)
             tables = [totals_table(found), losses_table(found, zone), steps_table(found)]
-            return tables, _values(found, now)
+            return tables, _values(found, books, now)
 
         try:  # in a thread, charts and all
             tables, shown = await asyncio.to_thread(work)
@@ -85,9 +85,10 @@ def caching_screens(books: Books, warming: ReadWarming) -> list[Screen]:
     return [Screen(path="/caching", title="Caching", respond=show)]
 
 
-def _values(found: Found, now: float) -> dict[str, object]:
+def _values(found: Found, books: Books, now: float) -> dict[str, object]:
     asked = found.asked
     return {
+        "alone": books.alone,
         "asked": asked,
         "span": asked.span,
         "who": ", ".join(asked.only.values()) or "All workspaces together",
@@ -105,6 +106,7 @@ def _values(found: Found, now: float) -> dict[str, object]:
         "sentences": _sentences(found),
         "ratio_chart": _ratio_chart(found),
         "lost_chart": _lost_chart(found),
+        "warm_ups": _warm_ups_sentence(found),
         "holdouts": found.holdouts,
         "shadows": [_shadow_sentence(total) for total in found.shadows],
         "command": command(asked, by=(asked.by,)),
@@ -176,6 +178,17 @@ def _lost_chart(found: Found) -> dict[str, object]:
             height=220,
         ),
     }
+
+
+def _warm_ups_sentence(found: Found) -> str:
+    """What warming cost, by the books."""
+    cost = sum(total.cost_nanousd for total in found.warm_ups)
+    if not found.warm_ups:
+        return "The books have no warm-up in this period."
+    ranked = sorted(found.warm_ups, key=lambda total: -total.cost_nanousd)
+    whose = ", ".join(f"{total.group[0]} {showing.usd(total.cost_nanousd)}" for total in ranked)
+    count = sum(total.requests for total in found.warm_ups)
+    return f"By the books {showing.count(count)} warm-ups cost {showing.usd(cost)} in this period: {whose}."
 
 
 def _shadow_sentence(total: Total) -> str:

@@ -14,6 +14,7 @@ from gateway.core.ledger import (
 )
 from gateway.core.periods import HOUR_MS, Span
 from gateway.core.rollup import Only, RollupState, SpendBook
+from gateway.core.savings import Cohort
 from gateway.web.page.asking import (
     Asked,
     Books,
@@ -43,6 +44,8 @@ class Found:
     loss_by: tuple[Dimension, ...]
     lost: Sequence[tuple[int, dict[str, int]]]
     """By step and cause, nano-dollars."""
+    warm_ups: Sequence[Total]
+    """By workspace and cohort: those of the gateway's own calls that warm."""
     holdouts: Sequence[tuple[str, str]]
     shadows: Sequence[Total]
     """Workspaces in shadow mode."""
@@ -73,6 +76,7 @@ def read_caching(books: Books, asked: Asked, cause: str) -> Found:
         losses=[loss for loss in losses if not cause or loss.cause == cause],
         loss_by=loss_by,
         lost=_lost_by_step(book, span, only, cause),
+        warm_ups=[total for total in by_cohort if total.group[1] == Cohort.WARMING],
         holdouts=list(holdout_sentences(by_cohort)),
         shadows=[
             total

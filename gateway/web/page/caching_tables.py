@@ -129,7 +129,7 @@ def warming_table(status: WarmingStatus) -> Table:
     ]
     return Table(
         name="warming",
-        caption="Profit and loss of warming, of this replica since its start",
+        caption="Profit and loss of warming on this replica, since its start",
         columns=[
             Column("cause", "Warmed because"),
             Column("warm_ups", "Warm-ups", number=True),

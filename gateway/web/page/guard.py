@@ -60,8 +60,10 @@ def known(access: Access, sessions: Sessions) -> Middleware:
             request[FORM] = await _fields(request)
         if not access.signing_in:
             _from_here(request, access)
+        if request.path.startswith(f"{PREFIX}/static/"):
+            return await handler(request)
         at = request.app[PAGE].clock.now()
-        session = sessions.of(request, at) if access.signing_in else HERE
+        session = await sessions.of(request, at) if access.signing_in else HERE
         if session is not None:
             request[VISIT] = Visit(
                 session=session,
@@ -70,7 +72,7 @@ def known(access: Access, sessions: Sessions) -> Middleware:
                 seal=partial(sessions.seal, session),
                 unseal=partial(sessions.unseal, session),
             )
-        if request.path in access.open_paths or request.path.startswith(f"{PREFIX}/static/"):
+        if request.path in access.open_paths:
             return await handler(request)
         if session is None:
             return _to_sign_in(request)

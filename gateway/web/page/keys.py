@@ -175,7 +175,7 @@ def _table(
         Column("state", "State"),
         Column("created", "Created", number=True),
         Column("expires", "Expires", number=True),
-        Column("last_used", "Last used", number=True, help="On this replica, since it started."),
+        Column("last_used", "Last used here", number=True, help="On this replica, since it started."),
     ]
     if may_edit:
         columns.append(Column("action", "", sortable=False))

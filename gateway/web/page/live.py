@@ -1,5 +1,5 @@
-"""Live requests: what is open on this replica, and what ended in the last minutes. It refreshes itself by
-asking for the part that changes, and can be told not to."""
+"""Live requests: what is open, and what ended in the last minutes, on all replicas that can be asked. It
+refreshes itself by asking for the part that changes, and can be told not to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from gateway.core.live import LiveCall
-from gateway.web.admin_live import FILTERS, Calls, chosen
+from gateway.core.live import Live, LiveCall
+from gateway.web.admin_live import FILTERS, MAX_SHOWN, ReadLive, chosen
 from gateway.web.page import showing, tables
 from gateway.web.page.rendering import PREFIX, Screen, render, zone_of
 from gateway.web.page.tables import Cell, Column, Table
@@ -47,21 +47,22 @@ _COLUMNS: Final = (
     ),
     Column("duration", "Duration", number=True),
 )
+_REPLICA: Final = Column("replica", "Replica")
 
 
-def live_screens(calls: Calls, workspaces: Callable[[], Collection[str]]) -> list[Screen]:
+def live_screens(read: ReadLive, workspaces: Callable[[], Collection[str]]) -> list[Screen]:
     """The page and the part of it that changes."""
 
-    async def asked(request: web.Request) -> list[LiveCall]:
-        return chosen(await calls(), {name: request.query.get(name, "") for name in FILTERS})
-
     async def draw(request: web.Request, template: str) -> web.StreamResponse:
-        found = await asked(request)
+        live = await read()
+        found = chosen(live.told.calls, {name: request.query.get(name, "") for name in FILTERS})
         return await render(
             request,
             template,
-            tables=_tables(found, zone_of(request)),
+            tables=_tables(found, live, zone_of(request)),
             path=f"{PREFIX}/live",
+            live=live,
+            missing=_missing(live),
             open_now=sum(call.open for call in found),
             set_aside=sum(call.set_aside_nanousd for call in found if call.open),
             ended=sum(not call.open for call in found),
@@ -85,6 +86,19 @@ def live_screens(calls: Calls, workspaces: Callable[[], Collection[str]]) -> lis
     ]
 
 
+def _missing(live: Live) -> list[str]:
+    """What is not shown, and why: sentences."""
+    said = [f"{name} does not answer: its calls are missing here." for name in live.silent]
+    if live.trouble:
+        said.append(f"Other replicas are missing here. {live.trouble}")
+    if live.told.left_out:
+        said.append(
+            f"{showing.count(live.told.left_out)} more calls are open on other replicas, each of which tells "
+            "of its longest ones only; the figures are of those that are shown."
+        )
+    return said
+
+
 def _limits_of(calls: Sequence[LiveCall], key: str) -> str:
     """Where the limits of a key stand, or of a subject of tokens, whose workspace its calls tell."""
     workspace = next((call.workspace for call in calls if key and call.key_id == key and call.workspace), "")
@@ -103,28 +117,35 @@ def _read_share(calls: Sequence[LiveCall]) -> float | None:
     return sum(call.read_tokens for call in billed) / whole if whole else None
 
 
-def _tables(calls: Sequence[LiveCall], zone: ZoneInfo) -> list[Table]:
+def _tables(calls: Sequence[LiveCall], live: Live, zone: ZoneInfo) -> list[Table]:
+    several = len(live.replicas) + len(live.silent) > 1
+    where = "" if live.shared else " on this replica"
+
+    def rows(shown: list[LiveCall]) -> list[list[Cell | str | int]]:
+        return [_row(call, zone, several=several) for call in shown[:MAX_SHOWN]]
+
+    columns = (*_COLUMNS, _REPLICA) if several else _COLUMNS
     return [
         Table(
             name="open",
             caption="Open now",
-            columns=_COLUMNS,
-            rows=[_row(call, zone) for call in calls if call.open],
-            empty="No request is open on this replica.",
+            columns=columns,
+            rows=rows([call for call in calls if call.open]),
+            empty=f"No request is open{where}.",
             per_page=SHOWN,
         ),
         Table(
             name="ended",
             caption="Ended in the last ten minutes",
-            columns=_COLUMNS,
-            rows=[_row(call, zone) for call in calls if not call.open],
-            empty="No request ended on this replica in the last ten minutes.",
+            columns=columns,
+            rows=rows([call for call in calls if not call.open]),
+            empty=f"No request ended{where} in the last ten minutes.",
             per_page=SHOWN,
         ),
     ]
 
 
-def _row(call: LiveCall, zone: ZoneInfo) -> list[Cell | str | int]:
+def _row(call: LiveCall, zone: ZoneInfo, *, several: bool) -> list[Cell | str | int]:
     output = tables.number(call.output_tokens)
     if call.open:
         output = Cell(text=f"{showing.count(call.response_bytes)} B", value=call.response_bytes, tone="quiet")
@@ -145,6 +166,7 @@ def _row(call: LiveCall, zone: ZoneInfo) -> list[Cell | str | int]:
         cost,
         _cache(call),
         tables.duration(call.duration_seconds),
+        *([call.replica] if several else []),
     ]
 
 
@@ -168,7 +190,7 @@ def _cache(call: LiveCall) -> Cell:
     if call.miss and not (whole and read / whole > ALL_READ):
         said.append(f"missed: {call.miss.replace('_', ' ')}")
     text = ", ".join(said) or call.cohort
-    # Why breakpoints were placed is of before the answer, which may have come otherwise.
-    why = call.reason if call.open or not call.reason else f"Before: {call.reason}"
+    # Why breakpoints were placed was said before the answer, which may have come otherwise.
+    why = call.reason if call.open or not call.reason else f"As decided before: {call.reason}"
     value = read / whole if whole else 0.0
     return Cell(text=text, value=value, exported=text, note=why, title=why)

@@ -1,7 +1,8 @@
 """Who is looking at the page: sessions as signed cookies, with an end by idleness and an absolute one.
 
 A session is the cookie alone, so that replicas that share a key share sessions, and a restart ends none of
-them. However somebody signed in, `begin_session` makes it; the form with the admin token is `signing_in.py`.
+them. What they share besides is which sessions were signed out of. However somebody signed in,
+`begin_session` makes it; the form with the admin token is `signing_in.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 from aiohttp import web
+
+from gateway.core.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 COOKIE = "cgw_session"
 SECURE_COOKIE = "__Host-cgw_session"
@@ -48,6 +55,19 @@ class Session:
     seen_at: float
 
 
+class SignOuts(Protocol):
+    """Which sessions were signed out of, for all who share their key. May raise `StoreUnavailable`. Instants
+    are epoch seconds."""
+
+    async def add(self, session_id: str, *, at: float, until: float) -> None:
+        """Signed out of at `at`, to be remembered `until`."""
+        ...
+
+    async def has(self, session_id: str) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
 def cookie_name(name: str, port: int | None) -> str:
     """Of the gateway at this port."""
     return f"{name}_{port}" if port else name
@@ -59,6 +79,7 @@ class Sessions:
     def __init__(
         self,
         key: bytes,
+        sign_outs: SignOuts,
         *,
         idle_seconds: float,
         longest_seconds: float,
@@ -68,12 +89,13 @@ class Sessions:
         """`port`: where browsers reach the page, where that is not what their scheme means. Cookies do not
         know ports: without it in the name, two gateways on one host would end each other's sessions."""
         self._key = key
+        self._sign_outs = sign_outs
         self._idle_seconds = idle_seconds
         self._longest_seconds = longest_seconds
         self._secure = secure
         self.cookie = cookie_name(SECURE_COOKIE if secure else COOKIE, port)
         self._ended: OrderedDict[str, None] = OrderedDict()
-        """Those that were signed out of here: a copy of their cookie opens nothing on this replica."""
+        """Those that are known to have been signed out of, whether or not the others can be asked."""
 
     def begin_session(
         self, response: web.StreamResponse, *, id: str, subject: str, by: str, role: Role, at: float
@@ -83,24 +105,37 @@ class Sessions:
         self._set(response, session)
         return session
 
-    def of(self, request: web.Request, at: float) -> Session | None:
-        """The session of a request; None where there is none, or it has ended."""
+    async def of(self, request: web.Request, at: float) -> Session | None:
+        """The session of a request; None where there is none, or it has ended. While nobody can say who has
+        signed out elsewhere, it has not: the page is for looking at just such a time."""
         session = self._opened(request.cookies.get(self.cookie, ""))
         if session is None or session.id in self._ended:
             return None
         idle, age = at - session.seen_at, at - session.began_at
-        return session if idle < self._idle_seconds and age < self._longest_seconds else None
+        if idle >= self._idle_seconds or age >= self._longest_seconds:
+            return None
+        try:
+            ended = await self._sign_outs.has(session.id)
+        except StoreUnavailable as error:
+            log.warning("a session counts as not signed out of: %s", error.message)
+            return session
+        if ended:
+            self._remember(session)
+        return None if ended else session
 
     def renew(self, response: web.StreamResponse, session: Session, at: float) -> None:
         """Note on the response that the session was used."""
         if at - session.seen_at >= RENEWED_AFTER_SECONDS:
             self._set(response, replace(session, seen_at=at))
 
-    def end(self, response: web.StreamResponse, session: Session) -> None:
-        """Sign out: the browser forgets the cookie, this replica takes no copy of it any more."""
-        self._ended[session.id] = None
-        if len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+    async def end(self, session: Session, at: float) -> None:
+        """Sign out: no copy of the cookie is taken any more, here and by all who share sessions. Raises
+        `StoreUnavailable` where only this process knows."""
+        self._remember(session)
+        await self._sign_outs.add(session.id, at=at, until=session.began_at + self._longest_seconds)
+
+    def forget(self, response: web.StreamResponse) -> None:
+        """Let the browser forget the cookie."""
         response.del_cookie(self.cookie, path="/", secure=self._secure, httponly=True, samesite="Strict")
 
     def form_token(self, session: Session) -> str:
@@ -122,6 +157,11 @@ class Sessions:
 
     def _said(self, session: Session, text: str) -> str:
         return self._mac(b"said", f"{session.id}\0{text}".encode("utf-8", "replace"))[:32]
+
+    def _remember(self, session: Session) -> None:
+        self._ended[session.id] = None
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
 
     def _set(self, response: web.StreamResponse, session: Session) -> None:
         fields = [session.id, session.subject, session.by, session.role, session.began_at, session.seen_at]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.core.errors import StoreUnavailable
 from gateway.ports import Clock
 from gateway.web.admin_api import AdminError
 from gateway.web.admission import Admission
@@ -16,6 +17,11 @@ from gateway.web.page.rendering import PREFIX, VISIT, Screen, render
 from gateway.web.page.session import MAX_SUBJECT, Role, Sessions
 
 BY_TOKEN = "by the admin token"  # noqa: S105 - words of the audit trail
+
+NOT_TOLD = (
+    "This browser is signed out. The other workers and replicas could not be told: somebody who copied its "
+    "cookie could still use it there until the session's end."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,14 @@ def signing_in_screens(
         return response
 
     async def sign_out(request: web.Request) -> web.StreamResponse:
-        response = redirect(f"{PREFIX}/sign-in")
-        if VISIT in request:
-            sessions.end(response, request[VISIT].session)
+        response: web.StreamResponse = redirect(f"{PREFIX}/sign-in")
+        visit = request.pop(VISIT, None)
+        if visit is not None:
+            try:
+                await sessions.end(visit.session, clock.now())
+            except StoreUnavailable as error:
+                response = await form(request, f"{NOT_TOLD} {error.message}", 503)
+            sessions.forget(response)
         return response
 
     return [

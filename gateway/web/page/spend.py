@@ -46,7 +46,7 @@ def spend_screens(books: Books) -> list[Screen]:
 
         def work() -> tuple[list[Table], dict[str, object]]:
             found = read_spend(books, asked, now)
-            return spend_tables(found), spend_values(found, now)
+            return spend_tables(found), spend_values(found, now) | {"alone": books.alone}
 
         try:  # in a thread, charts and all: a year has a thousand shapes, and streams go on meanwhile
             tables, shown = await asyncio.to_thread(work)

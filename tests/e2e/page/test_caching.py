@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -14,11 +15,17 @@ from playwright.async_api import Browser, expect
 
 from gateway.adapters.ledger_queries import read_losses, read_totals
 from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import WorkspaceId
 from gateway.core.ledger import Dimension, dollars, month_bounds
+from gateway.core.principal import warming_principal
+from gateway.core.savings import Cohort, Savings
 from gateway.web.admin_warming import WarmingStatus
 from gateway.web.page.caching import caching_screens
+from gateway.web.page.showing import usd
 from tests.support.browser import a_tab
-from tests.support.page_of_books import books_of, serving, some_warming
+from tests.support.ledgers import write as write_ledger
+from tests.support.page_of_books import NOW, books_of, serving, some_warming
+from tests.support.records import a_record
 from tests.support.year_of_ledger import write_year
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -89,6 +96,29 @@ async def test_saving_is_defined_and_holdouts_shadow_mode_and_warming_are_told(u
     assert "marketing: in shadow mode, prompts that cost $" in page
     assert "$19.54" in page
     assert "−$0.37" in page
+    assert "By the books " in page
+    assert "Profit and loss of warming on this replica, since its start" in page
+
+
+async def test_what_warming_cost_is_of_the_books_and_books_of_one_replica_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    records = [
+        a_record(
+            id=f"w{number}",
+            received_at=NOW - 60,
+            principal=warming_principal(WorkspaceId("demo"), "us"),
+            savings=Savings(cohort=Cohort.WARMING, plain_nanousd=0, paid_nanousd=0),
+        )
+        for number in range(3)
+    ]
+    cost = sum(record.cost.total_nanousd for record in records if record.cost)
+    write_ledger(path, records)
+    books = books_of(path)
+    for alone in (True, False):
+        async with serving(caching_screens(replace(books, alone=alone), some_warming)) as url:
+            page = await _get(f"{url}/caching?period=24h")
+        assert f"By the books 3 warm-ups cost {usd(cost)} in this period: demo {usd(cost)}." in page
+        assert ("These are the books of this replica alone" in page) is alone
 
 
 async def test_the_last_hours_are_told_by_the_hour(url: str) -> None:

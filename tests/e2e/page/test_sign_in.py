@@ -13,6 +13,7 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.sign_outs import MemorySignOuts
 from gateway.page import session_key
 from gateway.settings.identity import SignInSettings
 from gateway.web.page.session import Role, Sessions
@@ -156,6 +157,7 @@ async def test_a_viewer_sees_everything_and_changes_nothing(
     base = guarded.service.admin_url
     sessions = Sessions(
         session_key(guarded.service.rules.prefix_secret, TOKEN, None),
+        MemorySignOuts(),
         idle_seconds=60.0,
         longest_seconds=60.0,
         secure=False,
