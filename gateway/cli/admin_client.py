@@ -49,8 +49,9 @@ class AdminUnusable(Exception):
 class AdminClient:
     """The admin API of the gateway at `url`. Every method raises `AdminUnusable` and nothing else."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, token_env: str = TOKEN_VARIABLE) -> None:
         self._url = url.rstrip("/")
+        self._token_env = token_env
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
 
     @classmethod
@@ -58,7 +59,7 @@ class AdminClient:
         """Raises `typer.BadParameter` where the URL is none."""
         if not url.startswith(("http://", "https://")):
             raise typer.BadParameter("write it as http://127.0.0.1:9090", param_hint="--url")
-        return cls(url, os.environ.get(token_env, "").strip() or None)
+        return cls(url, os.environ.get(token_env, "").strip() or None, token_env)
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> JsonObject:
         """The answer to a GET."""
@@ -105,8 +106,8 @@ class AdminClient:
                 yield answer
         except aiohttp.ClientConnectorError as error:
             raise AdminUnusable(
-                f"No gateway answers at {self._url} ({error.strerror or error}). Is it running, and is this "
-                "its admin plane? --url says where it is."
+                f"No gateway answers at {self._url} ({_reason(error)}). Is it running, and is this its admin "
+                "plane? --url says where that is: `listen.admin` of its gateway.yaml."
             ) from None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise AdminUnusable(
@@ -114,19 +115,25 @@ class AdminClient:
             ) from None
 
     def _refusal(self, status: int, body: bytes) -> str:
-        if status == 401:
-            return (
-                f"The gateway at {self._url} needs its admin token; put it into the variable of --token-env."
-            )
         try:
-            message = str(json.loads(body)["error"]["message"])
+            fault = json.loads(body)
+            message = str(fault["error"]["message"])
         except (ValueError, KeyError, TypeError):
             return (
                 f"{self._url} answers with status {status}: it is no gateway's admin plane, or an older one."
             )
+        if fault.get("type") == "error":
+            return f"{self._url} is where apps call; --url wants `listen.admin` of its gateway.yaml."
+        if status == 401:
+            wrong = "refuses the admin token in" if self._headers else "needs its admin token: put it into"
+            return f"The gateway at {self._url} {wrong} {self._token_env} (or name another with --token-env)."
         if status == 404 and message == "Not Found":
             return f"{self._url} does not know this: it is not a gateway's admin plane, or an older one."
         return message
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
 def _object(line: bytes) -> JsonObject:

@@ -252,7 +252,9 @@ def _take_back(
         except AdminUnusable as error:
             if error.status == 404 and kind != kinds[-1]:
                 continue
-            typer.echo(str(error), err=True)
+            hint = " `gateway budget history` shows the ids." if error.status == 404 else ""
+            said = f"Nothing that is in force has the id {which!r}." if hint and len(kinds) > 1 else error
+            typer.echo(f"{said}{hint}", err=True)
             raise typer.Exit(1) from None
         _say(answer, as_json)
         return

@@ -41,6 +41,8 @@ AGAIN_SECONDS: Final = 2.0
 """Between the two readings of an audit."""
 LOOK_SECONDS: Final = 0.5
 REBUILT_SECONDS: Final = 60.0
+LATE_LOOKS: Final = 4
+"""How often is looked after that: a replica that was not waited for brings its part some seconds later."""
 DIFFER: Final = 3
 """Exit code."""
 
@@ -144,7 +146,12 @@ async def _repaired(clients: Sequence[AdminClient], tolerance: int) -> Found:
         await asyncio.sleep(LOOK_SECONDS)
         if not any([(await _sent(each, "GET", "/v1/counters"))["rebuilding"] for each in clients]):
             break
-    return await _told(clients, tolerance)
+    for _ in range(LATE_LOOKS):
+        found = await _told(clients, tolerance)
+        if not found.rows and not found.rebuilding:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    return found
 
 
 async def _told(clients: Sequence[AdminClient], tolerance: int) -> Found:

@@ -10,17 +10,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.syntax import Syntax
 
 from gateway.core.errors import ConfigError, ConfigProblem
-from gateway.settings import Settings, find_directory, load_settings
-from gateway.settings.checks import check_prompts
-from gateway.settings.explain import explain_settings
+
+if TYPE_CHECKING:  # the models take a while to load, and every command has the options below
+    from gateway.settings import Settings
 
 app = typer.Typer(help="Check, explain and describe the configuration.", no_args_is_help=True)
 
@@ -29,7 +26,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="DIR",
-        help="Directory of the four YAML files; else GATEWAY_CONFIG, else ./config, else what came along.",
+        help="Directory of the YAML files; else GATEWAY_CONFIG, else ./config, else the shipped defaults.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -41,6 +38,9 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 0 means that a gateway would start with these files; warnings do not change it.
     """
+    from gateway.settings import find_directory, load_settings
+    from gateway.settings.checks import check_prompts
+
     directory = find_directory(config, os.environ)
     try:
         settings = load_settings(directory, os.environ)
@@ -56,6 +56,11 @@ def explain(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Secrets are shown as the references they are; nothing secret is read.
     """
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    from gateway.settings.explain import explain_settings
+
     settings = settings_or_exit(config)
     text = json.dumps(explain_settings(settings), indent=2, ensure_ascii=False)
     if as_json:
@@ -92,6 +97,8 @@ def schema(
 
 def settings_or_exit(config: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings that a command works with; prints what is wrong and exits with 1 where there are none."""
+    from gateway.settings import find_directory, load_settings
+
     try:
         return load_settings(find_directory(config, environ), environ)
     except ConfigError as error:
@@ -111,6 +118,9 @@ def _print_check(
         }
         typer.echo(json.dumps(result, indent=2))
         return
+    from rich.console import Console
+    from rich.markup import escape
+
     console = Console(soft_wrap=True, highlight=False)
     for problem in errors:
         console.print(f"[bold red]error[/]    {escape(str(problem))}")

@@ -41,8 +41,12 @@ SPEED = 8.0
 """How many times faster than a real model the simulated one answers."""
 
 
-def run_demo() -> None:
-    """Play and print; exits with 1 where the gateway's books and the simulator's bill differ."""
+def demo() -> None:
+    """Play three workspaces through a gateway of its own and print what caching saved.
+
+    It needs no key and costs nothing: a simulated Claude API answers. Exit code 1:
+    the gateway's books and the simulator's bill differ.
+    """
     try:
         import anthropic  # noqa: F401
     except ImportError:
@@ -152,7 +156,7 @@ def _print(
     took_seconds: float,
 ) -> bool:
     budgets = {reading.workspace: reading for reading in readings if reading.unit == "nanousd"}
-    title = "Spent, and what the same calls had cost without caching"
+    title = "Spent, and what the same calls would have cost without caching"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = ("workspace", "calls", "tokens in", "from cache", "spent", "without", "saved", "of budget")
     for column in names:

@@ -40,8 +40,9 @@ def doctor(
 ) -> None:
     """Check configuration, secrets, store, ledger, prices, upstreams, clock and ports, and say what to do.
 
-    Each line is ok, warn or fail; exit code 1 where something failed. Run it as the gateway's user, with its
-    configuration and environment; it may run beside the gateway.
+    Each line is ok, warn or fail; exit code 1 where something failed. Run it as
+    the gateway's user, with its configuration and environment; it may run
+    beside the gateway.
     """
     directory = find_directory(config, os.environ)
     findings = examine(directory, os.environ, SystemClock(), upstream=upstream)

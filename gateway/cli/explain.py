@@ -30,6 +30,16 @@ from gateway.settings.gateway import Policy
 _KNOWN_PREFIXES = 1 << 16
 """Room enough for two prompts of any length that the API takes in practice."""
 
+PreviousOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OTHER.JSON",
+        help="Say why the request would not read from the cache what this one wrote.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
 
 def explain(
     request: Annotated[
@@ -42,15 +52,7 @@ def explain(
             dir_okay=False,
         ),
     ],
-    previous: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OTHER.JSON",
-            help="Say why the request would not read from the cache what this one wrote.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    previous: PreviousOption = None,
     after: Annotated[float, typer.Option(min=0.0, help="Seconds since that one.")] = 60.0,
     policy: Annotated[
         Policy | None, typer.Option(help="Who places; else the configured one. `learned` begins afresh.")
@@ -62,8 +64,13 @@ def explain(
 ) -> None:
     """Print blocks, prefix keys, breakpoints with reasons, the estimate and the limits that bind.
 
-    The same code decides as in the running gateway, which knows more: it has seen other requests. Prefix keys
-    are keyed digests: they compare within one installation, and say nothing about content.
+    The same code decides as in the running gateway, which knows more: it has
+    seen other requests. Prefix keys are keyed digests: they compare within one
+    installation, and say nothing about content.
+
+    gateway explain request.json
+
+    gateway explain turn-2.json --previous turn-1.json --after 30
     """
     settings = settings_or_exit(config)
     rules = build_rules(settings, build_keyring(settings, ()), 1)

@@ -49,7 +49,13 @@ def create(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print it, once."""
+    """Make a key and print it, once.
+
+    The key alone goes to standard output, so that it can be piped to where
+    secrets are kept:
+
+    gateway keys create --workspace demo --name billing-bot --expires 90d
+    """
     settings = settings_or_exit(config)
     if workspace not in settings.workspaces.workspaces:
         known = ", ".join(sorted(settings.workspaces.workspaces))
@@ -95,9 +101,15 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps([_fields(record, now) for record in shown], indent=2))
         return
+    if not shown:
+        typer.echo("No keys. `gateway keys create --workspace NAME --name NAME` makes one.", err=True)
+        return
     table = Table("id", "name", "workspace", "ends in", "created", "by", "expires", "state")
     for record in shown:
         fields = {name: str(value or "") for name, value in _fields(record, now).items()}
+        fields |= {
+            name: fields[name][:10] for name in ("created_at", "expires_at")
+        }  # the day; --json has all
         table.add_row(*(fields[column] for column in _COLUMNS), style=_STYLES.get(fields["state"], ""))
     Console().print(table)
 

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from gateway.adapters.ledger_shipping import shipped_up_to
 from gateway.adapters.ledger_source import LedgerSource, PostgresUrl
 from gateway.adapters.ledger_verify import verify as verify_ledger
 from gateway.cli.config import ConfigOption, settings_or_exit
+from gateway.cli.days import read_day
 from gateway.core.chain import ChainKey, read_head
 from gateway.core.chain_walk import Walk
 from gateway.core.errors import ConfigError, StoreUnavailable
@@ -53,7 +54,8 @@ def restore(
 ) -> None:
     """Put entries back that were written to the log because the ledger had no room.
 
-    May run beside the gateway, and more than once: an entry that is there already is left alone.
+    May run beside the gateway, and more than once: an entry that is there
+    already is left alone.
     """
     settings = settings_or_exit(config)
     path = ledger or settings.gateway.state_path(LEDGER_FILE)
@@ -86,8 +88,8 @@ def verify(
 ) -> None:
     """Say which entries were changed, removed, put in or moved since they were written.
 
-    Ends with the head of each chain. Note them somewhere else: with --head they show later that nothing was
-    taken off the end. May run beside the gateways.
+    Ends with the head of each chain. Note them somewhere else: with --head they
+    show later that nothing was taken off the end. May run beside the gateways.
     """
     settings = settings_or_exit(config)
     try:
@@ -136,9 +138,9 @@ def prune(
 ) -> None:
     """Leave entries behind that are older than is to be kept: whole months, by arrival in UTC.
 
-    In the shared ledger, where there is one, and in this host's own; there, nothing that is still to be
-    shipped. What remains can be verified as before. Everything is verified first; books that were changed are
-    not pruned.
+    In the shared ledger, where there is one, and in this host's own; there,
+    nothing that is still to be shipped. What remains can be verified as before.
+    Everything is verified first; books that were changed are not pruned.
     """
     settings = settings_or_exit(config)
     try:
@@ -224,14 +226,11 @@ def _beside(ledger: Path) -> bytes | None:
 def _span(since: str | None, until: str | None) -> tuple[int, int] | None:
     if since is None and until is None:
         return None
-    return (_ms(_day(since)) if since else 0, _ms(_day(until)) if until else 2**62)
+    return (_ms(_midnight(since)) if since else 0, _ms(_midnight(until)) if until else 2**62)
 
 
-def _day(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        raise ValueError(f"{text!r} is no date; write it as 2026-11-01") from None
+def _midnight(day: str) -> datetime:
+    return datetime.combine(read_day(day), time(), UTC)
 
 
 def _month_of(epoch: float) -> datetime:

@@ -99,6 +99,11 @@ def replies(lines: Iterable[str | bytes]) -> Iterator[bytes]:
         yield msgspec.json.encode(session.reply(msgspec.json.decode(line)))
 
 
+def planner() -> None:
+    """Answer the planner protocol: JSON lines on standard input and output, for pricing it on traces."""
+    main()
+
+
 def main(stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:
     """Answer until the input ends."""
     source = (stdin or sys.stdin).buffer

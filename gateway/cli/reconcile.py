@@ -21,6 +21,7 @@ from gateway.adapters.claude_report_shapes import Generation, ProviderReports, R
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption
+from gateway.cli.days import day_given
 from gateway.cli.reconcile_metrics import write_metrics
 from gateway.cli.reconcile_tables import print_csv, print_json, print_table
 from gateway.core.errors import ConfigError, GatewayError
@@ -42,11 +43,13 @@ _EXIT = {Verdict.AGREES: 0, Verdict.DIFFERS: 1, Verdict.CANNOT_TELL: 2}
 
 
 FromOption = Annotated[
-    datetime | None,
-    typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC); else six days before the last."),
+    date | None,
+    typer.Option(
+        "--from", parser=day_given, metavar="DATE", help="First day (UTC); else six days before the last."
+    ),
 ]
 ToOption = Annotated[
-    datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day; else yesterday.")
+    date | None, typer.Option("--to", parser=day_given, metavar="DATE", help="Last day; else yesterday.")
 ]
 AccountOption = Annotated[
     list[str] | None,
@@ -89,7 +92,12 @@ def reconcile_command(
 ) -> None:
     """Compare the ledger with the provider's usage and cost reports, and say why they differ.
 
-    Exit code 0: they agree, once known causes are taken into account. 1: they differ. 2: no telling.
+    It asks for the seven days that ended yesterday, with a key of the Admin API:
+
+    ANTHROPIC_ADMIN_KEY=... gateway reconcile
+
+    Exit code 0: they agree, once known causes are taken into account. 1: they
+    differ. 2: no telling.
     """
     now = datetime.fromtimestamp(SystemClock().now(), UTC)
     try:
@@ -114,10 +122,10 @@ def reconcile_command(
     raise typer.Exit(_EXIT[found.verdict])
 
 
-def _days(first: datetime | None, last: datetime | None, today: date) -> list[date]:
+def _days(first: date | None, last: date | None, today: date) -> list[date]:
     """Whole days. Raises ValueError."""
-    end = last.date() if last else today - timedelta(days=1)
-    start = first.date() if first else end - timedelta(days=DAYS - 1)
+    end = last or today - timedelta(days=1)
+    start = first or end - timedelta(days=DAYS - 1)
     if not start <= end <= today:
         raise ValueError(f"{start} to {end} is no span of days up to today")
     if (end - start).days >= MOST_DAYS:
@@ -178,6 +186,11 @@ async def _fetch(
         admin = Upstream(credential=SecretRef(env=admin_key_env), header=CredentialHeader.X_API_KEY)
     except ValueError:
         raise ConfigError(f"{admin_key_env!r} cannot be the name of a variable.") from None
+    if not settings.environ.get(admin_key_env):
+        raise ConfigError(
+            f"The variable {admin_key_env} is not set. Put a key of the Admin API there, or name another "
+            "variable with --admin-key-env; an app's key opens no reports."
+        )
     ids = [id_ for account in accounts for id_ in account.ids or ()]
     async with ClaudeReports(
         base_url,

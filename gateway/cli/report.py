@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -24,6 +24,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_queries import read_charges, read_losses, read_totals
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
+from gateway.cli.days import day_given, read_day
 from gateway.cli.report_rows import print_csv, print_json
 from gateway.core.errors import ConfigError
 from gateway.core.focus import COLUMNS, focus_rows
@@ -52,8 +53,6 @@ from gateway.core.variance import Variance, variances
 from gateway.settings import Settings
 from gateway.stores import ledger_source
 
-app = typer.Typer(help="What was spent, by workspace, team, model, key, tag, day or month; and why.")
-
 
 class Format(StrEnum):
     TABLE = "table"
@@ -77,6 +76,19 @@ class Span:
     name: str
 
 
+ByOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What to split by, with commas: {', '.join(Dimension)}, tag:NAME; else workspace,model. With "
+        f"{CAUSE} among them: what misses cost, by cause (and workspace, if nothing else is named)."
+    ),
+]
+FromOption = Annotated[
+    date | None, typer.Option("--from", parser=day_given, metavar="DATE", help="First day (UTC).")
+]
+ToOption = Annotated[
+    date | None, typer.Option("--to", parser=day_given, metavar="DATE", help="Last day (UTC).")
+]
 PeriodOption = Annotated[
     str | None,
     typer.Option(help="Up to now, whole hours or days: as 24h or 30d. In place of the others."),
@@ -90,25 +102,14 @@ AgainstOption = Annotated[
 ]
 
 
-@app.callback(invoke_without_command=True)
 def report(
     ledger: LedgerOption = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What to split by, with commas: {', '.join(Dimension)}, tag:NAME; else workspace,model. "
-            f"With {CAUSE} among them: what misses cost, by cause (and workspace, if nothing else is named)."
-        ),
-    ] = None,
+    by: ByOption = None,
     month: Annotated[
         str | None, typer.Option(help="Such as 2026-11, in UTC; without it, all there is.")
     ] = None,
-    from_day: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC).")
-    ] = None,
-    to_day: Annotated[
-        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day (UTC).")
-    ] = None,
+    from_day: FromOption = None,
+    to_day: ToOption = None,
     period: PeriodOption = None,
     against: AgainstOption = None,
     focus: Annotated[
@@ -120,8 +121,18 @@ def report(
     as_csv: CsvOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Print totals of cost, tokens, requests and savings, or what misses cost, or why it is more or less than
-    in another period; or write charges for other programs."""
+    """Print what was spent, by workspace, team, model, key, tag, day or month; and why.
+
+    Totals of cost, tokens, requests and savings; with `--by cause` what misses
+    cost; with --against why it is more or less than in another period; with
+    --focus charges for other programs. For example:
+
+    gateway report --month 2026-11 --by team,model
+
+    gateway report --month 2026-11 --against 2026-10
+
+    gateway report --period 24h --by cause
+    """
     format = Format.JSON if as_json else Format.CSV if as_csv else format
     try:
         split, causes = _split(by)
@@ -148,18 +159,19 @@ def report(
             _show_totals(format, split, books.totals(split, span), by_cohort)
 
 
-def span_of(month: str | None, first: datetime | None, last: datetime | None) -> Span:
+def span_of(month: str | None, first: date | None, last: date | None) -> Span:
     """Of the options; all there is where none is given. Raises ValueError."""
     if month is not None:
         if first or last:
             raise ValueError("--month goes without --from and --to")
         return Span(*month_bounds(month), name=month)
-    days = first and first.date(), last and last.date()
-    return Span(*day_bounds(*days), name="..".join(str(day or "") for day in days))
+    return Span(*day_bounds(first, last), name="..".join(str(day or "") for day in (first, last)))
 
 
 def _recent(period: str) -> tuple[Span, Span]:
     """The last hours or days, and what was before. Raises ValueError."""
+    if not period[:-1].isdecimal() or period[-1:] not in ("h", "d"):
+        raise ValueError(f"--period {period}: write it as 24h or 30d")
     found = read_span(period, round(SystemClock().now() * 1000))
     return (
         Span(found.start_ms, found.end_ms, found.words),
@@ -170,8 +182,8 @@ def _recent(period: str) -> tuple[Span, Span]:
 def _spans(
     period: str | None,
     month: str | None,
-    first: datetime | None,
-    last: datetime | None,
+    first: date | None,
+    last: date | None,
     against: str | None,
 ) -> tuple[Span, Span | None]:
     """What is asked about, and what it is to be compared with. Raises ValueError."""
@@ -191,8 +203,7 @@ def _other(text: str) -> Span:
     first, dots, last = text.partition("..")
     if not dots:
         return span_of(text, None, None)
-    days = datetime.strptime(first, "%Y-%m-%d"), datetime.strptime(last, "%Y-%m-%d")  # noqa: DTZ007
-    return span_of(None, *days)
+    return span_of(None, read_day(first), read_day(last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +238,10 @@ def sources_of(
     ledger: Sequence[Path] | None, config: Path | None, configured: bool
 ) -> tuple[list[LedgerSource], Settings | None]:
     """The ledgers that were named, else that of the configuration; and the configuration where it was needed,
-    as it is if `configured`. Prints what is wrong and exits where the configuration is."""
+    as it is if `configured`. Prints what is wrong and exits where the configuration is. Raises
+    `typer.BadParameter` for a file that is not there."""
+    if missing := [str(path) for path in ledger or () if not path.exists()]:
+        raise typer.BadParameter(f"there is no file {', '.join(missing)}", param_hint="--ledger")
     if ledger and not configured:
         return [*ledger], None
     settings = settings_or_exit(config)
@@ -313,7 +327,10 @@ def _show_variances(format: Format, by: By, found: Sequence[Variance], before: s
 def _split(by: str | None) -> tuple[tuple[By, ...], bool]:
     """What to split by, and whether causes of misses are asked for. Raises ValueError."""
     names = [name.strip() for name in (by or "").split(",") if name.strip()]
-    split = tuple(dict.fromkeys(read_by(name) for name in names if name != CAUSE))
+    try:
+        split = tuple(dict.fromkeys(read_by(name) for name in names if name != CAUSE))
+    except ValueError as error:
+        raise ValueError(f"{error}, {CAUSE}") from None
     if CAUSE in names:
         return split or (Dimension.WORKSPACE,), True
     return split, False

@@ -6,6 +6,7 @@ SIGTERM and Ctrl-C drain it, a second one stops it at once, SIGHUP reloads the c
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -59,7 +60,15 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Start the gateway: data plane for apps, admin plane for metrics and health."""
+    """Start the gateway: data plane for apps, admin plane for metrics and health.
+
+    SIGTERM and Ctrl-C drain it, a second one stops it at once, SIGHUP reloads the
+    configuration. To try it without a key of the provider's, and with one:
+
+    gateway run --demo
+
+    ANTHROPIC_API_KEY=... gateway run --config config
+    """
     until_ended(_run(config, demo, _count(workers)))
 
 
@@ -75,10 +84,19 @@ def until_ended(work: Coroutine[object, object, int]) -> None:
             typer.echo(f"The gateway cannot start:\n{error}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
-            typer.echo(f"The gateway cannot listen: {error}", err=True)
+            typer.echo(f"The gateway cannot listen: {error.strerror or error}.{_hint(error)}", err=True)
             raise typer.Exit(1) from None
     if code:
         raise typer.Exit(code)
+
+
+def _hint(error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return ""
+    return (
+        " Does another gateway run here? Other addresses are set by `listen` of gateway.yaml, or by "
+        "GATEWAY_LISTEN__DATA and GATEWAY_LISTEN__ADMIN, as 127.0.0.1:8081."
+    )
 
 
 def _count(workers: str | None) -> int | None:
@@ -282,7 +300,7 @@ Try it:
     -H 'content-type: application/json' \\
     -d '{{"model": "{model}", "max_tokens": 100, "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-or in Python, with the official SDK:
+or in Python, with the official SDK (pip install anthropic):
 
   from anthropic import Anthropic
   client = Anthropic(base_url="{url}", api_key="{key}")

@@ -25,8 +25,9 @@ def simulate(
 ) -> None:
     """Run the Messages API's rules without a model: caching, billing, streams, errors. Costs nothing.
 
-    Answers are deterministic; prompt caches follow the API's documented rules; a bill is kept. Look at GET
-    /_sim/requests and /_sim/bill, and make it fail with POST /_sim/faults.
+    Answers are deterministic; prompt caches follow the API's documented rules;
+    a bill is kept. Look at GET /_sim/requests and /_sim/bill, and make it fail
+    with POST /_sim/faults.
     """
     from gateway.sim.faults import parse_fault
     from gateway.sim.pacing import Pacing

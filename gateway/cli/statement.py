@@ -37,7 +37,12 @@ def statement(
     as_csv: CsvOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Print what each workspace, team or cost centre spent in a month, on what, and of which budget."""
+    """Print what each workspace, team or cost centre spent in a month, on what, and of which budget.
+
+    A month that is not over has a forecast. For example:
+
+    gateway statement --month 2026-11 --by tag:x-cost-centre --csv
+    """
     today = datetime.fromtimestamp(SystemClock().now(), UTC).date()
     try:
         one = read_by(by)

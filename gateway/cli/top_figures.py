@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import Any
 
 SPAN_SECONDS = 60.0
-COMPLETE = 500
-"""So many ended calls a worker keeps at least: of all that are told, the newest of this number lack none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +17,7 @@ class Rates:
     """Of the calls that ended within a span of time until now."""
 
     seconds: float
-    """How long the span is: a minute, or less where more ended in it than is kept."""
+    """How long the span is: a minute, or less where more ended in it than is told."""
     requests: int
     failed: int
     """Without an answer, or with one of status 400 and above."""
@@ -61,30 +59,43 @@ class Figures:
     """Open calls, the longest first."""
     newest: Sequence[Mapping[str, Any]]
     """Ended ones, the last first."""
+    replicas: Sequence[str]
+    """Whose calls these are."""
+    missing: Sequence[str]
+    """What is not among them, and why: sentences."""
 
 
 def figures(live: Mapping[str, Any], budgets: Mapping[str, Any] | None) -> Figures:
     """From the answers of `GET /v1/live` and `GET /v1/budgets`. Raises KeyError, TypeError or ValueError for
     what is none."""
     opened, ended = live["open"], live["ended"]
+    now = _instant(live["at"])
     return Figures(
         at=live["at"],
         open=len(opened),
         streaming=sum(call["streaming"] for call in opened),
         set_aside_nanousd=sum(call["set_aside_nanousd"] for call in opened),
-        last_minute=_rates(ended, _instant(live["at"])),
+        last_minute=_rates(ended, now, _instant(live["whole_since"])),
         limits=_limits(budgets["budgets"] if budgets is not None else ()),
         slowest=opened,
         newest=ended,
+        replicas=live["replicas"],
+        missing=_missing(live),
     )
 
 
-def _rates(ended: Sequence[Mapping[str, Any]], now: float) -> Rates:
-    newest = ended[:COMPLETE]
-    seconds = SPAN_SECONDS
-    if len(ended) >= COMPLETE:
-        seconds = min(seconds, max(1.0, now - _ended_at(newest[-1])))
-    calls = [call for call in newest if now - _ended_at(call) <= seconds]
+def _missing(live: Mapping[str, Any]) -> list[str]:
+    said = [f"{name} does not answer: its calls are missing." for name in live["silent"]]
+    if live["trouble"]:
+        said.append(f"Other replicas are missing. {live['trouble']}")
+    if live["left_out"]:
+        said.append(f"{live['left_out']:,} more calls are open on other replicas.")
+    return said
+
+
+def _rates(ended: Sequence[Mapping[str, Any]], now: float, whole_since: float) -> Rates:
+    seconds = max(1.0, min(SPAN_SECONDS, now - whole_since))
+    calls = [call for call in ended if now - _ended_at(call) <= seconds]
     return Rates(
         seconds=seconds,
         requests=len(calls),

@@ -27,14 +27,16 @@ def drawn(figures: Figures | None, *, url: str, trouble: str, rows: int) -> Rend
     if figures is None:
         return Text(trouble or f"Asking {url} …", style="yellow" if trouble else "")
     limits = figures.limits[:LIMITS]
-    left = max(2, rows - HEAD_LINES - len(limits))
+    left = max(2, rows - HEAD_LINES - len(limits) - len(figures.missing))
     slowest = figures.slowest[: max(1, left // 2)]
     newest = figures.newest[: max(1, left - len(slowest))]
-    parts: list[RenderableType] = [_head(figures, url), Text(trouble, style="yellow")]
+    said = [trouble, *figures.missing] if trouble else figures.missing
+    several = len(figures.replicas) > 1
+    parts: list[RenderableType] = [_head(figures, url), Text("\n", style="yellow").join(map(_clean, said))]
     if limits:
         parts.append(_limits(limits))
-    parts.append(_calls("Open, the longest first", slowest, opened=True))
-    parts.append(_calls("Ended, the last first", newest, opened=False))
+    parts.append(_calls("Open, the longest first", slowest, opened=True, several=several))
+    parts.append(_calls("Ended, the last first", newest, opened=False, several=several))
     return Group(*parts)
 
 
@@ -48,7 +50,8 @@ def _head(figures: Figures, url: str) -> Text:
     minute = "a minute" if last.seconds >= 60 else f"a minute (of {last.seconds:.0f} s)"
     text = Text(f"gateway top   {url}   {figures.at}\n", style="bold")
     text.append(
-        f"open {figures.open} ({figures.streaming} stream)   set aside {usd(figures.set_aside_nanousd)}\n",
+        f"open {figures.open} ({figures.streaming} stream)   set aside {usd(figures.set_aside_nanousd)}"
+        f"{f'   on {len(figures.replicas)} replicas' if len(figures.replicas) > 1 else ''}\n",
         style="not bold",
     )
     text.append(
@@ -75,8 +78,9 @@ def _limits(limits: Sequence[Limit]) -> Table:
     return table
 
 
-def _calls(title: str, calls: Sequence[Mapping[str, Any]], *, opened: bool) -> Table:
-    table = _table((title, "workspace", "model", "state"), ("prompt", "read", "output", "cost"))
+def _calls(title: str, calls: Sequence[Mapping[str, Any]], *, opened: bool, several: bool) -> Table:
+    texts = (title, "workspace", "model", "state", *(["replica"] if several else []))
+    table = _table(texts, ("prompt", "read", "output", "cost"))
     for call in calls:
         told = f" {call['status']}" if call["status"] >= 400 else ""
         output = f"{short_count(call['response_bytes'])} B" if opened else short_count(call["output_tokens"])
@@ -86,6 +90,7 @@ def _calls(title: str, calls: Sequence[Mapping[str, Any]], *, opened: bool) -> T
             _clean(call["workspace"]),
             _clean(call["model"]),
             _clean(str(call["state"]).replace("_", " ") + told),
+            *([_clean(call["replica"])] if several else []),
             short_count(call["prompt_tokens"]),
             percent(call["read_tokens"] / call["prompt_tokens"]) if call["prompt_tokens"] else "–",
             output,

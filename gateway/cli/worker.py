@@ -17,7 +17,10 @@ from gateway.service import Service
 
 
 def run_worker() -> None:
-    """What it is comes on standard input, which stays open for as long as the supervisor lives."""
+    """Be one worker of `gateway run --workers`, which starts it.
+
+    What it is comes on standard input, which stays open for as long as the supervisor lives.
+    """
     os.setpgid(0, 0)  # the terminal's Ctrl-C is for the supervisor, who passes it on
     try:
         spec = WorkerSpec.read(sys.stdin.buffer.readline())

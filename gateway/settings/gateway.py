@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from urllib.parse import SplitResult, urlsplit
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.core.rules import LimitHeaders, PlacementMode, UnknownModels
 from gateway.settings.alerts import Alerts
@@ -27,7 +27,8 @@ from gateway.settings.units import Bytes, PositiveBytes, Seconds, time_zone
 KIB, MIB = 1 << 10, 1 << 20
 
 
-def _address(text: str) -> str:
+def _address(value: object) -> str:
+    text = value if isinstance(value, str) else ""  # a bare port is a number
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
         raise ValueError("not an address; write for example 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080")
@@ -67,7 +68,7 @@ def _proxy_url(text: str) -> str:
     return text.rstrip("/")
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, BeforeValidator(_address)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -352,6 +353,7 @@ BATCHES_FILE = "batches.sqlite3"
 PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
 LEDGER_KEY_FILE = "ledger.key"
 ALERTS_FILE = "alerts.sqlite3"
+SIGNED_OUT_FILE = "signed-out.sqlite3"
 """Names in the state directory."""
 
 RESTART_SECTIONS = (

@@ -180,13 +180,15 @@ class DefaultLimit(Section):
             tag=self.tag or "",
             require=self.require,
             unit=Unit.PROMPT_TOKENS if self.cache_reads is CacheReads.COUNTED else unit,
-            amount=read_amount(self.unit, self.per, self.amount),
+            amount=_named("amount", self.unit, self.per, self.amount),
             period=Period.OPEN if self.per is None else _PERIODS[self.per],
             burst=read_burst(self.unit, self.per, self.burst),
             timezone=self.timezone,
             mode=self.mode,
             on_store_failure=self.on_store_failure or unsaid,
-            allowance=0 if self.allowance is None else read_amount(self.unit, Per.DAY, self.allowance),
+            allowance=0
+            if self.allowance is None
+            else _named("allowance", self.unit, Per.DAY, self.allowance),
             models=tuple(glob for name in self.models for glob in (classes or {}).get(name, (name,))),
             warn_at=self.warn_at,
             contact=self.contact or contact,
@@ -269,6 +271,14 @@ def read_amount(unit: LimitUnit, per: Per | None, amount: str | int) -> int:
     if value == 0 and per in _RATES:
         raise ValueError(f"must be more than 0 for `per: {per}`; to let nothing through, use `per: day`")
     return value
+
+
+def _named(name: str, unit: LimitUnit, per: Per | None, amount: str | int) -> int:
+    """The same; the error names the setting, since it is told of the limit as a whole."""
+    try:
+        return read_amount(unit, per, amount)
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from None
 
 
 def read_burst(unit: LimitUnit, per: Per | None, burst: str | int | None) -> int | None:

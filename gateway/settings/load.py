@@ -19,6 +19,7 @@ from gateway.settings.checks import check_across
 from gateway.settings.gateway import GatewayFile
 from gateway.settings.limits import LimitsFile
 from gateway.settings.prices import PricesFile
+from gateway.settings.shared import SecretRef
 from gateway.settings.source import (
     FILE_NAMES,
     Document,
@@ -128,6 +129,10 @@ def _read_all(directory: Path, problems: list[ConfigProblem]) -> dict[str, bytes
         place = str(error.filename or directory)
         problems.append(ConfigProblem(file=place, message=f"cannot be read: {error.strerror}"))
         return {}
+    if not directory.is_dir():
+        message = "is no directory; --config DIR or GATEWAY_CONFIG names the one of the four files"
+        problems.append(ConfigProblem(file=str(directory), message=message))
+        return {}
     for name in FILE_NAMES:
         if name not in contents:
             where = str(directory / name)
@@ -161,7 +166,17 @@ def _problem(model: type[BaseModel], document: Document, above: Document | None,
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         message = f'unknown key; did you mean "{close[0]}"?' if close else _unknown(known)
         return source.problem(path, message, at_key=True)
-    return source.problem(path, _WORDS.get(kind, message.removeprefix("Value error, ")))
+    return source.problem(path, _said(kind, message, item.get("ctx", {}), path))
+
+
+def _said(kind: str, message: str, context: Mapping[str, Any], path: KeyPath) -> str:
+    if kind in ("enum", "literal_error"):
+        return f"must be {str(context['expected']).replace(chr(39), '')}"
+    if kind == "model_type" and context.get("class_name") == SecretRef.__name__:
+        return "must be a mapping that says where the secret is found: `{env: NAME}` or `{file: PATH}`"
+    if kind == "string_pattern_mismatch" and path[-1:] == ("env",):
+        return "must be the name of an environment variable: letters, digits and _"
+    return _WORDS.get(kind, message.removeprefix("Value error, "))
 
 
 _WORDS = {
@@ -170,7 +185,7 @@ _WORDS = {
     "dict_type": "must be a mapping, of keys and values",
     "tuple_type": "must be a list",
     "frozen_set_type": "must be a list",
-    "string_type": "must be text",
+    "string_type": "must be text; in quotes, where it could be read as a number",
 }
 """What pydantic says in the words of another language, by its type of error."""
 

@@ -130,12 +130,23 @@ def _secret(source: SecretRef | None, path: Path, environ: Mapping[str, str], se
     """What the setting names, else what `path` holds, made where it is missing."""
     try:
         if source is None:
-            return _generated(path)
+            return _kept(path)
         secret = secret_reader(source, environ)().encode()
         _check_length(secret)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{setting} cannot be used: {error}") from None
     return secret
+
+
+def _kept(path: Path) -> bytes:
+    """What the state directory keeps, or from now on does. Raises `ConfigError`, `ValueError`."""
+    try:
+        return _generated(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read or made: {error.strerror or error}. It is kept in state.directory, which "
+            "has to be a directory that the gateway's user may write to."
+        ) from None
 
 
 def secret_reader(ref: SecretRef, environ: Mapping[str, str]) -> Callable[[], str]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,7 +109,7 @@ def test_commands_say_what_is_wrong_where_there_is_nothing_to_explain(tmp_path: 
     result = run("explain", "--config", tmp_path / "absent")
 
     assert result.exit_code == 1
-    assert "gateway.yaml: is missing" in result.output
+    assert "absent: is no directory; --config DIR" in result.output
 
 
 def test_schema_prints_one_object_or_writes_files(tmp_path: Path) -> None:
@@ -115,3 +119,25 @@ def test_schema_prints_one_object_or_writes_files(tmp_path: Path) -> None:
     assert set(printed) == {path.name for path in (tmp_path / "schema").iterdir()}
     assert written.stdout.splitlines() == [str(tmp_path / "schema" / name) for name in printed]
     assert printed["gateway.schema.json"]["additionalProperties"] is False
+
+
+def test_an_address_in_use_is_told_with_what_to_set_instead(tmp_path: Path, config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = subprocess.run(
+            [sys.executable, "-m", "gateway", "run", "--config", config],
+            env={
+                **os.environ,
+                "GATEWAY_LISTEN__DATA": f"127.0.0.1:{taken.getsockname()[1]}",
+                "GATEWAY_LISTEN__ADMIN": "127.0.0.1:0",
+                "GATEWAY_STATE__DIRECTORY": str(tmp_path / "state"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    assert ran.returncode == 1
+    assert "The gateway cannot listen: " in ran.stderr
+    assert "address already in use. Does another gateway run here?" in ran.stderr
+    assert "GATEWAY_LISTEN__DATA" in ran.stderr

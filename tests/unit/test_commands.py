@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer
 
-from gateway.cli import app
+from gateway.cli import COMMANDS, Listed, load
 
 NO_JSON = {
     "run": "runs until it is stopped; its log is JSON",
@@ -31,11 +30,12 @@ NO_JSON = {
 
 def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
     """All of them by path. A group is one where it does something by itself."""
-    command = command or typer.main.get_command(app)
-    within = getattr(command, "commands", {})
+    within = (
+        getattr(command, "commands", {}) if command else {each.name: load(each.name) for each in COMMANDS}
+    )
     for name, each in within.items():
         yield from commands(each, f"{path} {name}".strip())
-    if not within or command.invoke_without_command:
+    if command and (not within or command.invoke_without_command):
         yield path, command
 
 
@@ -59,6 +59,36 @@ def test_every_command_says_in_one_short_sentence_what_it_does(path: str) -> Non
 
     assert first.endswith("."), first
     assert len(first) <= 110, first
+
+
+@pytest.mark.parametrize("listed", COMMANDS, ids=lambda each: each.name)
+def test_the_list_says_of_each_command_in_a_line_what_it_does(listed: Listed) -> None:
+    assert listed.sentence.endswith(".")
+    assert len(listed.sentence) <= 64, "so that it fits beside its name on 80 columns"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["healthcheck"]])
+def test_what_is_asked_often_loads_next_to_nothing(arguments: list[str]) -> None:
+    """Not the models of the settings, not the stores, not what serves."""
+    code = (
+        "import sys\n"
+        "from gateway.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GATEWAY_LISTEN__ADMIN": "127.0.0.1:1"},
+        check=True,
+        timeout=50,
+    ).stdout
+    loaded = told.partition("LOADED")[2].split()
+
+    assert "gateway" in loaded
+    assert {"pydantic", "aiohttp", "redis", "ruamel", "msgspec", "prometheus_client"} & {*loaded} == set()
 
 
 def test_help_has_its_groups_in_the_order_in_which_people_need_them() -> None:

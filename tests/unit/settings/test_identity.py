@@ -63,7 +63,7 @@ def test_an_issuer_is_what_was_written(directory: Directory) -> None:
         ),
         ("    audience: claude-gateway\n", "", "is missing"),
         ("audience: claude-gateway", "audience: []", "at least 1"),
-        ("    rules:", "    algorithms: [HS256]\n    rules:", "Input should be 'RS256'"),
+        ("    rules:", "    algorithms: [HS256]\n    rules:", "must be RS256"),
         ("    rules:", "    leeway: 61s\n    rules:", "less than or equal to 60"),
         ("workspace: demo", "workspace: nowhere", "there is no workspace 'nowhere'"),
         ('when: {sub: "system:serviceaccount:payments:*"}', "when: {}", "at least 1"),
