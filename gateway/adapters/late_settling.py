@@ -8,8 +8,10 @@ Each step may be repeated, by whoever knows what was held. When it is taken, the
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from gateway.core.bucket import Amounts, Reservation
 from gateway.core.errors import StoreUnavailable
@@ -150,13 +152,12 @@ class LateSettling:
     async def _close_late(self, hold: Hold, actual: Amounts | None, ended_at: float) -> None:
         fence, reservation_id = self._fence, hold.reservation.id
         is_rebuilding = fence is not None and not fence.generation
-        # What the store may have under its own id: all of it, what is no dollar window, or what is to be
-        # overwritten. What another generation had is closed already.
-        if not hold.generation or is_rebuilding:
-            if hold.generation is None or actual is None:
-                await self._store.release(reservation_id)
-            else:
-                await self._store.settle(reservation_id, actual)
+        # What the store may have under its own id: all of it, what is no dollar window (a rebuilding leaves
+        # that), or what is to be overwritten.
+        if hold.generation is None or actual is None:
+            await self._store.release(reservation_id)
+        else:
+            await self._store.settle(reservation_id, actual)
         if is_rebuilding:
             raise rebuilding()
         if actual is None and hold.late_in is None:

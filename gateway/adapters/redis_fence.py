@@ -24,7 +24,8 @@ from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_scripts import CONNECTIONS, Script
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
-from gateway.core.rebuild import SHARED, Turn
+from gateway.core.limits import Unit
+from gateway.core.rebuild import SHARED, Span, Turn
 from gateway.core.reservations import CLOSED_KEPT_MS, LATE_KEPT_MS, SWEEP_BATCH
 from gateway.core.settlement import late_id
 from gateway.ports import Clock
@@ -41,6 +42,8 @@ GATHERED_ANEW_MS: Final = 60_000
 """After so long parts are read again: an outage came in between. Below `SURELY_READ_SECONDS`, which is
 counted from the opening."""
 RESET_BATCH: Final = 200
+SCAN_BATCH: Final = 5_000
+"""Keys among which counters are looked for in one go: milliseconds of Redis, which serves calls meanwhile."""
 KNOWN_BATCH: Final = 500
 LAST_WRITE_SECONDS: Final = 200.0
 """For so long after it was acknowledged a write must be found; records of closed reservations live longer."""
@@ -176,16 +179,20 @@ class RedisFence:
             self._connects = connects
         self._learn(reply[0].decode())
 
-    async def look(self, ledger: str, *, shared: bool) -> Turn:
-        """One turn of the rebuilding; which ledger this replica is to read now, to `add` what it says.
-        `shared`: there is one that all share, and that is read first. Raises `StoreUnavailable`."""
+    async def look(self, ledger: str, spans: Sequence[Span], *, shared: bool) -> Turn:
+        """One turn of the rebuilding; which ledger this replica is to read now, to `add` what it says of
+        `spans`. `shared`: there is one that all share, and that is read first. Raises `StoreUnavailable`."""
+        tag, windows = self._budgets.tag, {f"{span.period} {span.window.label}" for span in spans}
         reply: list[bytes | int] = await self._scripts.run(
             self._lua["rebuild_look"],
             [*self._gathering, self._ledgers, *self._leases],
             [
                 *(self._replica, ledger, int(shared), int(self._alone or len(self._living) > 0)),
                 *(CLAIM_MS, GATHER_LEAST_MS, self._gather_most_ms),
-                *(f"{self._budgets.tag}:r:", RESET_BATCH, secrets.token_hex(8), GATHERED_ANEW_MS),
+                *(f"{tag}:r:", RESET_BATCH, secrets.token_hex(8), GATHERED_ANEW_MS),
+                *(late_id(ReservationId("")), f"{tag}:b:*/{Unit.NANOUSD}/calendar_*", SCAN_BATCH),
+                len(windows),
+                *windows,
                 *self._living,
             ],
         )
@@ -194,7 +201,7 @@ class RedisFence:
         if generation:
             self._learn(generation.decode())
         self._begun = reply[2].decode() if isinstance(reply[2], bytes) else str(reply[2])
-        return (Turn.WAIT, Turn.READ_OWN, Turn.READ_SHARED)[int(reply[1])]
+        return (Turn.WAIT, Turn.READ_OWN, Turn.READ_SHARED, Turn.LOOK_AGAIN)[int(reply[1])]
 
     async def add(
         self,

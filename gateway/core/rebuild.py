@@ -32,6 +32,8 @@ class Turn(Enum):
     WAIT = auto()
     READ_OWN = auto()
     READ_SHARED = auto()
+    LOOK_AGAIN = auto()
+    """What the store can do in one go was not all."""
 
 
 KNOWN_MS: Final = 120_000
@@ -105,6 +107,11 @@ class Drift:
     def nanousd(self) -> int:
         """Above zero where the counter says more than the ledger."""
         return self.counted - self.spend.nanousd
+
+    @property
+    def lacks(self) -> int:
+        """What the ledger has more than the counter can have once all that is open is settled; 0 for none."""
+        return max(self.spend.nanousd - self.set_aside - self.counted, 0)
 
 
 def is_rebuilt(limit: Limit) -> bool:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final, Protocol
 
-from gateway.core.bucket import Verdict
+from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
 from gateway.core.errors import ConfigError, StoreUnavailable
-from gateway.core.ids import WorkspaceId
-from gateway.core.limits import BoundLimit, Scope
+from gateway.core.ids import ReservationId, WorkspaceId
+from gateway.core.limits import BoundLimit, Mode, Scope
 from gateway.core.rebuild import (
     KNOWN_MS,
     SHARED,
@@ -43,6 +44,8 @@ BEAT_SECONDS: Final = 1.0
 REBUILD_SECONDS: Final = 0.1
 """Between two turns while the counters are being rebuilt."""
 PEEKED_AT_ONCE: Final = 100
+RAISING_SECONDS: Final = 86_400.0
+"""A lease that ends presumes nothing, as nothing is set aside; so it need not end soon."""
 
 
 class Fence(Protocol):
@@ -61,7 +64,7 @@ class Fence(Protocol):
 
     async def beat(self) -> None: ...
 
-    async def look(self, ledger: str, *, shared: bool) -> Turn: ...
+    async def look(self, ledger: str, spans: Sequence[Span], *, shared: bool) -> Turn: ...
 
     async def add(
         self, ledger: str, windows: Mapping[str, int], known: Sequence[str], reached: Mapping[str, int]
@@ -82,6 +85,10 @@ class Guard(Protocol):
     async def pay(self) -> None: ...
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]: ...
+
+    async def reserve(self, reservation: Reservation) -> Decision: ...
+
+    async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None: ...
 
 
 class LedgerReader(Protocol):
@@ -192,6 +199,33 @@ class Rebuilding:
         if self._fence is not None:
             await self._fence.take_away()
 
+    async def mend(self, keys: Collection[str]) -> None:
+        """See that these counters, of the current windows, say as much as the ledger. Behind a fence all are
+        rebuilt. Elsewhere, where whoever counts writes one ledger, they are raised by what they lack; one at
+        a time of those processes does it, and reads them again first. Raises `StoreUnavailable`,
+        `ConfigError`, OSError."""
+        if self._fence is not None:
+            if self._fence.generation:
+                await self._fence.take_away(self._fence.generation)
+            return
+        async with self._reading:
+            for drift in await self.audit():
+                if drift.spend.key in keys and drift.lacks:
+                    await self._raise(drift)
+
+    async def _raise(self, drift: Drift) -> None:
+        """As a settlement of its own, for which nothing was set aside: no ledger is ever told of it."""
+        bound, window = drift.spend.bound, drift.spend.window
+        one = Reservation(
+            id=ReservationId(f"audit:{drift.spend.key}:{drift.counted}:{drift.lacks}"),
+            limits=(replace(bound, limit=replace(bound.limit, mode=Mode.SHADOW)),),
+            amounts=Amounts(),
+            lease_seconds=RAISING_SECONDS,
+            at_ms=window.start_ms,
+        )
+        await self._guard.reserve(one)
+        await self._guard.settle(one.id, Amounts(nanousd=drift.lacks))
+
     async def _rest(self, seconds: float) -> None:
         if self._fence is None:
             await self._clock.sleep(seconds)
@@ -209,7 +243,9 @@ class Rebuilding:
             log.warning("the counters of money in the store are gone: they are rebuilt from the ledger")
         await self._all_written()
         for _ in range(3):  # who has brought the last part can open at once
-            turn = await fence.look(self._ledger, shared=self._read_shared is not None)
+            turn = Turn.LOOK_AGAIN
+            while turn is Turn.LOOK_AGAIN:
+                turn = await fence.look(self._ledger, self._spans(), shared=self._read_shared is not None)
             if turn is Turn.READ_SHARED and self._read_shared is not None:
                 part = await self._part(self._read_shared, None)
                 await fence.add(SHARED, self._by_key([part]), part.known, part.reached)
@@ -250,15 +286,18 @@ class Rebuilding:
     async def _part(
         self, read: LedgerReader, opened_ms: int | None, beyond: Mapping[str, int] | None = None
     ) -> LedgerPart:
-        limits, now_ms = self._rules().limits.all, round(self._clock.now() * 1000)
+        limits, now_ms, spans = self._rules().limits.all, round(self._clock.now() * 1000), self._spans()
         return await asyncio.to_thread(
             lambda: read(
-                spans_of(limits, now_ms),
+                spans,
                 known_since_ms=min(now_ms, opened_ms or now_ms) - KNOWN_MS,
                 by_tags=any(limit.scope is Scope.TAG for limit in limits),
                 beyond=beyond,
             )
         )
+
+    def _spans(self) -> tuple[Span, ...]:
+        return spans_of(self._rules().limits.all, round(self._clock.now() * 1000))
 
     def _by_key(self, parts: Sequence[LedgerPart]) -> dict[str, int]:
         return {spend.key: spend.nanousd for spend in self._sums(parts)}

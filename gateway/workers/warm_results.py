@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from gateway.core.api_facts import TTL_SECONDS
 from gateway.core.errors import BudgetExhausted, Draining, GatewayError, Overloaded, Refusal, StoreUnavailable
 from gateway.core.exchange import Basis
@@ -124,7 +126,7 @@ def _what_it_did(cause: WarmCause, read: int, written: int) -> tuple[WarmState, 
 
 def _saved_by_read(prices: PriceTable, usage: Usage, tokens: int, model: str, at: float) -> int:
     """What a read of so many tokens costs less than writing them for 5 minutes."""
-    bare = replace(
+    bare = structs.replace(
         usage,
         uncached_input_tokens=0,
         cache_read_tokens=0,
@@ -133,6 +135,6 @@ def _saved_by_read(prices: PriceTable, usage: Usage, tokens: int, model: str, at
         output_tokens=0,
         iterations=(),
     )
-    written = prices.cost(replace(bare, cache_write_5m_tokens=tokens), model=model, at=at)
-    read = prices.cost(replace(bare, cache_read_tokens=tokens), model=model, at=at)
+    written = prices.cost(structs.replace(bare, cache_write_5m_tokens=tokens), model=model, at=at)
+    read = prices.cost(structs.replace(bare, cache_read_tokens=tokens), model=model, at=at)
     return max(0, written.total_nanousd - read.total_nanousd)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.core.bucket import Payer

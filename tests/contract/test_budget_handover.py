@@ -4,10 +4,10 @@ counts once, also in counters that were lost since."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.bucket import Held
 from gateway.core.endpoints import Endpoint

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters import late_settling, ledger_unsettled, redis_fence
 from gateway.adapters.batch_books import LedgerBatchBooks
@@ -345,7 +346,7 @@ def _swept_soon(replica: BudgetReplica, id: str) -> Reservation:
         endpoint="messages",
     )
     asked = reservation(id, *replica.limits.binding(WHO, MODEL), nanousd=300, requests=1)
-    return replace(asked, lease_seconds=0.0, payer=payer)
+    return structs.replace(asked, lease_seconds=0.0, payer=payer)
 
 
 async def _spend_of(replica: BudgetReplica, id: str) -> None:

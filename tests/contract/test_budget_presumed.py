@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.redis_budgets import LOST_MS, RedisBudgets
 from gateway.core.bucket import Payer, Presumed

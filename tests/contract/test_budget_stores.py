@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.limits import MAX_AMOUNT, Mode, Period, Unit
 from gateway.core.reservations import SWEEP_BATCH

@@ -194,3 +194,37 @@ async def test_a_gateway_that_is_not_there_is_exit_code_1() -> None:
 
     assert ran.code == 1
     assert "No gateway answers" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_a_limit_that_is_added_while_the_gateway_runs_counts_what_was_spent_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Without anybody's doing but the change of the file."""
+    for name, value in (("LEAST_SHORT_NANOUSD", 0), ("SHARE_SHORT", 10**15), ("NEW_SECONDS", 0.05)):
+        monkeypatch.setattr(f"gateway.workers.auditing.{name}", value)
+    monkeypatch.setattr("gateway.spending.LOOK_SECONDS", 0.05)
+    async with AsyncExitStack() as running:
+        environ = {"PREFIX_SECRET": "sk-test-prefix-secret-of-32-bytes-or-more"}
+        if kind == "redis":
+            environ["REDIS_URL"] = running.enter_context(RedisServer(tmp_path / "redis")).url
+        settings = REDIS if kind == "redis" else ""
+        stack = await running.enter_async_context(
+            a_stack(tmp_path, environ=environ, settings=settings, limits=LIMITS)
+        )
+        audits = stack.service.spending.auditing
+        assert (await call(stack, ASK)).status == 200
+        await stack.service._tasks.drain(5.0)
+        await audits.look()
+        added = LIMITS.replace("month, scope: workspace", "added, scope: key").splitlines()[1:]
+        (tmp_path / "config" / "limits.yaml").write_text("\n".join([LIMITS, *added]))
+        stack.service.reload_soon()
+        counted: dict[str, tuple[int, int]] = {}
+        async with asyncio.timeout(15):
+            while "added" not in counted or counted["added"][0] != counted["added"][1]:
+                await asyncio.sleep(0.05)
+                drifts = await audits.audit()
+                counted = {each.spend.bound.limit.id: (each.counted, each.spend.nanousd) for each in drifts}
+
+    assert counted["added"] == counted["month"]
+    assert counted["added"][0] > 0

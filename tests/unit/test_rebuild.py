@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from gateway.core.bucket import Verdict
 from gateway.core.limits import Limit, Limits, Mode, Period, Scope, Unit
-from gateway.core.rebuild import LedgerPart, Span, Spend, drift_of, is_rebuilt, spans_of, window_spends
+from gateway.core.rebuild import Drift, LedgerPart, Span, Spend, drift_of, is_rebuilt, spans_of, window_spends
 
 MONTH = Limit(
     id="month", scope=Scope.ORGANISATION, unit=Unit.NANOUSD, amount=100, period=Period.CALENDAR_MONTH
@@ -104,3 +106,13 @@ def test_a_counter_that_says_more_than_the_ledger_has_a_drift_above_zero() -> No
     assert isinstance(spans_of((MONTH,), NOON)[0], Span)
     assert one.key.endswith("/2026-11-01")
     assert (drift.counted, drift.set_aside, drift.nanousd) == (8, 2, 3)
+
+
+@pytest.mark.parametrize(("spent", "set_aside", "lacks"), [(3, 0, 2), (3, 1, 1), (3, 2, 0), (8, 0, 0)])
+def test_a_counter_lacks_what_neither_it_nor_what_is_open_can_explain(
+    spent: int, set_aside: int, lacks: int
+) -> None:
+    part = LedgerPart(ledger="l", spends={spans_of((MONTH,), NOON)[0]: (spend(5),)}, known=())
+    (one,) = window_spends([part], Limits((MONTH,)), team_of=lambda _: "", canonical=lambda _: None)
+
+    assert Drift(spend=one, counted=spent, set_aside=set_aside).lacks == lacks

@@ -133,6 +133,10 @@ end
 
 -- A charge: key, unit, amount, period, rate, whole, rest, window_end, and of a refilled bucket as it was right
 -- after the taking: at, spent, fraction, given_back.
+local function is_dollars(c) -- of a calendar window: what is computed anew from ledgers
+  return c[2] == 4 and c[4] == 0
+end
+
 local function settle_charge(c, actual, now, still_open)
   local key, amount, period = c[1], c[3], c[4]
   if period < 0 then

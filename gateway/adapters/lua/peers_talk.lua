@@ -2,7 +2,8 @@
 -- KEYS: stream, beats, then the claims of each holder. ARGV: replica, entry or '', most entries, the stream's
 -- life in ms, after how many ms of silence a replica's claims are void, whether it leaves; then for each holder
 -- its id, how many claims, and for how many ms; 0 ms: it lets go of them.
--- Returns for each holder that asks: '' where all are its own now, else who holds the first that was taken.
+-- Returns for each holder that asks: '' where all are its own now, else who holds the first that was taken; and
+-- where any asked, the id of the stream's last entry before this one, '' where there is none.
 
 local replica, entry, silent = ARGV[1], ARGV[2], tonumber(ARGV[5])
 
@@ -32,6 +33,10 @@ for at = 7, #ARGV, 3 do
     answers[#answers + 1] = taken or ''
   end
   first = last + 1
+end
+if #answers > 0 then
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+  answers[#answers + 1] = last[1] and last[1][1] or ''
 end
 if entry ~= '' then
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'e', entry)

@@ -1,11 +1,13 @@
 -- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether there is
 -- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
 -- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text, after
--- how many ms the gathering begins anew, then the replicas that are expected to contribute.
+-- how many ms the gathering begins anew, how ids end under which is booked afterwards, a pattern of the counters of
+-- dollars, how many keys are looked at for it at once, how many windows are computed anew, these as `period label`,
+-- then the replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
--- Returns the generation or '', then 1 where this replica is to read its ledger now and 2 where it is to read the
--- shared one; and when the gathering began.
+-- Returns the generation or '', then 1 where this replica is to read its ledger now, 2 where it is to read the
+-- shared one, and 3 where there is more to do here at once; and when the gathering began.
 local generation = redis.call('GET', KEYS[1])
 if generation then return {generation, 0, 0} end
 
@@ -19,21 +21,46 @@ if not begun then
   redis.call('DEL', KEYS[5])
 end
 redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[1], 1)
-for i = 12, #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
+for i = 16 + ARGV[15], #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
 
--- What was set aside before: released, so that no lease books it later, and forgotten, so that who still runs can
--- take it anew, under either id.
-local lost = redis.call('ZRANGE', KEYS[6], 0, ARGV[9] - 1)
-for _, id in ipairs(lost) do
-  local record = ARGV[8] .. id
+-- Dollars that were set aside before: released, so that no lease books them later, and forgotten, so that who still
+-- runs can take them anew, under either id. The rest stays with its calls: nobody takes that anew. Of what was booked
+-- afterwards nothing stays, as it is asked for anew as a whole.
+local lost = redis.call('ZRANGE', KEYS[6], 0, ARGV[9] - 1, 'WITHSCORES')
+for i = 1, #lost, 2 do
+  local id, record = lost[i], ARGV[8] .. lost[i]
   local known = redis.call('HMGET', record, 'state', 'charges')
   if known[1] == 'open' then
-    for _, c in ipairs(cmsgpack.unpack(known[2])) do settle_charge(c, 0, now, true) end
-    redis.call('DEL', record)
+    local is_late, rest = string.sub(id, -#ARGV[12]) == ARGV[12], {}
+    for _, c in ipairs(cmsgpack.unpack(known[2])) do
+      if is_late or is_dollars(c) then settle_charge(c, 0, now, true) else rest[#rest + 1] = c end
+    end
+    if #rest == 0 then
+      redis.call('DEL', record)
+    else
+      redis.call('HSET', record, 'charges', cmsgpack.pack(rest), 'rest', 1)
+      redis.call('HDEL', record, 'said')
+      redis.call('ZADD', KEYS[5], 'NX', lost[i + 1], id)
+    end
   end
   redis.call('ZREM', KEYS[6], id)
 end
-if #lost == tonumber(ARGV[9]) then return {'', 0, begun} end
+if #lost == 2 * ARGV[9] then return {'', 3, begun} end
+
+-- What no ledger says anything of was never spent: all counters of the windows that are computed anew begin at zero.
+local cursor = redis.call('HGET', KEYS[2], 'cursor') or '0'
+if cursor ~= 'done' then
+  local windows = {}
+  for i = 16, 15 + ARGV[15] do windows[ARGV[i]] = true end
+  local found = redis.call('SCAN', cursor, 'MATCH', ARGV[13], 'COUNT', ARGV[14])
+  for _, key in ipairs(found[2]) do
+    local period, label = string.match(key, '/nanousd/(calendar_%a+)/.-([^/]*)$')
+    if period and windows[period .. ' ' .. label] then redis.call('DEL', key) end
+  end
+  cursor = found[1] == '0' and 'done' or found[1]
+  redis.call('HSET', KEYS[2], 'cursor', cursor)
+  if cursor ~= 'done' then return {'', 3, begun} end
+end
 
 -- Whether it is for this replica to read a ledger that is not in yet: for some time for nobody else.
 local function claims(ledger)
