@@ -37,9 +37,9 @@ relaying these with the gateway's own credential would make every app an adminis
 def route(method: str, target: str) -> Endpoint:
     """The endpoint that `target` (path and query as sent) names. Never raises.
 
-    A path that an upstream might read as another one (encoded characters, empty or dot segments, other case)
-    is unknown where it would then be something that is planned, rewritten or closed: a spelling must not get
-    past a limit.
+    A path that an upstream might read as another one (encoded characters, a fragment, empty or dot segments,
+    other case) is unknown where it would then be something that is planned, rewritten or closed: a spelling
+    must not get past a limit.
     """
     path = target.partition("?")[0]
     plain = _plain(path)
@@ -88,12 +88,13 @@ def _is_closed(plain: str) -> bool:
 
 
 def _plain(path: str) -> str:
-    """The path as an upstream might normalise it: decoded twice over, lower case, without parameters, empty
-    and dot segments."""
+    """The path as an upstream might normalise it: decoded twice over, lower case, without fragment,
+    parameters, empty and dot segments."""
     if _PLAIN.fullmatch(path):
         return path
     segments: list[str] = []
-    for segment in unquote(unquote(path)).replace("\\", "/").lower().split("/"):
+    decoded = _QUERY.split(unquote(unquote(path)), maxsplit=1)[0]
+    for segment in decoded.replace("\\", "/").lower().split("/"):
         name = segment.partition(";")[0]
         if name == "..":
             del segments[-1:]
@@ -102,4 +103,6 @@ def _plain(path: str) -> str:
     return "/" + "/".join(segments)
 
 
+_QUERY = re.compile(r"[?#]")
+"""No request should name a fragment, and servers part over what to do with one: many cut it off."""
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[a-z0-9_.-]+)+")

@@ -8,16 +8,20 @@ Answers are read in `answer.py`, priced in `pricing.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TypeGuard
+
+import msgspec
+from msgspec.structs import replace
 
 MAX_TOKENS = 10**12
 """Counts above it are nonsense and read as absent."""
+COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_ALWAYS = ("input_tokens", "output_tokens")
 _MAX_TEXT_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+# msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens and counted extras of one request, or of one iteration of a server-side loop.
 
     `iterations` is empty unless upstream reported any; then the bill is the sum over all of them, each by
@@ -53,8 +57,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All that the gateway reads of an answer's body, besides relaying it.
 
     `ended` is True when a stream reached `message_stop`, or a plain body was read to its end: upstream did
@@ -87,10 +90,14 @@ def read_usage(raw: Mapping[str, object], *, model: str | None = None) -> Usage:
       where there is no split, is 5m. So what a server-tool loop adds after `message_start` counts as 5m: its
       automatic breakpoint always is (tool use with prompt caching docs, 2026-08-21).
     - Compaction and advisor iterations are outside the totals (compaction docs, 2026-09-23). Where upstream
-      lists only such, the totals stand in as one more iteration.
+      lists only such, the totals stand in as one more iteration; and where an entry within them cannot be
+      read, for all of these.
     """
     totals = _read_counts(raw, model)
-    entries = [entry for entry in as_list(raw.get("iterations")) if isinstance(entry, dict)]
+    listed = [entry for entry in as_list(raw.get("iterations")) if isinstance(entry, dict)]
+    entries = [entry for entry in listed if is_readable(entry)]
+    if len(entries) < len(listed):
+        entries = [entry for entry in entries if not is_within_totals(entry)]
     if not entries:
         return totals
     iterations = tuple(_read_counts(entry, model) for entry in entries)
@@ -124,6 +131,20 @@ def _read_counts(raw: Mapping[str, object], model: str | None) -> Usage:
         speed=as_text(raw.get("speed")),
         fallback_credit=as_text(credit.get("type")),
     )
+
+
+def is_readable(raw: Mapping[str, object]) -> bool:
+    """Whether a usage object or an iteration says what went in and what came out. The API's always do: of one
+    that does not, nothing is known, least of all that it cost nothing."""
+    return all(is_count(raw.get(name)) for name in _ALWAYS)
+
+
+def unread_counts(raw: Mapping[str, object]) -> int:
+    """How many counts of a usage object are none or lacking, and how many iterations cannot be read."""
+    counts = ((name, raw.get(name)) for name in COUNTS)
+    odd = sum(not is_count(value) for name, value in counts if value is not None or name in _ALWAYS)
+    entries = (entry for entry in as_list(raw.get("iterations")) if isinstance(entry, dict))
+    return odd + sum(not is_readable(entry) for entry in entries)
 
 
 def is_within_totals(iteration: Mapping[str, object]) -> bool:

@@ -49,6 +49,8 @@ def test_routes_on_method_and_path_alone(method: str, target: str, endpoint: End
         "/v1/organizations%2fusers",
         "/v1\\organizations",
         "/v1/organizations;x=1/users",
+        "/v1/organizations#x",
+        "/v1/organizations%3Fx/users",
         "/v1/oauth/token",
     ],
 )
@@ -67,6 +69,11 @@ def test_keeps_neighbours_of_closed_paths_open() -> None:
     [
         ("POST", "/v1/%6dessages"),
         ("POST", "/v1/messages/"),
+        ("POST", "/v1/messages#x"),
+        ("POST", "/v1/messages#?beta=true"),
+        ("POST", "/v1/messages%23"),
+        ("POST", "/v1/messages%3Fbeta=true"),
+        ("POST", "/v1/messages/batches#/b1/cancel"),
         ("POST", "/v1//messages"),
         ("POST", "/v1/./messages"),
         ("POST", "/v1/files/../messages"),
@@ -82,7 +89,8 @@ def test_no_spelling_of_a_path_gets_past_a_limit(method: str, target: str) -> No
 
 
 @pytest.mark.parametrize(
-    "target", ["/v1/files/File_Ab1", "/v1/files/a%20b/content", "/v1/skills/X/versions/1.0"]
+    "target",
+    ["/v1/files/File_Ab1", "/v1/files/a%20b/content", "/v1/files/a%23b", "/v1/skills/X/versions/1.0"],
 )
 def test_odd_names_within_a_path_stay_what_they_are(target: str) -> None:
     assert route("GET", target) in (Endpoint.FILES, Endpoint.OTHER)

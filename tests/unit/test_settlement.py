@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
 
 from gateway.core.bucket import Amounts, Reservation
 from gateway.core.estimate import Estimate
@@ -127,6 +130,23 @@ def test_trap_41_an_abort_is_booked_at_least_at_the_text_that_was_seen(tmp_path:
 
     assert settled.usage is not None
     assert settled.usage.output_tokens > 1_000
+
+
+def test_trap_40_an_error_that_is_all_there_was_costs_nothing(tmp_path: Path) -> None:
+    settled = settle(tmp_path, report=Report(error_type="overloaded_error"))
+
+    assert settled == Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"message_id": "msg_1"}, {"has_content": True}, {"parse_errors": 1}, {"usage": REPORTED}],
+    ids=str,
+)
+def test_trap_40_an_error_behind_anything_else_is_booked(tmp_path: Path, seen: dict[str, Any]) -> None:
+    settled = settle(tmp_path, report=Report(error_type="overloaded_error", **seen))
+
+    assert settled.basis is Basis.ESTIMATED
 
 
 def test_what_was_released_costs_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.usage import MAX_TOKENS, Usage, read_usage
+from gateway.core.usage import MAX_TOKENS, Usage, read_usage, unread_counts
 from tests.support.streams import usage
 
 
@@ -91,6 +91,18 @@ def test_adds_the_totals_where_only_iterations_outside_them_are_listed() -> None
     raw = usage(30, 3, iterations=[{"type": "compaction", **usage(1000, 100)}])
 
     assert [part.uncached_input_tokens for part in read_usage(raw).iterations] == [30, 1000]
+
+
+@pytest.mark.parametrize("within", ["message", "fallback_message"])
+def test_the_totals_stand_in_for_iterations_that_cannot_be_read(within: str) -> None:
+    odd = {"type": within, "input_tokens": -1, "output_tokens": 3}
+    raw = usage(
+        30, 3, iterations=[odd, {"type": within, **usage(9, 1)}, {"type": "compaction", **usage(7, 1)}]
+    )
+
+    assert [part.uncached_input_tokens for part in read_usage(raw).iterations] == [30, 7]
+    assert unread_counts(raw) == 1
+    assert read_usage(usage(30, 3, iterations=[odd])) == read_usage(usage(30, 3))
 
 
 @pytest.mark.parametrize(
