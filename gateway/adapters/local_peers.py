@@ -32,8 +32,10 @@ CLAIM_SECONDS: Final = 0.2
 CLOSE_SECONDS: Final = 0.5
 AGAIN_SECONDS: Final = 1.0
 """Between attempts to reach a hub that is gone."""
-TOGETHER_SECONDS: Final = 0.002
-"""News that are told within so long go out together, unless a claim takes them along."""
+TOGETHER_SECONDS: Final = 0.05
+"""News that are told within so long go out together, unless a claim, or giving one up, takes them along."""
+MAX_HOLDERS: Final = 1 << 14
+"""Calls that may have claims; claims run out by themselves too."""
 MAX_UNSENT_BYTES: Final = 32 << 20
 
 _decode = msgspec.msgpack.Decoder(ToWorker).decode
@@ -49,6 +51,8 @@ class LocalPeers:
         self._failed = failed
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[str | None]] = {}
+        self._holders: dict[str, None] = {}
+        """Who asked for claims: nobody else has any to give up."""
         self._known: set[str] = set()
         self._heard: Callable[[str, bytes], None] | None = None
         self._gone: Callable[[str], None] | None = None
@@ -67,6 +71,9 @@ class LocalPeers:
         number = next(self._numbers)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
+        self._holders[holder] = None
+        if len(self._holders) > MAX_HOLDERS:
+            del self._holders[next(iter(self._holders))]
         try:
             self._say(Claim(number, list(names), holder, seconds))
             async with asyncio.timeout(CLAIM_SECONDS):
@@ -79,7 +86,9 @@ class LocalPeers:
 
     def give_up(self, holder: str) -> None:
         """As `ports.Peers`."""
-        self._say(GiveUp(holder))
+        if holder in self._holders:
+            del self._holders[holder]
+            self._say(GiveUp(holder))
 
     def tell(self, news: bytes) -> None:
         """As `ports.Peers`."""

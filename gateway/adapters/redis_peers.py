@@ -7,11 +7,13 @@ asked, the replica goes on alone, and that is counted.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.adapters.redis_peers_hear import Hearing
-from gateway.adapters.redis_peers_talk import Talk
+from gateway.adapters.redis_peers_talk import ANSWER_SECONDS, Talk
 from gateway.adapters.redis_peers_wire import PeerKeys
 from gateway.adapters.redis_scripts import RedisScripts
 from gateway.ports import Clock
@@ -44,8 +46,14 @@ class RedisPeers:
 
     async def claim(self, names: Sequence[bytes], holder: str, seconds: float) -> str | None:
         """As `ports.Peers`; all that are asked for at one time go in one round trip. The names of a replica
-        that has died are free."""
-        return await self._talk.claim(names, holder, seconds)
+        that has died are free. Who gets its names has heard all that was told before."""
+        began = asyncio.get_running_loop().time()
+        owner, told = await self._talk.claim(names, holder, seconds)
+        if owner is None and told:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(began + ANSWER_SECONDS):
+                    await self._hearing.heard_up_to(told)
+        return owner
 
     def give_up(self, holder: str) -> None:
         """As `ports.Peers`."""

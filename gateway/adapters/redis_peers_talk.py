@@ -19,6 +19,7 @@ from typing import Final
 from gateway.adapters.redis_peers_wire import (
     ENTRY_BYTES,
     FORGOTTEN_MS,
+    GATHER_SECONDS,
     SILENT_MS,
     STREAM_ENTRIES,
     STREAM_LIFE_MS,
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 0.2
 """A claim is answered within it, one way or the other."""
-PAUSE_SECONDS: Final = 0.005
-"""News that follow other news wait so long for more, so that a busy replica writes 200 entries a second and
-not thousands. A claim does not wait."""
 AWAY_SECONDS: Final = 0.5
 """Between two tries while Redis is away; claims are answered at once then."""
 CLOSE_SECONDS: Final = 0.5
@@ -53,6 +51,11 @@ MAX_HELD: Final = 1 << 14
 """Calls whose claims are remembered, and again as many that let go; claims run out by themselves too."""
 
 
+Answer = tuple[str | None, bytes]
+"""Who holds what was asked for, None where the asker does; and the last entry of the stream before that, b""
+where that is not known."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ask:
     """A claim that is waiting for its answer."""
@@ -60,7 +63,7 @@ class _Ask:
     holder: str
     names: tuple[bytes, ...]
     milliseconds: int
-    answer: asyncio.Future[str | None]
+    answer: asyncio.Future[Answer]
 
 
 class Talk:
@@ -83,7 +86,7 @@ class Talk:
         self._tasks = TaskSet()
         self._speaker: asyncio.Task[None] | None = None
         self._said = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._away = self._closed = False
         self._held: OrderedDict[str, tuple[float, tuple[bytes, ...]]] = OrderedDict()
         """By holder: until when, and what."""
@@ -98,20 +101,19 @@ class Talk:
         """When the news in it were told."""
         self._number = 0
 
-    async def claim(self, names: Sequence[bytes], holder: str, seconds: float) -> str | None:
-        """As `ports.Peers`."""
+    async def claim(self, names: Sequence[bytes], holder: str, seconds: float) -> Answer:
+        """As `ports.Peers`; and how far the news go that had been told by then."""
         assert seconds * 1000 <= FORGOTTEN_MS, seconds
         if self._closed or not names:
-            return None
+            return None, b""
         if self._away:
             self._failed("claim")
-            return None
+            return None, b""
         # Written down before anybody is asked: giving up then is safe, whatever became of the asking.
         self._remember(holder, names, seconds)
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asks.append(_Ask(holder, tuple(names), max(1, round(seconds * 1000)), answer))
-        self._asked.set()
-        self._say()
+        self._say(urgent=True)
         try:
             # In two parts: where this process was busy meanwhile, the answer may be there and not yet read.
             for _ in range(2):
@@ -121,14 +123,14 @@ class Talk:
         finally:
             answer.cancel()
         self._failed("claim")
-        return None
+        return None, b""
 
     def give_up(self, holder: str) -> None:
         """As `ports.Peers`."""
         held = self._held.pop(holder, None)
         if held is not None and not self._closed:
             self._letting_go.append((holder, held[1]))
-            self._say()
+            self._say(urgent=True)  # with the news that it was answered: who waits for it goes on
 
     def tell(self, news: bytes) -> None:
         """As `ports.Peers`."""
@@ -158,8 +160,10 @@ class Talk:
 
     # What follows is the speaker's.
 
-    def _say(self) -> None:
+    def _say(self, *, urgent: bool = False) -> None:
         self._said.set()
+        if urgent:
+            self._urgent.set()
         if self._speaker is None or self._speaker.done():
             self._speaker = self._tasks.spawn(self._speak(), "talking to other replicas")
 
@@ -177,11 +181,11 @@ class Talk:
             if self._away:
                 self._away = False
                 log.info("the other replicas can be reached again")
-            if not self._asks and self._news_bytes < ENTRY_BYTES:
-                self._asked.clear()
+            if not (self._asks or self._letting_go) and self._news_bytes < ENTRY_BYTES:
+                self._urgent.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PAUSE_SECONDS):
-                        await self._asked.wait()
+                    async with asyncio.timeout(GATHER_SECONDS):
+                        await self._urgent.wait()
 
     def _waiting(self) -> bool:
         return bool(self._asks or self._letting_go or self._news or self._entry)
@@ -198,7 +202,7 @@ class Talk:
         for ask in asks:
             if not ask.answer.done():
                 self._failed("claim")
-                ask.answer.set_result(None)
+                ask.answer.set_result((None, b""))
 
     async def _flush(self, *, leaving: bool = False) -> None:
         """Say as much as one script takes. Raises `StoreUnavailable`: then only its claims have an answer."""
@@ -229,9 +233,9 @@ class Talk:
         for one in letting_go:
             if self._letting_go and self._letting_go[0] is one:  # else it was pushed out meanwhile
                 self._letting_go.popleft()
-        for ask, owner in zip(asks, answers, strict=True):
+        for ask, owner in zip(asks, answers[:-1], strict=True):
             if not ask.answer.done():
-                ask.answer.set_result(owner.decode() or None)
+                ask.answer.set_result((owner.decode() or None, answers[-1]))
 
     def _next_asks(self) -> list[_Ask]:
         """Those whose callers have not left."""

@@ -24,6 +24,10 @@ then can claim what it held."""
 FORGOTTEN_MS: Final = 2 * 3_600_000
 """After so long a dead replica's last beat is deleted. No claim stands longer, or it would count again."""
 
+GATHER_SECONDS: Final = 0.05
+"""News that follow other news wait so long for more, and so does who reads them: a busy replica writes and
+reads twenty times a second and not a thousand. Claims do not wait, nor does what others wait for."""
+
 ENTRY_BYTES: Final = 64 << 10
 """The most news in one entry. A single piece of news may not be larger: that is a prompt of 4,000 blocks."""
 STREAM_ENTRIES: Final = 1_024

@@ -164,7 +164,7 @@ class LearnedPolicy:
         placement = placement_of(question, decision, given, reason)
         if shadow and (given is None or given.breakpoints):
             self._shadowed.add(occasion.call_id)
-        self._tell_sent(question, prompt, placement, workspace, occasion, held)
+        self._tell_sent(question, prompt, placement, workspace, occasion, held, decision.known_at)
         return placement
 
     def answered(self, call_id: str, at: float) -> None:
@@ -320,7 +320,7 @@ class LearnedPolicy:
         question = question_of_thread(number, facts, workspace.id, occasion)
         self.planner.plan(question, self._time.at(occasion.at))
         placement = self._by_rule.plan(prompt, keys, facts, workspace, occasion)
-        self._tell_sent(question, prompt, placement, workspace, occasion, 0.0)
+        self._tell_sent(question, prompt, placement, workspace, occasion, 0.0, ())
         return placement
 
     def _decide(self, question: Question, occasion: Occasion, now: float, *, send: bool) -> Decision:
@@ -357,6 +357,7 @@ class LearnedPolicy:
         workspace: Workspace,
         occasion: Occasion,
         held: float,
+        known: tuple[int, ...],
     ) -> None:
         if self._tell is None:
             return
@@ -373,6 +374,7 @@ class LearnedPolicy:
                 holdout=placement.holdout,
                 by_rule=question.otherwise is not None and question.decided,
                 held=held,
+                known=known,
             )
         )
 

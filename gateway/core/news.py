@@ -6,6 +6,7 @@ only ever added at the end, with a default: replicas of two versions must unders
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,6 +53,8 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     """Seconds that the call had been held before it was sent."""
     thread: bool = False
     """It begins a message thread, or goes on with one."""
+    known: tuple[int, ...] = ()
+    """The planner's `Decision.known_at`: who hears of it need not look for it among all blocks."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
@@ -104,8 +107,8 @@ def decode(data: bytes) -> News:
 
 
 def pack_keys(keys: Sequence[int]) -> bytes:
-    return b"".join(key.to_bytes(8, "little") for key in keys)
+    return struct.pack(f"<{len(keys)}Q", *keys)
 
 
 def unpack_keys(packed: bytes) -> list[int]:
-    return [int.from_bytes(packed[at : at + 8], "little") for at in range(0, len(packed), 8)]
+    return list(struct.unpack(f"<{len(packed) // 8}Q", packed))

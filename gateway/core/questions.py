@@ -78,9 +78,9 @@ def question_heard(number: int, sent: Sent) -> Question | None:
     blocks = len(sent.ends)
     if len(sent.keys) != 8 * blocks or len(sent.kinds) != blocks:
         return None
-    if any(not 0 <= at < blocks for at, _ in (*sent.marks, *(sent.planned or ()))):
-        return None
-    read, write_5m, write_1h, minimum = sent.prices
+    for at, _ in (*sent.marks, *(sent.planned or ())):
+        if not 0 <= at < blocks:
+            return None
     return Question(
         number,
         sent.scope,
@@ -88,14 +88,30 @@ def question_heard(number: int, sent: Sent) -> Question | None:
         unpack_keys(sent.keys),
         sent.ends,
         sent.kinds,
-        Prices(read=read, write_5m=write_5m, write_1h=write_1h, minimum_tokens=minimum),
+        _prices_heard(sent.prices),
         unmarkable=frozenset(sent.unmarkable),
         fixed=sent.marks,
+        known_at=_known_at(sent, blocks),
         decided=sent.decided,
         warmable=False,
         warm_up=sent.warm_up,
         price=sent.price,
     )
+
+
+def _known_at(sent: Sent, blocks: int) -> tuple[int, ...]:
+    """The sender's, and the breakpoints among what it knew; none where they make no sense."""
+    known = sent.known
+    if not known or known[0] < 0 or known[-1] >= blocks or list(known) != sorted(known):
+        return ()
+    marked = {at for at, _ in (*sent.marks, *(sent.planned or ())) if at <= known[-1]}
+    return tuple(sorted(marked.union(known)))
+
+
+@lru_cache(maxsize=64)
+def _prices_heard(prices: tuple[float, float, float, int]) -> Prices:
+    read, write_5m, write_1h, minimum = prices
+    return Prices(read=read, write_5m=write_5m, write_1h=write_1h, minimum_tokens=minimum)
 
 
 def sent_of(
@@ -109,6 +125,7 @@ def sent_of(
     holdout: bool = False,
     by_rule: bool = False,
     held: float = 0.0,
+    known: tuple[int, ...] = (),
 ) -> Sent:
     prices = question.prices
     return Sent(
@@ -132,6 +149,7 @@ def sent_of(
         by_rule=by_rule,
         held=held,
         thread=question.account == account_of(workspace, thread=True),
+        known=known,
     )
 
 
@@ -151,8 +169,8 @@ def placement_of(question: Question, decision: Decision, given: Placement | None
     was held, if it was."""
     if given is None:
         points = tuple([Breakpoint(mark.block, TTL(mark.ttl), mark.reason) for mark in decision.marks])
-        why = decision.reason if decision.miss is None else f"{decision.reason}; {decision.miss.reason}"
-        reason, holdout = held + why, False
+        missed = "" if decision.miss is None else f"; not read: {decision.miss.reason}"
+        reason, holdout = f"{held}{decision.reason}{missed}", False
     else:
         points, reason, holdout = given.breakpoints, given.reason, given.holdout
     return Placement(

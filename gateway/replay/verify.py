@@ -148,6 +148,7 @@ def question_sent(number: int, sent: Sent) -> Question | None:
         unmarkable=frozenset(sent.unmarkable),
         warmable=sent.warmable,
         fixed=given_marks(sent),
+        known_at=(),
     )
 
 

@@ -315,6 +315,21 @@ async def test_what_a_failed_call_claimed_is_free_once_its_failure_is_heard(plac
         await two.peers.claim([Y], "barrier", 5.0)
 
 
+async def test_who_gets_a_claim_has_heard_all_that_was_told_before(place: Place) -> None:
+    """Or two replicas would write a prefix of which one has not heard yet that the other wrote it."""
+    one, two = await place.join("one"), await place.join("two")
+    for number in range(20):
+        name = b"%d" % number
+        assert await one.peers.claim([name], f"call-{number}", 5.0) is None
+        one.peers.tell(name)
+        one.peers.give_up(f"call-{number}")
+        assert await one.peers.claim([b"barrier"], "barrier", 5.0) is None  # what was said before is done
+        one.peers.give_up("barrier")
+
+        assert await two.peers.claim([name], f"other-{number}", 5.0) is None
+        assert ("one", name) in two.heard
+
+
 async def test_binary_and_empty_news_come_as_they_were_told(place: Place) -> None:
     one, two = await place.join("one"), await place.join("two")
     for news in (b"", bytes(range(256)), b"x" * 60_000):

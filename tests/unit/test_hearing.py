@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace as msgspec_replace
 
 from gateway.core.hearing import UNHEARD_SECONDS
-from gateway.core.news import Answered, Sent, Warmed
+from gateway.core.learned import LearnedPolicy
+from gateway.core.news import Answered, News, Sent, Warmed
 from gateway.core.rules import PlacementMode
 from gateway.core.usage import Usage
-from tests.unit.planner.callers import SYSTEM, Caller, Replica, a_call, a_warm_up, by_turns, replicas
+from tests.unit.planner.callers import QUIET, SYSTEM, Caller, Replica, a_call, a_warm_up, by_turns, replicas
 
 
 def test_trap_28_replicas_that_hear_of_each_other_decide_as_one(tmp_path: Path) -> None:
@@ -26,6 +27,37 @@ def test_trap_28_replicas_that_hear_of_each_other_decide_as_one(tmp_path: Path) 
     assert one.policy.planner.accounts == other.policy.planner.accounts == alone.policy.planner.accounts
     counts = [policy.planner.reuse.export()[:2] for policy in (one.policy, other.policy, alone.policy)]
     assert counts[0] == counts[1] == counts[2]
+
+
+@dataclass
+class Untold:
+    """A replica whose news of calls are told to it with another `known`."""
+
+    learned: LearnedPolicy
+    known: tuple[int, ...]
+
+    @property
+    def policy(self) -> Untold:
+        return self
+
+    def hear(self, replica: str, news: News, at: float) -> None:
+        untold = msgspec_replace(news, known=self.known) if isinstance(news, Sent) else news
+        self.learned.hear(replica, untold, at)
+
+
+@pytest.mark.parametrize("known", [(), (99, -1), (0,)])
+def test_replica_that_is_not_told_what_was_known_of_a_prompt_finds_it_out(
+    tmp_path: Path, known: tuple[int, ...]
+) -> None:
+    one, other = replicas(tmp_path)
+    untold = Untold(LearnedPolicy(QUIET), known)
+    for replica in (one, other):
+        replica.others.append(untold)  # type: ignore[arg-type]
+    by_turns(one, other)
+
+    assert sum(bool(news.known) for news in one.news if isinstance(news, Sent)) > 10
+    assert untold.learned.planner.accounts == one.policy.planner.accounts
+    assert untold.learned.planner.reuse.export()[:2] == one.policy.planner.reuse.export()[:2]
 
 
 def test_trap_28_follower_on_another_replica_waits_for_the_leader(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ class Entries:
                 return Found(read_at, pending_at, block)
         return Found(read_at, pending_at, -1)
 
+    def writing(self, question: Question, slots: Sequence[int], now: float) -> int:
+        """`Found.pending_at`, for who asks for no more."""
+        if self.pending:
+            expires = self.table.expires
+            for block in reversed(question.known_at or range(len(slots))):
+                if slots[block] >= 0 and expires[slots[block]] > now:
+                    return block if question.keys[block] in self.pending else -1
+        return -1
+
     def reach(self, question: Question, slots: Sequence[int], now: float) -> int:
         """The deepest block that the `fixed` breakpoints read, or -1: each searches back so far only."""
         expires, best = self.table.expires, -1
@@ -86,6 +95,8 @@ class Entries:
             slot = slots[mark.block]
             if question.ends[mark.block] < question.prices.minimum_tokens:
                 continue
+            if slot < 0:
+                slot = table.add(keys[mark.block], now)
             if table.expires[slot] > now:
                 if mark.hour and mark.block > read_at:
                     table.flags[slot] |= HOUR

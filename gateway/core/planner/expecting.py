@@ -26,6 +26,8 @@ from gateway.core.planner.index import BRANCH, HAS_CHILD, PrefixTable
 from gateway.core.planner.reuse import Chances, Contexts, Reuse
 from gateway.core.planner.values import Question
 
+GOES_ON = 4
+"""So many times what it adds, a turn must read to count as one that only goes on."""
 MAX_BRANCHES = 3
 """Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
 
@@ -46,6 +48,14 @@ class Boundaries:
 
     def contexts_at(self, block: int) -> Contexts:
         return self.shared.get(block, self.tail)
+
+    def only_goes_on(self, question: Question, read_at: int) -> bool:
+        """Whether the prompt is the next turn of a conversation that is cached, and adds little to it. Beyond
+        what it reads nobody is expected but the same request, sent to two replicas at once: that is not
+        worth a question to all replicas before each turn."""
+        if not self.later or read_at < 0 or max(self.shared, default=-1) > read_at:
+            return False
+        return GOES_ON * (question.ends[-1] - question.ends[read_at]) < question.ends[read_at]
 
 
 @dataclass(slots=True)
@@ -81,7 +91,8 @@ def access(
     table: PrefixTable, reuse: Reuse, question: Question, slots: Sequence[int], found: Boundaries, now: float
 ) -> None:
     """Learn that these prefixes are accessed now, and where prompts part."""
-    reuse.accessed(question.keys[: len(slots)], now)
+    keys, looked_at = question.keys, question.known_at
+    reuse.accessed([keys[block] for block in looked_at] if looked_at else keys[: len(slots)], now)
     if slots and _parts(table, question, slots):
         table.flags[slots[-1]] |= BRANCH
     for block, accesses in found.accesses.items():
@@ -112,15 +123,16 @@ def _parts(table: PrefixTable, question: Question, slots: Sequence[int]) -> bool
 def _places(table: PrefixTable, question: Question, slots: Sequence[int], shape: Shape) -> dict[int, Place]:
     flags, known = table.flags, len(slots) - 1
     places: dict[int, Place] = {}
-    for block in range(known, -1, -1):
-        if slots[block] < 0:
-            continue
-        if flags[slots[block]] & BRANCH or (block == known and _parts(table, question, slots)):
-            at = _markable(question, block)
-            if at >= 0:
-                places[at] = Place.BRANCH
-            if len(places) == MAX_BRANCHES:
-                break
+    looked_at = question.known_at or range(known + 1)
+    branches = [block for block in looked_at if (slot := slots[block]) >= 0 and flags[slot] & BRANCH]
+    if known >= 0 and _parts(table, question, slots) and branches[-1:] != [known]:
+        branches.append(known)
+    for block in reversed(branches):
+        at = _markable(question, block)
+        if at >= 0:
+            places[at] = Place.BRANCH
+        if len(places) == MAX_BRANCHES:
+            break
     for end, place in ((shape.tools_end, Place.TOOLS_END), (shape.system_end, Place.SYSTEM_END)):
         at = _markable(question, end)
         if at >= 0:

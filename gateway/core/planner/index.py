@@ -18,6 +18,9 @@ length of its conversation."""
 BYTES_PER_SLOT = 8 + 8 + 8 + 1 + 1
 """Key, last access, expiry, flags, accesses. A table is best kept three quarters full at most."""
 
+NOT_LOOKED_AT = -2
+"""No slot either, and nothing is said of whether the prefix is known."""
+
 NEVER = -1.0
 """When an empty slot was last accessed: before any instant, so that it is taken before one that is used."""
 
@@ -62,13 +65,8 @@ class PrefixTable:
         """The slots of a prompt's prefixes up to the deepest known one: of the first `head`, and of the last
         `NEAR` of them. All others have -1, as those have that were forgotten."""
         keys, mask, find = self.keys, self._mask, self.find
-        for known in range(len(prefixes) - 1, -1, -1):
-            key = prefixes[known]
-            at = key & mask
-            # No slot is ever emptied: where the first of its window is empty, a prefix is not known.
-            if keys[at] and key in keys[at : at + WINDOW]:
-                break
-        else:
+        known = self._deepest(prefixes)
+        if known < 0:
             return []
         near = max(head, known - NEAR)
         looked_at = (
@@ -78,6 +76,28 @@ class PrefixTable:
         if near > head and near <= known:
             slots[head:head] = [-1] * (near - head)
         return slots
+
+    def find_known(self, prefixes: Sequence[int], blocks: Sequence[int]) -> list[int]:
+        """As `find_path`, of these blocks only; the others have `NOT_LOOKED_AT`. None at all where the last
+        of them is not the deepest known here."""
+        known = self._deepest(prefixes)
+        if known != blocks[-1]:
+            return []
+        slots = [NOT_LOOKED_AT] * (known + 1)
+        for block in blocks:
+            slots[block] = self.find(prefixes[block])
+        return slots
+
+    def _deepest(self, prefixes: Sequence[int]) -> int:
+        """The last of them that is known, or -1."""
+        keys, mask = self.keys, self._mask
+        for block in range(len(prefixes) - 1, -1, -1):
+            key = prefixes[block]
+            at = key & mask
+            # No slot is ever emptied: where the first of its window is empty, a prefix is not known.
+            if keys[at] and key in keys[at : at + WINDOW]:
+                return block
+        return -1
 
     def add_new(self, prefixes: Sequence[int], now: float) -> list[int]:
         """Slots taken for prefixes that are not known, each but the last with a child; accessed `now`.
@@ -104,6 +124,22 @@ class PrefixTable:
         if slots:
             flags[slot] = 0
         return slots
+
+    def remember(self, prefixes: Sequence[int], slots: list[int], now: float) -> None:
+        """A prompt's prefixes, found in these slots, were accessed; those that are new become known, and get
+        theirs. What was looked at and was forgotten is taken in again."""
+        known = len(slots) - 1
+        near = max(0, known - NEAR)
+        if -1 in slots[near:known]:
+            for block in range(near, known):
+                if slots[block] == -1:
+                    slots[block] = self.add(prefixes[block], now)
+        if known >= 0:
+            slots[known] = self.add(prefixes[known], now)
+        if known + 1 < len(prefixes):
+            if known >= 0:
+                self.flags[slots[known]] |= HAS_CHILD
+            slots.extend(self.add_new(prefixes[known + 1 :], now))
 
     def add(self, key: int, now: float) -> int:
         """The slot of `key`, taken for it where it was not known; accessed `now`."""

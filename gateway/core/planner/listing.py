@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.core.news import Billed, Failed, News, Sent
+from gateway.core.news import Billed, Failed, News, Sent, unpack_keys
 from gateway.core.planner.features import SHARED_PRIOR
 from gateway.core.planner.planner import Planner
 from gateway.core.planner.reuse import AGES_SECONDS
@@ -127,12 +127,12 @@ class PrefixListing:
         ends, last = sent.ends, len(sent.ends) - 1
         while last >= 0 and ends[last] * scale * SHORT_READ > read:
             last -= 1
-        for block in range(last, max(-1, last - SEARCHED_BLOCKS), -1):
-            known = self._known.get(_key_at(sent, block))
-            if known is not None:
+        first = max(0, last + 1 - SEARCHED_BLOCKS)
+        for key in reversed(unpack_keys(sent.keys[8 * first : 8 * (last + 1)])):
+            if (known := self._known.get(key)) is not None:
                 known.reads += 1
                 known.used_at = now
-                self._known.move_to_end(_key_at(sent, block))
+                self._known.move_to_end(key)
                 return
 
     def _written(self, sent: Sent, block: int, tokens: int, *, hour: bool, now: float) -> None:

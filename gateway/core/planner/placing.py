@@ -6,11 +6,11 @@ Pure. What may be lost is asked of `allow`; nothing is remembered here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.core.misses import Miss
-from gateway.core.planner.choose import Candidate, Choice, choose_writes, premium_of
+from gateway.core.planner.choose import Candidate, Choice, choose_writes, gain_1h, gain_5m, premium_of
 from gateway.core.planner.reuse import Chances
 from gateway.core.planner.values import (
     LOOKBACK_BLOCKS,
@@ -58,6 +58,8 @@ class Known:
     """Whether that prefix was seen to go on in another prompt."""
     miss: Miss | None
     """Why not all of it is read."""
+    at: tuple[int, ...] = ()
+    """`Decision.known_at`."""
 
 
 NOTHING_KNOWN = Known(-1, goes_on=False, miss=None)
@@ -72,7 +74,14 @@ def place(
     """The breakpoints. `allow` is asked whether a premium may be risked; where not, less is written."""
     prices, ends, read_at = question.prices, question.ends, outlook.read_at
     if ends[-1] < prices.minimum_tokens:
-        return Decision((), Why.TOO_SHORT, miss=known.miss, known_to=known.upto, known_goes_on=known.goes_on)
+        return Decision(
+            (),
+            Why.TOO_SHORT,
+            miss=known.miss,
+            known_to=known.upto,
+            known_goes_on=known.goes_on,
+            known_at=known.at,
+        )
     read_end = ends[read_at] if read_at >= 0 else 0
     prolong = 0 <= outlook.hour_at < read_at
     tail = _next_markable(question, len(ends) - 1, -1, read_at)
@@ -83,10 +92,12 @@ def place(
     if _needs_read(choices, read_at) and len(choices) == slots:
         _, choices = choose_writes(candidates, read_end, prices, slots - 1, pending_end)
     why = Why.NOTHING_PAYS
+    cut: set[int] = set()
     if choices:
-        why = _why(choices[-1][0].block, outlook, tail)
+        why = _why(choices[-1][0].block, outlook)
         if not allow(premium_of(choices, read_end, prices), choices):
             why = Why.LOSS_BOUND
+            cut = {candidate.block for candidate, hour in choices if hour}
             choices = [(candidate, False) for candidate, _ in choices]
             while choices and not allow(premium_of(choices, read_end, prices), choices):
                 choices = choices[:-1]
@@ -94,7 +105,7 @@ def place(
         why = Why.TWIN
     elif read_at >= 0:
         why = Why.READ
-    marks = _writes(choices, outlook, tail, read_end)
+    marks = _writes(choices, question, outlook, tail, cut)
     marks += _reads(marks, question, outlook, prolong)
     marks += _forks(marks, question, outlook)
     marks.sort(key=_block)
@@ -112,6 +123,7 @@ def place(
         read_at=read_at,
         known_to=known.upto,
         known_goes_on=known.goes_on,
+        known_at=known.at,
     )
 
 
@@ -122,9 +134,12 @@ def as_fixed(
     ends, minimum = question.ends, question.prices.minimum_tokens
     read_end = ends[read_at] if read_at >= 0 else 0
     marks = sorted(marks)
-    hour_end = max((ends[at] for at, hour in marks if hour and ends[at] >= minimum), default=0)
-    last_end = max((ends[at] for at, _ in marks if ends[at] >= minimum), default=0)
-    hour_end = max(hour_end, read_end)
+    hour_end, last_end = read_end, 0
+    for at, hour in marks:
+        if (end := ends[at]) >= minimum:
+            last_end = end  # they are sorted, and ends do not fall
+            if hour and end > hour_end:
+                hour_end = end
     return Decision(
         tuple(Mark(block, hour, Why.CLIENT) for block, hour in marks),
         Why.CLIENT,
@@ -135,6 +150,7 @@ def as_fixed(
         read_at=read_at,
         known_to=known.upto,
         known_goes_on=known.goes_on,
+        known_at=known.at,
     )
 
 
@@ -179,22 +195,34 @@ def _needs_read(choices: Sequence[Choice], read_at: int) -> bool:
     return read_at >= 0 and (not choices or choices[0][0].block - read_at >= LOOKBACK_BLOCKS)
 
 
-def _why(block: int, outlook: Outlook, tail: int) -> Why:
-    if block in outlook.shared:
-        return Why.WRITE_SHARED
-    return Why.WRITE_TAIL if block >= tail else Why.WRITE_LAYER
+def _why(block: int, outlook: Outlook) -> Why:
+    return Why.WRITE_SHARED if block in outlook.shared else Why.WRITE_TAIL
 
 
-def _writes(choices: Sequence[Choice], outlook: Outlook, tail: int, read_end: int) -> list[Mark]:
+def _writes(
+    choices: Sequence[Choice], question: Question, outlook: Outlook, tail: int, cut: Collection[int]
+) -> list[Mark]:
+    """What was chosen, each with what it was chosen for; of `cut` an hour was not allowed."""
     marks = []
-    written = read_end
-    for candidate, hour in choices:
-        why = _why(candidate.block, outlook, tail)
-        tokens = written if why is Why.WRITE_LAYER else candidate.end - written
-        within = candidate.five + candidate.hour
-        marks.append(Mark(candidate.block, hour, why, candidate.five, within, tokens))
+    written = read_end = question.ends[outlook.read_at] if outlook.read_at >= 0 else 0
+    for place, (candidate, hour) in enumerate(choices):
+        block, tokens = candidate.block, candidate.end - written
+        why, keeps = _why(block, outlook), 0
+        chances = candidate.five, candidate.five + candidate.hour
+        if hour and candidate.layer > 0.0 and place == 0:
+            keeps = read_end - (question.ends[outlook.hour_at] if outlook.hour_at >= 0 else 0)
+            if not _pays_by_itself(candidate, question, outlook, tail):
+                why, chances = Why.WRITE_LAYER, (outlook.tail.five, outlook.tail.within_hour)
+        marks.append(Mark(block, hour, why, *chances, tokens, keeps, block in cut))
         written = candidate.end
     return marks
+
+
+def _pays_by_itself(candidate: Candidate, question: Question, outlook: Outlook, tail: int) -> bool:
+    """Whether it would be written for its own tokens, and not only for the sake of those before it."""
+    if candidate.block != tail and candidate.block not in outlook.shared:
+        return False
+    return max(gain_5m(candidate, question.prices), gain_1h(candidate, question.prices)) > 0.0
 
 
 def _reads(writes: Sequence[Mark], question: Question, outlook: Outlook, prolong: bool) -> list[Mark]:

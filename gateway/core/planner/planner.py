@@ -92,6 +92,7 @@ class Planner:
             saved = question.ends[found.pending_at] - read_end
             return Decision((), Why.WAITS, wait_for=leader, wait_tokens=saved, read_tokens=read_end)
         where = boundaries(self.table, question, slots, shape, now)
+        may_claim = may_claim and not where.only_goes_on(question, found.read_at)
         if may_claim and self._worth_claiming(question, found, len(question.ends) - 1):
             decision = self._decide(question, slots, found, where, expect(self.reuse, where), now)
             claimed = [
@@ -206,18 +207,22 @@ class Planner:
     def _follow(self, question: Question, fixed: Marks, now: float) -> Decision:
         """Learn from a request that goes out with these breakpoints, whoever decided them."""
         shape = shape_of(question.kinds)
-        slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
-        decision = self._as_fixed(question, fixed, slots, now)
+        slots = self.table.find_known(question.keys, question.known_at) if question.known_at else []
+        if not slots:
+            if question.known_at:
+                question = replace(question, known_at=())
+            slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
+        where = boundaries(self.table, question, slots, shape, now)
+        decision = self._as_fixed(question, fixed, slots, where, now)
         if question.warm_up:
             self._send_warm_up(question, slots, decision, now)
             return decision
-        where = boundaries(self.table, question, slots, shape, now)
-        pending_at = self._entries.find(question, slots, now).pending_at
+        pending_at = self._entries.writing(question, slots, now)
         begins_at = _end(question, max(decision.read_at, pending_at))
         alone = question.otherwise
         if alone is not None and not self.stakes.allow_added(question, decision, where, begins_at, now):
             question = replace(question, fixed=alone, decided=False)
-            decision = self._as_fixed(question, alone, slots, now)
+            decision = self._as_fixed(question, alone, slots, where, now)
             decision = replace(decision, why=Why.LOSS_BOUND)
         access(self.table, self.reuse, question, slots, where, now)
         self._send(question, slots, decision, where, pending_at, now)
@@ -225,9 +230,11 @@ class Planner:
             return decision
         return self._keep(question, slots, decision, where, expect(self.reuse, where), now)
 
-    def _as_fixed(self, question: Question, fixed: Marks, slots: Sequence[int], now: float) -> Decision:
+    def _as_fixed(
+        self, question: Question, fixed: Marks, slots: Sequence[int], where: Boundaries, now: float
+    ) -> Decision:
         read_at = self._entries.reach(question, slots, now)
-        return as_fixed(question, fixed, read_at, self._known(question, slots, read_at, now))
+        return as_fixed(question, fixed, read_at, self._known(question, slots, read_at, where, now))
 
     def _decide(
         self,
@@ -259,14 +266,17 @@ class Planner:
             self.trust,
             found.pending_at,
         )
-        return place(question, outlook, allow, self._known(question, slots, found.read_at, now))
+        return place(question, outlook, allow, self._known(question, slots, found.read_at, where, now))
 
-    def _known(self, question: Question, slots: Sequence[int], read_at: int, now: float) -> Known:
+    def _known(
+        self, question: Question, slots: Sequence[int], read_at: int, where: Boundaries, now: float
+    ) -> Known:
         """What was known of the prompt, and why not all of that is read."""
         if not slots:
             return NOTHING_KNOWN
-        goes_on = bool(self.table.flags[slots[-1]] & HAS_CHILD)
-        return Known(len(slots) - 1, goes_on, self._entries.miss(question, slots, read_at, now))
+        goes_on, upto = bool(self.table.flags[slots[-1]] & HAS_CHILD), len(slots) - 1
+        at = {*where.accesses, upto} if read_at < 0 else {*where.accesses, read_at, upto}
+        return Known(upto, goes_on, self._entries.miss(question, slots, read_at, now), tuple(sorted(at)))
 
     def _send(
         self,
@@ -283,7 +293,7 @@ class Planner:
         if layered:
             refreshed_at = table.expires[slots[read_at]] - ONE_HOUR_SECONDS
             layered = now - refreshed_at > FIVE_MINUTES_SECONDS
-        self._remember(keys, slots, now)
+        table.remember(keys, slots, now)
         if read_at >= 0:
             table.last[slots[read_at]] = now
         flight = self._take_off(question, slots, decision, now, layered=layered)
@@ -320,19 +330,6 @@ class Planner:
             layered=layered,
         )
         return flight
-
-    def _remember(self, keys: Sequence[int], slots: list[int], now: float) -> None:
-        """The deepest prefixes of this prompt were accessed; those that are new become known. What is looked
-        at and was forgotten is taken in again."""
-        table = self.table
-        known = len(slots) - 1
-        for block in range(max(0, known - NEAR), known + 1):
-            if slots[block] < 0 or block == known:
-                slots[block] = table.add(keys[block], now)
-        if known + 1 < len(keys):
-            if known >= 0:
-                table.flags[slots[known]] |= HAS_CHILD
-            slots.extend(table.add_new(keys[known + 1 :], now))
 
     def _keep(
         self,

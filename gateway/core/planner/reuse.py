@@ -52,6 +52,7 @@ def _steps() -> list[tuple[float, int, float, float]]:
 
 
 _STEPS = _steps()
+_UPPERS = tuple(upper for upper, _, _, _ in _STEPS)
 
 Contexts = tuple[int, ...]
 
@@ -106,8 +107,8 @@ class Reuse:
     def accessed(self, keys: Iterable[int], now: float) -> None:
         """These prefixes were accessed: their observations, where there are any, end."""
         opened = self._open
-        for key in keys:
-            if key in opened:
+        for key in [*filter(opened.__contains__, keys)]:
+            if key in opened:  # else it is there twice
                 began, contexts = opened.pop(key)
                 age = now - began
                 for upper, index, _, left in _STEPS:
@@ -121,9 +122,8 @@ class Reuse:
     def advance(self, now: float) -> None:
         """Let open observations grow older. To be called before anything else happens at `now`."""
         opened = self._open
-        for index, queue in enumerate(self._queues):
-            before = now - _STEPS[index][0]
-            while queue and queue[0][0] < before:
+        for index, (upper, queue) in enumerate(zip(_UPPERS, self._queues, strict=True)):
+            while queue and queue[0][0] < now - upper:
                 began, key, contexts = queue.popleft()
                 found = opened.get(key)
                 if found is None or found[0] != began or found[1] is not contexts:

@@ -108,6 +108,9 @@ class Question:
     otherwise: tuple[tuple[int, bool], ...] | None = None
     """Where some of the `fixed` ones are this gateway's, by rule: the client's alone. They are sent instead
     where the account does not allow the others; the answer is `Why.LOSS_BOUND` then."""
+    known_at: tuple[int, ...] = ()
+    """With `fixed`: `Decision.known_at` of who planned it. Where the prompt is known as far here, no other
+    blocks are looked at."""
 
 
 class Why(StrEnum):
@@ -140,7 +143,11 @@ class Mark:
     chance_1h: float = 0.0
     """Estimated chance of a read within an hour."""
     tokens: int = 0
-    """Tokens that this breakpoint writes or keeps readable."""
+    """Tokens that this breakpoint writes, or reads."""
+    keeps: int = 0
+    """Tokens before it that the hour which it asks for keeps readable as well."""
+    cut: bool = False
+    """Whether an hour seemed to pay, and was more than may be lost on trying."""
 
     @property
     def ttl(self) -> str:
@@ -148,23 +155,43 @@ class Mark:
 
     @property
     def reason(self) -> str:
-        """A sentence a person understands."""
-        odds = f"{self.chance_5m:.0%} likely to be read within 5 min, {self.chance_1h:.0%} within 1 h"
+        """A sentence a person understands: what it does, and the evidence for it. Only to be reckoned from
+        this mark: what else was decided about the request is `Decision.reason`."""
         match self.why:
             case Why.READ:
-                return f"reads {self.tokens:,} tokens that are cached up to here"
+                return f"reads the {self.tokens:,} tokens that are cached up to here"
             case Why.REFRESH:
-                return f"prolongs a cached prefix of {self.tokens:,} tokens that others share, at no cost"
-            case Why.WRITE_SHARED:
-                return f"writes {self.tokens:,} tokens that several prompts start with: {odds}"
+                return f"prolongs the {self.tokens:,} tokens that are cached up to here, by reading them"
             case Why.WRITE_LAYER:
-                return f"keeps the {self.tokens:,} tokens before it readable for an hour: {odds}"
+                later = said_chance(max(0.0, self.chance_1h - self.chance_5m))
+                return (
+                    f"writes {self._written} to keep {self.keeps:,} tokens before it readable for as long: "
+                    f"{later} likely to be read next 5 min to 1 h from now, which is worth the price"
+                )
+            case Why.WRITE_SHARED:
+                return f"writes {self._written} that other prompts may begin with: {self._odds}"
             case Why.WRITE_FORK:
                 return "in a stretch that is written anyway, should a prompt go on differently from here"
             case Why.CLIENT:
                 return "set by the client"
             case _:
-                return f"writes {self.tokens:,} tokens for the next turn: {odds}"
+                return f"writes {self._written} that the next turn would begin with: {self._odds}"
+
+    @property
+    def _written(self) -> str:
+        return f"{self.tokens:,} tokens for {'1 h' if self.hour else '5 min'}"
+
+    @property
+    def _odds(self) -> str:
+        odds = (
+            f"{said_chance(self.chance_5m)} likely to be read within 5 min, "
+            f"{said_chance(self.chance_1h)} within 1 h"
+        )
+        if self.cut:
+            return f"{odds}; 1 h seemed to pay, and costs more than may be lost on trying"
+        if self.keeps:
+            return f"{odds}; and keeps {self.keeps:,} tokens before it readable for as long"
+        return odds
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +221,9 @@ class Decision:
     """Deepest block whose prefix is known, cached or not; or -1."""
     known_goes_on: bool = False
     """Whether that prefix was seen to go on differently in another prompt."""
+    known_at: tuple[int, ...] = ()
+    """The known blocks that anything is learned at, the deepest last: what it reads, where others are
+    expected, how far it is known."""
     keep_upto: int | None = None
     """The prompt up to this block may be asked for as a warm-up later."""
 
@@ -203,7 +233,13 @@ class Decision:
 
     @property
     def reason(self) -> str:
-        """A sentence a person understands."""
+        """A sentence a person understands, on the request as a whole; what each breakpoint is for is its
+        own `Mark.reason`. Of chances nothing is said here: those are the marks'."""
+        if self.why in _WRITES:
+            written = self.write_5m_tokens + self.write_1h_tokens
+            return f"in all {self.read_tokens:,} tokens are expected to be read and {written:,} to be written"
+        if self.why is Why.LOSS_BOUND and any(mark.why in _WRITES for mark in self.marks):
+            return "writing more may pay, but the share that may be lost on trying is used up"
         return _REASONS[self.why]
 
 
@@ -232,7 +268,8 @@ class Warm:
     @property
     def reason(self) -> str:
         """A sentence a person understands."""
-        return f"keeps {self.tokens:,} tokens cached: {self.chance:.0%} likely to be read before they expire"
+        chance = said_chance(self.chance)
+        return f"keeps {self.tokens:,} tokens cached: {chance} likely to be read before they expire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +311,21 @@ def compact_keys(digests: Sequence[bytes]) -> list[int]:
     return found if all(found) else [key or 1 for key in found]
 
 
+def said_chance(chance: float) -> str:
+    """In percent, and as no more certain than it is: never 0% for what may happen, or 100% for what may
+    not."""
+    if 0.0 < chance < 0.001:
+        return "less than 0.1%"
+    if 0.995 <= chance < 1.0:
+        return "more than 99%"
+    return f"{chance:.1%}" if 0.0 < chance < 0.01 else f"{chance:.0%}"
+
+
+_WRITES = frozenset({Why.WRITE_TAIL, Why.WRITE_SHARED, Why.WRITE_LAYER, Why.WRITE_FORK})
 _REASONS = {
     Why.READ: "reads what is cached; writing more would not pay",
     Why.REFRESH: "reads what is cached; writing more would not pay",
-    Why.WRITE_TAIL: "writes what the next turn will read",
-    Why.WRITE_SHARED: "writes what other prompts will read",
-    Why.WRITE_FORK: "writes what other prompts will read",
     Why.CLIENT: "the client set its own breakpoints",
-    Why.WRITE_LAYER: "keeps what is cached readable through a longer pause",
     Why.NOTHING_PAYS: "no prefix is likely enough to be read again before it expires",
     Why.TOO_SHORT: "the prompt is shorter than the model's minimum",
     Why.LOSS_BOUND: "writing may pay, but the share that may be lost on trying is used up",

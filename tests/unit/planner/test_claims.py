@@ -37,3 +37,15 @@ def test_waiting_for_claims_is_spent_like_any_waiting() -> None:
     planner.held(BOLD.hold_opening_seconds + 1.0)
 
     assert not planner.plan(ask(1, COLD), 0.0, may_claim=True).claims
+
+
+def test_next_turn_of_a_cached_conversation_is_not_claimed_unless_it_adds_much() -> None:
+    planner = Planner(BOLD)
+    planner.plan(ask(1, COLD), 0.0)
+    planner.answered(1, 2.0)
+    little = planner.plan(ask(2, [*COLD, ("a1", 50), ("u2", 4_000)]), 10.0, may_claim=True)
+    much = planner.plan(ask(3, [*COLD, ("a1", 50), ("u3", 20_000)]), 20.0, may_claim=True)
+
+    assert little.write_5m_tokens + little.write_1h_tokens == 4_050
+    assert (little.read_tokens, little.claims) == (30_100, ())
+    assert much.claims

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.core.planner.index import NEAR, WINDOW, PrefixTable, table_bytes
+from gateway.core.planner.index import NEAR, NOT_LOOKED_AT, WINDOW, PrefixTable, table_bytes
 
 
 def test_finds_what_was_added_and_nothing_else() -> None:
@@ -70,3 +70,23 @@ def test_many_are_added_as_one_by_one() -> None:
         assert many.add_new(batch, float(at)) == [one.add(key, float(at)) for key in batch]
 
     assert (one.keys, one.last, one.used) == (many.keys, many.last, many.used)
+
+
+def test_named_blocks_are_looked_at_only_where_the_last_is_the_deepest_known() -> None:
+    table = PrefixTable(64)
+    for key in (1, 2, 3):
+        table.add(key, 1.0)
+    found = table.find_known([1, 2, 3, 4], (0, 2))
+
+    assert found == [table.find(1), NOT_LOOKED_AT, table.find(3)]
+    assert table.find_known([1, 2, 3, 4], (0, 1)) == []
+    assert table.find_known([1, 2, 3, 4], (0, 3)) == []
+
+
+def test_what_was_not_looked_at_is_not_taken_in_again() -> None:
+    table = PrefixTable(64)
+    slots = [table.add(1, 1.0), NOT_LOOKED_AT, -1, table.add(4, 1.0)]
+    table.remember([1, 2, 3, 4, 5], slots, 2.0)
+
+    assert slots == [table.find(1), NOT_LOOKED_AT, table.find(3), table.find(4), table.find(5)]
+    assert table.find(2) == -1

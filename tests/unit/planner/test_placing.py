@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.planner.choose import Choice
 from gateway.core.planner.placing import Outlook, as_fixed, place
@@ -160,3 +164,84 @@ def test_long_stretch_behind_what_another_request_writes_is_written() -> None:
     expected = outlook(chances(0.8), shared={0: chances(0.9)}, pending_at=0)
 
     assert placed(turn(30), expected)[-1] == (29, "5m", Why.WRITE_TAIL)
+
+
+# What is said of a breakpoint is what it was set for.
+
+
+def reasons(question: Question, expected: Outlook) -> dict[int, str]:
+    return {mark.block: mark.reason for mark in place(question, expected, yes).marks}
+
+
+def test_a_short_turn_that_keeps_a_long_prefix_is_not_said_to_be_written_for_the_next_one() -> None:
+    """Nobody expects it soon; but 21,000 tokens are worth a thousand, should it come within the hour."""
+    question = turn(21)
+    expected = outlook(chances(0.0, 0.07), read_at=19)
+    decision = place(question, expected, yes)
+    (mark,) = [mark for mark in decision.marks if mark.block == 20]
+
+    assert (mark.why, mark.hour, mark.tokens, mark.keeps) == (Why.WRITE_LAYER, True, 1_000, 21_000)
+    assert mark.reason == (
+        "writes 1,000 tokens for 1 h to keep 21,000 tokens before it readable for as long: 7% likely to be "
+        "read next 5 min to 1 h from now, which is worth the price"
+    )
+    assert decision.reason == "in all 21,000 tokens are expected to be read and 1,000 to be written"
+
+
+def test_a_turn_that_pays_by_itself_says_what_its_hour_keeps_as_well() -> None:
+    said = reasons(turn(21), outlook(chances(0.5, 0.3), read_at=19))[20]
+
+    assert said.startswith("writes 1,000 tokens for 1 h that the next turn would begin with: 50% likely")
+    assert said.endswith("; and keeps 21,000 tokens before it readable for as long")
+
+
+def test_what_an_older_entry_keeps_anyway_is_no_evidence() -> None:
+    said = reasons(turn(21), outlook(chances(0.0, 0.3), read_at=19, hour_at=4))[20]
+
+    assert "to keep 15,000 tokens before it" in said
+
+
+def test_an_hour_that_may_not_be_lost_is_said_to_be_left_out() -> None:
+    def no_hours(premium: float, choices: Sequence[Choice]) -> bool:
+        return not any(hour for _, hour in choices)
+
+    decision = place(turn(4), outlook(chances(0.01, 0.95)), no_hours)
+    last = decision.marks[-1]
+
+    assert (last.ttl, last.cut) == ("5m", True)
+    assert "for 5 min" in last.reason
+    assert last.reason.endswith("1 h seemed to pay, and costs more than may be lost on trying")
+    assert decision.reason == "writing more may pay, but the share that may be lost on trying is used up"
+
+
+@given(seed=st.integers(0, 2**32))
+def test_nothing_is_said_to_be_written_for_what_is_unlikely(seed: int) -> None:
+    """Whoever reads that the next turn, or others, would begin with it, finds odds beside it that pay; but
+    where it is said that more was wanted and not allowed."""
+    random = Random(seed)
+
+    def some() -> Chances:
+        five = random.random() ** random.choice((1, 6))
+        return chances(five, (1 - five) * random.random() ** random.choice((1, 6)))
+
+    blocks = random.randrange(1, 30)
+    read_at = random.randrange(-1, blocks)
+    expected = outlook(
+        some(),
+        read_at=read_at,
+        hour_at=random.choice((-1, random.randrange(-1, read_at + 1))),
+        shared={block: some() for block in range(blocks) if random.random() < 0.1},
+        pending_at=random.choice((-1, random.randrange(-1, blocks))),
+    )
+    limit = random.choice((1e9, random.random() * 5_000))
+    decision = place(turn(blocks), expected, lambda premium, _: premium <= limit)
+
+    for mark in decision.marks:
+        if mark.why in (Why.WRITE_TAIL, Why.WRITE_SHARED) and not mark.cut:
+            assert mark.chance_1h > 0.2
+        elif mark.why is Why.WRITE_LAYER:
+            assert mark.hour
+            assert mark.chance_1h > mark.chance_5m
+            assert 0 < mark.keeps <= decision.read_tokens
+    written = decision.write_5m_tokens + decision.write_1h_tokens
+    assert bool(written) == any("writes" in mark.reason for mark in decision.marks)

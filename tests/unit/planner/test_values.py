@@ -11,6 +11,7 @@ from gateway.core.planner.values import (
     Warm,
     Why,
     compact_key,
+    said_chance,
 )
 
 
@@ -36,6 +37,22 @@ def test_reasons_carry_the_numbers() -> None:
     assert "50%" in Mark(3, False, Why.WRITE_TAIL, 0.5, 0.7, 1200).reason
     assert "4.5 s" in Miss(3, MissCause.EXPIRED, 1200, 4.5).reason
     assert "12%" in warm.reason
+
+
+@pytest.mark.parametrize(
+    ("chance", "said"),
+    [
+        (0.0, "0%"),
+        (0.0004, "less than 0.1%"),
+        (0.004, "0.4%"),
+        (0.12, "12%"),
+        (0.994, "99%"),
+        (0.9996, "more than 99%"),
+        (1.0, "100%"),
+    ],
+)
+def test_no_chance_is_said_to_be_none_and_none_to_be_certain(chance: float, said: str) -> None:
+    assert said_chance(chance) == said
 
 
 def test_cost_is_in_input_token_equivalents() -> None:
