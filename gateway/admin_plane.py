@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.adapters.workers_live import WorkersLive
+from gateway.adapters.replicas_live import ReplicasLive
 from gateway.alerting import Alerts
 from gateway.core.limits import Mode, OnStoreFailure
 from gateway.core.worker import Worker
@@ -20,6 +20,7 @@ from gateway.rules_in_force import RulesInForce
 from gateway.settings.load import Settings
 from gateway.settings.secrets import admin_token, metrics_token
 from gateway.spending import Spending
+from gateway.stores import open_sign_outs
 from gateway.warming import Warming
 from gateway.web.admin import Render
 from gateway.web.admin_budgets import budget_operations
@@ -38,7 +39,7 @@ class AdminParts:
     adjustments: AdjustmentStore
     spending: Spending
     warming: Warming
-    live: WorkersLive
+    live: ReplicasLive
     books: PageBooks
     alerts: Alerts
     identity: Identity
@@ -82,11 +83,16 @@ async def open_admin_plane(
         render=render,
         admission=admission,
         page=open_page(
-            file, shown, admission=admission, token=token, provider=parts.identity.sign_in(settings)
+            file,
+            shown,
+            admission=admission,
+            token=token,
+            sign_outs=open_sign_outs(file, settings),
+            provider=parts.identity.sign_in(settings),
         ),
         operations=[
             *parts.warming.operations(),
-            *live_operations(parts.live.calls, clock),
+            *live_operations(parts.live.live, clock),
             *budget_operations(parts.in_force, parts.adjustments, budgets, clock),
             *counter_operations(parts.spending.auditing, clock),
             *parts.alerts.operations(new_id),

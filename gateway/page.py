@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 import gateway
-from gateway.adapters.workers_live import WorkersLive
+from gateway.adapters.replicas_live import ReplicasLive
 from gateway.core.adjustments import Freeze, FreezeScope
 from gateway.core.limits import Scope
 from gateway.core.principal import RANDOM_BYTES, KeyRecord
@@ -33,7 +33,7 @@ from gateway.web.page.keys import Keys, keys_screens
 from gateway.web.page.live import live_screens
 from gateway.web.page.oidc import BEGIN, Provider, SigningInElsewhere
 from gateway.web.page.rendering import Screen, make_page
-from gateway.web.page.session import Sessions
+from gateway.web.page.session import Sessions, SignOuts
 from gateway.web.page.signing_in import Way, inside, signing_in_screens
 
 SESSION_ID_BYTES = 24
@@ -48,7 +48,7 @@ class PageParts:
     adjustments: AdjustmentStore
     budgets: BudgetStore
     clock: Clock
-    live: WorkersLive
+    live: ReplicasLive
     money: Sequence[Screen]
     """Of `page_books.py`."""
 
@@ -59,10 +59,11 @@ def open_page(
     *,
     admission: Admission,
     token: str | None,
+    sign_outs: SignOuts,
     provider: Provider | None = None,
 ) -> web.Application | None:
     """What the admin plane shows to browsers; None where that is switched off. `token` is what `admission`
-    asks for: sessions end when it changes."""
+    asks for: sessions end when it changes. `sign_outs` are closed with it."""
     if not file.page.enabled:
         return None
     host, port = split_address(file.listen.admin)
@@ -72,6 +73,7 @@ def open_page(
     key = session_key(parts.in_force.rules.prefix_secret, token, file.page.sign_in)
     sessions = Sessions(
         key,
+        sign_outs,
         idle_seconds=file.page.idle,
         longest_seconds=file.page.longest,
         secure=public_url is not None and public_url.startswith("https:"),
@@ -101,13 +103,15 @@ def open_page(
         version=gateway.__version__,
         new_id=new_adjustment_id,
     )
-    return page_app(
+    app = page_app(
         page,
         sessions,
         loopback=is_loopback(host),
         signing_in=admission.asks or bool(ways),
         public_url=public_url,
     )
+    app.on_cleanup.append(lambda _: sign_outs.close())
+    return app
 
 
 def _screens(parts: PageParts, key: bytes) -> list[Screen]:
@@ -128,7 +132,7 @@ def _screens(parts: PageParts, key: bytes) -> list[Screen]:
             lambda scope, subject: _stopped(parts, scope, subject),
         ),
         *keys_screens(keys, parts.clock),
-        *live_screens(parts.live.calls, keys.workspaces),
+        *live_screens(parts.live.live, keys.workspaces),
     ]
 
 

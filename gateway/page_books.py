@@ -17,6 +17,8 @@ from gateway.core.statement import month_budgets
 from gateway.learning import Learning
 from gateway.ports import Clock
 from gateway.rules_in_force import RulesInForce
+from gateway.settings.gateway import StoreKind
+from gateway.settings.ledger import LedgerKind
 from gateway.settings.load import Settings
 from gateway.stores import ledger_source
 from gateway.tasks import TaskSet
@@ -48,6 +50,7 @@ class PageBooks:
         file = settings.gateway
         self._wanted = file.page.enabled
         self._source = ledger_source(file, settings)
+        self._alone = file.store.kind is StoreKind.REDIS and file.ledger.kind is LedgerKind.SQLITE
         self.rollup = LedgerRollup(self._source, file.state_path(ROLLUP_FILE), clock.now)
         self._in_force = in_force
         self._warming = warming
@@ -73,6 +76,7 @@ class PageBooks:
             key_names=lambda: {record.id: record.name for record in self._in_force.rules.keyring.records()},
             charges=self._charges,
             now=self._clock.now,
+            alone=self._alone,
         )
         return [
             *spend_screens(books),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from gateway.core.headers import Header, Headers
 
@@ -47,8 +48,8 @@ class Clock(Protocol):
 class BudgetStore(Protocol):
     """The state of all buckets and open reservations.
 
-    Every method may raise `StoreUnavailable`, within the store's own timeout (under half a second). All
-    are atomic over every replica, and idempotent by reservation id.
+    Every method may raise `StoreUnavailable`, within the store's own timeout (half a second, of a
+    process that does not stand still). All are atomic over every replica, and idempotent by reservation id.
     """
 
     async def reserve(self, reservation: Reservation) -> Decision:
@@ -93,8 +94,8 @@ def _nothing() -> None:
     return
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+# msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it goes out. `body` in pieces, to be written without joining them; or a `body_stream` of
     pieces of unknown number for bodies that are passed through unread."""
 
@@ -144,15 +145,13 @@ class Answer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class InboundBody:
+class InboundBody(msgspec.Struct, frozen=True):
     data: bytes
     decoded: bool
     """Whether a content-encoding was taken off here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What arrived. `headers` are all inbound lines; nothing of them crosses unless `core/headers.py`
     says so."""
 

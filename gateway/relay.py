@@ -47,7 +47,9 @@ async def relay_untouched(
     finally:
         exchange.report = reader.report() if reader is not None else None
     report = exchange.report
-    if is_stream and report is not None and not (report.ended or report.error_type):
+    # Of a stream in an encoding that cannot be read nothing tells but its framing, which `pump` has judged.
+    legible = report is not None and not (encoding and report.parse_errors)
+    if is_stream and legible and report is not None and not (report.ended or report.error_type):
         # A close-delimited body ends the same way whether upstream was done or was cut: only the stream's
         # own last event tells.
         raise UpstreamCut("Upstream closed the stream before its end.")

@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from itertools import takewhile
+
+from msgspec.structs import replace
 
 from gateway.core.batch import LEASE_SECONDS, binding_limits
 from gateway.core.bucket import Amounts, Decision, Payer, Reservation

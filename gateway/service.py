@@ -17,13 +17,15 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
-from gateway.adapters.workers_live import WorkersLive
+from gateway.adapters.replicas_live import replica_name
 from gateway.admin_plane import AdminParts, open_admin_plane
 from gateway.alerting import Alerts
 from gateway.core.errors import Draining, Overloaded
+from gateway.core.ids import exchange_id
 from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.principal import KeyRecord
 from gateway.core.recent import RecentBodies
+from gateway.core.redeeming import RedeemingPolicy
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.core.worker import Worker
@@ -46,6 +48,7 @@ from gateway.stores import (
     open_budgets,
     open_keys,
     open_ledger,
+    open_live,
     open_peers,
     open_shelf,
     open_upstream,
@@ -94,10 +97,10 @@ class Service:
         self._quiet = quiet
         self._estimates = LearnedEstimates()
         self.worker = worker
-        self._live = LiveCalls(lambda: list(self.pipeline.open.values()), self._clock)
-        self._all_live = WorkersLive(self._live, worker)
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
+        name = replica_name(self._replica, worker)
+        self._live = LiveCalls(lambda: list(self.pipeline.open.values()), self._clock, name)
         self.data_url = ""
         self.admin_url = ""
 
@@ -165,8 +168,8 @@ class Service:
         self.warming.close()
         await self._listener.close()
         await self._admin.cleanup()
-        await self._all_live.close()
         await self._loops.drain(0.0)
+        await self._all_live.close()
         await self._tasks.drain(10.0)
         if self._learning is not None:
             await self._learning.close()
@@ -195,6 +198,7 @@ class Service:
 
     async def _open_adapters(self, file: GatewayFile) -> None:
         self.metrics = self._make_metrics(file)
+        self._all_live = open_live(file, self._settings, self._live, self._clock, self.worker)
         self._keys = open_keys(file, self._settings)
         self._adjustments = open_adjustments(file, self._settings)
         self._ledger = open_ledger(file, self._settings, self._clock, self.worker)
@@ -235,7 +239,7 @@ class Service:
             rules=lambda: self.rules,
             admit=self._admit,
             placing=Placing(
-                self.warming.policy,
+                RedeemingPolicy(self.warming.policy),
                 self._clock,
                 peers=self._peers,
                 flights=flights,
@@ -303,14 +307,14 @@ class Service:
             peers=self._peers,
             clock=self._clock,
             metrics=self.metrics,
-            new_id=_new_id,
+            new_id=self._new_id,
             busy=lambda: self._announcing,
             replica=self._replica,
         )
 
     async def _listen(self, file: GatewayFile) -> None:
         calls = self._tracing.around(self.pipeline)
-        self._listener, self.data_url = await listen_data(file, calls, self._clock, _new_id, self.worker)
+        self._listener, self.data_url = await listen_data(file, calls, self._clock, self._new_id, self.worker)
         self._admin, self.admin_url = await open_admin_plane(
             self._settings,
             AdminParts(
@@ -328,9 +332,12 @@ class Service:
             render=self.metrics.render,
             started=lambda: bool(self.admin_url) and self._in_force.complete and self._in_force.adjusted,
             draining=lambda: self._announcing,
-            new_id=_new_id,
+            new_id=self._new_id,
             worker=self.worker,
         )
+
+    def _new_id(self) -> str:
+        return exchange_id(self._clock.now(), random.getrandbits(64))
 
     def _admit(self) -> None:
         """The pipeline's first question. Raises `Draining` or `Overloaded`."""
@@ -355,6 +362,7 @@ class Service:
         self.spending.run(self._loops, self.pipeline.open_reservations)
         self.warming.run(self._loops, self._tasks)
         self._books.run(self._loops)
+        self._all_live.run(self._loops)
         self.alerts.run(self._loops)
         learning = self._learning
         if learning is not None:
@@ -389,8 +397,3 @@ class Service:
 
 def _nothing(*_: object) -> None:
     """What a replica that does not learn makes of news."""
-
-
-def _new_id() -> str:
-    # Unique, not secret: asking the kernel for randomness costs more than reading a small body.
-    return f"gw_{random.getrandbits(96):024x}"

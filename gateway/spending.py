@@ -15,6 +15,7 @@ from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.measured_budgets import MeasuredBudgets, MeasuredFencedBudgets
 from gateway.adapters.prometheus import Metrics
+from gateway.adapters.redis_audits import RedisAudits
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
 from gateway.batching import Batching
@@ -26,7 +27,7 @@ from gateway.settings.gateway import LEDGER_FILE, GatewayFile
 from gateway.settings.load import Settings
 from gateway.stores import ledger_source, open_batch_books, open_batches
 from gateway.tasks import TaskSet
-from gateway.workers.auditing import AUDIT_SECONDS, Auditing
+from gateway.workers.auditing import LOOK_SECONDS, Auditing
 from gateway.workers.batches import TURN_SECONDS, BatchSettler
 from gateway.workers.budget_gauges import read_budgets
 from gateway.workers.periodic import every
@@ -59,7 +60,8 @@ class Spending:
     ) -> None:
         """`observers` are told of what batches cost in the end; `written` returns once the ledger has all
         that it was told."""
-        self._fence = RedisFence(store, clock, replica=replica) if isinstance(store, RedisBudgets) else None
+        self._redis = store if isinstance(store, RedisBudgets) else None
+        self._fence = RedisFence(self._redis, clock, replica=replica) if self._redis is not None else None
         self._guard = self._guarded(store, clock, metrics)
         self.budgets: BudgetStore = self._guard
         self._clock = clock
@@ -68,7 +70,7 @@ class Spending:
         ledger, source = file.state_path(LEDGER_FILE), ledger_source(file, settings)
         self._reading = FileLock(ledger)
         self._rebuilding = self._rebuilt(ledger, source, written)
-        self.auditing = self._audited(identity(source))
+        self.auditing = self._audited(identity(source), shared=source != ledger, replica=replica)
         self._batches: BatchStore = open_batches(file, settings)
         books = open_batch_books(file, settings)
         self._sweeping = Sweeping(
@@ -118,7 +120,7 @@ class Spending:
             (self._rules().lease_seconds / 3, renew, "renewing leases"),
             (GAUGES_SECONDS, self._read_gauges, "reading budgets"),
             (TURN_SECONDS, self.settler.turn, "settling batches"),
-            (AUDIT_SECONDS, self.auditing.turn, "comparing counters with the ledger"),
+            (LOOK_SECONDS, self.auditing.look, "comparing counters with the ledger"),
         ]
         loops.spawn(self._rebuilding.run(), "rebuilding counters")
         for seconds, work, name in works:
@@ -147,14 +149,17 @@ class Spending:
             reading=self._reading,
         )
 
-    def _audited(self, ledger: str) -> Auditing:
+    def _audited(self, ledger: str, *, shared: bool, replica: str) -> Auditing:
         guard, pull = self._guard, self._metrics.pull
         auditing = Auditing(
             self._rebuilding,
             guard,
+            limits=lambda: self._rules().limits,
             clock=self._clock,
             ledger=ledger,
             can_repair=self._fence is not None,
+            shared=shared,
+            others=None if self._redis is None else RedisAudits(self._redis, replica=replica),
         )
         pull("gateway_budget_settlements_owed", lambda: guard.owed)
         pull("gateway_budget_settlements_given_up_total", lambda: guard.given_up)

@@ -22,12 +22,15 @@ from gateway.adapters.key_store_redis import RedisKeyStore
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_shipping import SharedLedger, ShippedLedger, Shipper
 from gateway.adapters.ledger_source import LedgerSource, PostgresUrl
+from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.local_peers import LocalPeers
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.no_peers import NoPeers
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_peers import RedisPeers
+from gateway.adapters.replicas_live import ReplicasLive
 from gateway.adapters.shelf import FileShelf, RedisShelf
+from gateway.adapters.sign_outs import MemorySignOuts, RedisSignOuts, SqliteSignOuts
 from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.chain import ChainKey
 from gateway.core.worker import Worker
@@ -50,6 +53,7 @@ from gateway.settings.gateway import (
     KEYS_FILE,
     LEARNED_FILE,
     LEDGER_FILE,
+    SIGNED_OUT_FILE,
     GatewayFile,
     Policy,
     StoreKind,
@@ -153,6 +157,25 @@ def open_peers(
     if worker is not None:
         return LocalPeers(worker.hub_socket, replica=replica, failed=failed)
     return NoPeers()
+
+
+def open_live(
+    file: GatewayFile, settings: Settings, own: LiveCalls, clock: Clock, worker: Worker | None = None
+) -> ReplicasLive:
+    """The live calls of all workers, and of all replicas where the store is one that several share."""
+    url = store_url(file, settings.environ) if file.store.kind is StoreKind.REDIS else None
+    return ReplicasLive(own, worker, clock=clock, url=url, prefix=file.store.prefix)
+
+
+def open_sign_outs(file: GatewayFile, settings: Settings) -> MemorySignOuts | SqliteSignOuts | RedisSignOuts:
+    """Who has signed out of the page, in the store that the settings name."""
+    match file.store.kind:
+        case StoreKind.REDIS:
+            return RedisSignOuts(store_url(file, settings.environ), prefix=file.store.prefix)
+        case StoreKind.SQLITE:
+            return SqliteSignOuts(file.state_path(SIGNED_OUT_FILE))
+        case StoreKind.MEMORY:
+            return MemorySignOuts()
 
 
 def shares(file: GatewayFile, worker: Worker | None = None) -> bool:

@@ -113,6 +113,13 @@ class Chunked:
         if self.complete:
             self.surplus = self.surplus or bool(data)
             return b""
+        if not self._left and not self._line and self._trailer_bytes < 0:
+            # One whole chunk is what nearly every read of a live stream is.
+            start = data.find(b"\r\n", 1, 10) + 2
+            if start > 2 and _HEX.issuperset(digits := data[: start - 2]):
+                end = start + int(digits, 16)
+                if start < end == len(data) - 2 and data.endswith(b"\r\n"):
+                    return data[start:end]
         if self._line:
             data = self._line + data
             self._line = b""

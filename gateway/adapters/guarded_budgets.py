@@ -13,11 +13,12 @@ whoever settles it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from gateway.adapters.late_settling import (
     Fence,
@@ -27,6 +28,7 @@ from gateway.adapters.late_settling import (
     rebuilding,
     says_fenced,
 )
+from gateway.adapters.patience import Patience
 from gateway.core.bucket import Amounts, Decision, Held, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
@@ -112,7 +114,7 @@ class GuardedBudgets:
         if fence is None:
             return await self._reserve_rest(reservation, reservation.limits)
         try:
-            async with asyncio.timeout(DECIDE_SECONDS):
+            async with Patience(DECIDE_SECONDS):
                 return await self._reserve_fenced(reservation, fence)
         except TimeoutError:
             late = f"The budgets gave no answer in {DECIDE_SECONDS} s."

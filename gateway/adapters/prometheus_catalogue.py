@@ -333,7 +333,7 @@ PULLED = (
         "gauge",
         (),
         "By how many US dollars the worst one was ahead of it. Take max. Should stay 0 where all replicas "
-        "share one ledger; else it is what other replicas spent.",
+        "share one ledger; else it is what other replicas spent since their own audits.",
     ),
     Spec("gateway_trace_spans_exported_total", "counter", (), "Spans that the collector took. Sum."),
     Spec("gateway_trace_spans_failed_total", "counter", (), "Spans that the collector did not take. Sum."),

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from gateway.adapters.late_settling import CLOCKS_DIFFER_SECONDS
 from gateway.adapters.redis_scripts import RedisScripts, Script
 from gateway.core.bucket import (
     CLOSED_BEFORE,
@@ -47,8 +48,10 @@ SCHEMA_VERSION: Final = 1
 
 _LUA: Final = Path(__file__).parent / "lua"
 
-NEW_MS: Final = 600_000
-"""For so long after they were rebuilt, counters are new."""
+NEW_MS: Final = 60_000
+"""A call that came in so long after counters were made, or later, is surely none that was reserved before."""
+
+assert NEW_MS > CLOCKS_DIFFER_SECONDS * 1000
 
 LOST_MS: Final = 86_400_000
 """A ledger that did not ask for so long is taken for lost: what it was given goes to another."""
@@ -140,8 +143,10 @@ class RedisBudgets:
         """`settle`; whether the counters have it under this id now, by this or by an earlier call, as long as
         that is remembered."""
         keys = [self._record(reservation_id), self._leases, self._presumed(""), self._generation_key]
-        kept_ms = self._closed_kept_ms(reservation_id)
-        args: list[str | int] = [reservation_id, kept_ms, *(actual.of(unit) for unit in _UNITS)]
+        args: list[str | int] = [
+            *(reservation_id, closed_kept_ms(reservation_id), NEW_MS, SWEPT_KEPT_MS),
+            *(actual.of(unit) for unit in _UNITS),
+        ]
         return bool(await self._run("close", keys, args))
 
     async def release(self, reservation_id: ReservationId) -> None:
@@ -200,15 +205,6 @@ class RedisBudgets:
         keys.append(self._generation_key)
         args.append(self._generation())
         return await self._scripts.run(self._fenced_lua[name], keys, args)
-
-    def _closed_kept_ms(self, reservation_id: ReservationId) -> int:
-        """Shortly after counters were rebuilt for a day: a replica that starts again cannot tell from its
-        ledger whether a call was reserved before or after that."""
-        generation = self._generation() if self._generation is not None else ""
-        opened_ms = int(generation.partition("-")[0] or 0)
-        if self._clock.now() * 1000 - opened_ms < NEW_MS:
-            return max(SWEPT_KEPT_MS, closed_kept_ms(reservation_id))
-        return closed_kept_ms(reservation_id)
 
     def _record(self, reservation_id: ReservationId) -> str:
         return f"{self._tag}:r:{reservation_id}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import replace
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from gateway.core.trace_context import Attempt, Trace, new_span_id, told_upstream
 from gateway.ports import Answer, Clock, Upstream, UpstreamRequest

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.inflate import Inflater
 from gateway.core.spans import without_lone_surrogates
 from gateway.core.sse import SseReader
-from gateway.core.usage import Report, as_dict, as_list, as_text, is_count, is_within_totals, read_usage
+from gateway.core.usage import (
+    COUNTS,
+    Report,
+    as_dict,
+    as_list,
+    as_text,
+    is_count,
+    is_readable,
+    is_within_totals,
+    read_usage,
+    unread_counts,
+)
 
 MAX_BODY_BYTES = 16 << 20
 """Longest plain answer that is kept to be read; a longer one has no usage and counts as unreadable."""
@@ -63,7 +74,6 @@ class _Wire(msgspec.Struct):
 
 _WIRE = msgspec.json.Decoder(_Wire)
 _MAX_DEPTH = 2
-_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _WANTED = frozenset((b"message_start", b"content_block_delta", b"message_delta", b"message_stop", b"error"))
 _BARE = frozenset((b"content_block_start",))
@@ -127,6 +137,10 @@ class _Seen:
         delta = as_dict(wire.delta)
         self.take_stop(delta.get("stop_reason"), delta.get("stop_details"))
         fresh = {name: value for name, value in as_dict(wire.usage).items() if value is not None}
+        for name in COUNTS:
+            if name in fresh and not is_count(fresh[name]):
+                self.parse_errors += 1
+                del fresh[name]
         if not fresh:
             return
         self.has_final_output |= is_count(fresh.get("output_tokens"))
@@ -144,10 +158,9 @@ class _Seen:
         errors = self.parse_errors
         usage = None
         if self.usage is not None:
-            usage = read_usage(self.usage, model=self.model)
-            errors += sum(
-                self.usage.get(name) is not None and not is_count(self.usage[name]) for name in _COUNTS
-            )
+            errors += unread_counts(self.usage)
+            if is_readable(self.usage):
+                usage = read_usage(self.usage, model=self.model)
         return Report(
             usage=usage,
             message_id=self.message_id,

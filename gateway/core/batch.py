@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.core.batch_items import Body, batch_items, item_members
 from gateway.core.batch_shares import Share, ShareSum, sorted_shares, total_cost, total_usage
@@ -166,7 +168,7 @@ class _Reading:
         self._workspace = workspace
         self._at = at
         self._sums: dict[str, ShareSum] = {}
-        self._amounts = dict.fromkeys((each.name for each in fields(Amounts)), 0)
+        self._amounts = dict.fromkeys(Amounts.__struct_fields__, 0)
         self._refused: dict[str, list[str]] = {}
         self._refusals: dict[str, Forbidden | None] = {}
         self._unbounded: dict[str, None] = {}

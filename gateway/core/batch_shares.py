@@ -6,7 +6,9 @@ Costs are added as they were rounded, item by item: so they are billed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.core.ledger import billed
 from gateway.core.pricing import Cost

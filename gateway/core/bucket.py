@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gateway.core.ids import ReservationId
 from gateway.core.limits import MAX_AMOUNT, BoundLimit, Limit, Mode, Period, Unit
 from gateway.core.windows import Window, windows_around
@@ -45,8 +47,8 @@ RETRY_WHILE_SET_ASIDE_SECONDS: Final = 1.0
 """When to ask again where open reservations alone stand in the way: they may settle for less any moment."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amounts:
+# msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
+class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     """So much of each unit."""
 
     requests: int = 0
@@ -64,8 +66,7 @@ class Amounts:
         return min(amount, MORE_THAN_ANY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payer:
+class Payer(msgspec.Struct, frozen=True, kw_only=True):
     """For whom a reservation is made: what the ledger needs to know of an exchange that nobody can tell of
     any more, since its replica died. Numbers and names from the configuration; kept by the store."""
 
@@ -83,8 +84,7 @@ class Payer:
 NOBODY: Final = Payer()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What is set aside for one exchange. Its id is ours and known before the store is asked, so that it
     can be closed whatever became of the asking."""
 
@@ -124,8 +124,7 @@ class Presumed:
         return f"{self.reservation_id}:{'corrected' if self.taken_back else 'presumed'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """How one limit answered."""
 
     bound: BoundLimit
@@ -144,8 +143,7 @@ class Verdict:
     """Held by open reservations; of a refilled bucket they are part of `spent`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer for all limits of a reservation at once. Nothing is held where `allowed` is False.
 
     `binding` is the strictest verdict of the limits that are enforced: of a refusal, the one that bound. It
@@ -160,8 +158,7 @@ class Decision:
     """True where a policy decided because the store could not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(msgspec.Struct, frozen=True):
     """What is gone from one bucket, as of an instant."""
 
     spent: int = 0
@@ -174,8 +171,7 @@ class Level:
     no difference within `REFILLED_KEPT_AT_LEAST_MS` comes near."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """A bucket as a reservation finds it: all that a verdict is made from."""
 
     level: Level

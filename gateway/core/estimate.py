@@ -8,10 +8,10 @@ shown calls like it to be (`learned_estimates.py`), and promises nothing. What w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from math import ceil
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.api_facts import SERVER_TOOLS
 from gateway.core.bounds import dearest_ttl, most_input, short_string, unbounded_by
@@ -34,8 +34,8 @@ NO_COST = Cost()
 _ANYWHERE = ("global", "not_available")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+# A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What to set aside for one request, and the usage that it stands for."""
 
     amounts: Amounts

@@ -126,7 +126,7 @@ def response_headers(headers: Headers) -> list[Header]:
     asks proxies between here and the client not to hold it back, as nginx does unless told."""
     dropped = connection_names(headers) | _RESPONSE_ONLY_HERE
     out = [line for line in headers if line[0] not in dropped and not line[0].startswith(GATEWAY_PREFIX)]
-    streams = (value_of(out, b"content-type") or b"").startswith(b"text/event-stream")
+    streams = (value_of(out, b"content-type") or b"").lower().startswith(b"text/event-stream")
     if streams and value_of(out, _UNBUFFERED[0]) is None:
         out.append(_UNBUFFERED)
     return out

@@ -1,4 +1,4 @@
-"""Names that must not be mixed up. Only types live here."""
+"""Names that must not be mixed up, and how the gateway makes those of exchanges."""
 
 from typing import NewType
 
@@ -8,3 +8,11 @@ KeyId = NewType("KeyId", str)
 PrefixKey = NewType("PrefixKey", bytes)
 """16 bytes: keyed digest of a prefix within a cache scope. The only trace of content kept anywhere."""
 ReservationId = NewType("ReservationId", str)
+
+
+def exchange_id(at: float, randomness: int) -> str:
+    """Unique, not secret. `at` is in epoch seconds, `randomness` 64 random bits.
+
+    It begins with the millisecond, so that rows of one moment stand side by side in the index of every store:
+    by random ids each of them would be on a page of its own, and a commit writes whole pages."""
+    return f"gw_{int(at * 1000):011x}{randomness:016x}"

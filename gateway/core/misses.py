@@ -99,7 +99,7 @@ class Miss:
             case MissCause.EXPIRED:
                 return f"{self.tokens:,} tokens had expired {self.seconds:,.1f} s before"
             case MissCause.NEVER_WRITTEN:
-                return f"{self.tokens:,} tokens were seen before but not written, as that did not seem to pay"
+                return f"{self.tokens:,} tokens were known and not written, as that did not seem to pay"
             case MissCause.BELOW_MINIMUM:
                 return f"the shared prefix is shorter than the model's minimum by {self.tokens:,} tokens"
             case MissCause.PARALLEL_TWIN:

@@ -30,6 +30,11 @@ def permit_endpoint(
             f"There is no {path[:SHOWN_CHARACTERS]!r} here. The API's paths begin with /v1/; check whether "
             "the base URL of your client has to end in /v1."
         )
+    if path.startswith("/v1/v1/"):  # the commonest slip: official clients bring /v1 themselves
+        raise NotFound(
+            f"There is no {path[:SHOWN_CHARACTERS]!r} here: the base URL of your client should not end "
+            "in /v1."
+        )
     if workspace.models and not reads_batches and creates_batch(endpoint, method, target):
         raise Forbidden(
             f"Workspace {workspace.id} may use certain models only, and this gateway does not look into "

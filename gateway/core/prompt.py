@@ -31,8 +31,7 @@ class TTL(StrEnum):
     ONE_HOUR = "1h"
 
 
-# A msgspec.Struct where the core has dataclasses elsewhere: a body has hundreds of blocks, and a frozen
-# dataclass takes ten times as long to make.
+# A msgspec.Struct, since a body has hundreds of them: a frozen dataclass takes ten times as long to make.
 class Block(msgspec.Struct, frozen=True, gc=False):
     """One tool, system block or content block.
 

@@ -57,14 +57,29 @@ def read_prompt(body: bytes, like: Prompt | None = None) -> Prompt:
     interpreter's recursion limit allows (several hundred levels; upstream's own parser stops at about a
     thousand).
     """
+    reader = _Reader(body, like)
     try:
-        if not body.isascii():
-            body.decode()
-        return _Reader(body, like).read()
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The request body is not valid UTF-8 (byte {error.start}).") from None
-    except RecursionError:
-        raise BadRequest("The request body is nested too deeply.") from None
+        prompt = reader.read()
+    except Exception as error:
+        _check_text(body, ())  # what is no text is refused as such, whatever else came of it
+        if isinstance(error, RecursionError):
+            raise BadRequest("The request body is nested too deeply.") from None
+        raise
+    _check_text(body, reader.known_text)
+    return prompt
+
+
+def _check_text(body: bytes, known: Iterable[Span]) -> None:
+    """Refuse what is not UTF-8. `known` was looked at when it was read for the first time."""
+    if body.isascii():
+        return
+    at = 0
+    for start, end in (*sorted(known), (len(body), len(body))):
+        try:
+            body[at:start].decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"The request body is not valid UTF-8 (byte {at + error.start}).") from None
+        at = end
 
 
 _MARK = b'"cache_control"'
@@ -100,6 +115,8 @@ class _Reader:
         self.fields: dict[str, Span] = {}
         self.shared_fields: set[str] = set()
         self.unread_marks = False
+        self.known_text: list[Span] = []
+        """What was taken from `like`, and so is UTF-8."""
 
     def read(self) -> Prompt:
         members = self._top()
@@ -178,7 +195,7 @@ class _Reader:
             deferred = bytes(members.get("defer_loading", b"false"))
             kind = read_string(type_) if present(type_ := members.get("type")) else "custom"
             known = bool(CLIENT_TOOLS.value.fullmatch(kind) or SERVER_TOOLS.value.fullmatch(kind))
-            may_be_marked = known and deferred in (b"false", b"null")
+            may_be_marked = known and deferred in (b"false", b"null") and not _defers_members(members)
             in_prefix = deferred != b"true"
             self._block(Level.TOOLS, "", -1, kind, members, place, spans, may_be_marked, in_prefix)
 
@@ -214,6 +231,7 @@ class _Reader:
                 return 0, ()
         self.blocks += blocks
         self.extras, self.message_ends = extras, ends
+        self.known_text.append((span[0], ends[-1]))
         heads = (name in self.shared_fields or name not in self.fields.keys() | like.fields for name in _HEAD)
         if all(heads):
             self.shared_messages, self.shared_blocks = known, len(self.blocks)
@@ -227,6 +245,7 @@ class _Reader:
             return False
         self.blocks += blocks
         self.shared_fields.add(name)
+        self.known_text.append(span)
         return True
 
     def _content(self, raw: Raw, span: Span, level: Level, role: str, message: int) -> None:
@@ -356,5 +375,12 @@ def _is_attribution(members: Members) -> bool:
     raw = members.get("text")
     if raw is None or len(raw) > 4096 or not members.keys() <= {"type", "text", "cache_control"}:
         return False
-    literal = bytes(raw)
-    return literal.startswith(b'"' + ATTRIBUTION_PREFIX.value) and b"\\n" not in literal
+    text = read_string(raw).encode()
+    return text.startswith(ATTRIBUTION_PREFIX.value) and b"\n" not in text
+
+
+def _defers_members(members: Members) -> bool:
+    """Whether a toolset may defer tools of its own: what a breakpoint does then is not documented, and on a
+    single deferred tool it is a 400."""
+    named = (bytes(members[name]) for name in ("default_config", "configs") if name in members)
+    return any(b"defer_loading" in raw or b"\\u" in raw for raw in named)

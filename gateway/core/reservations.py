@@ -15,9 +15,11 @@ An id closed before its reserve arrived is `closed` too, and the reserve then fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.core.bucket import (
     CLOSED_BEFORE,
@@ -76,8 +78,8 @@ class State(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+# msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
+class Charge(msgspec.Struct, frozen=True):
     """What a reservation took from one bucket, with all that is needed to settle it there."""
 
     bucket_key: str
@@ -92,8 +94,7 @@ class Charge:
     """A refilled bucket right after this was taken from it: what its close gives back follows from that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """All that is kept of a reservation."""
 
     state: State

@@ -7,9 +7,11 @@ multiplied here. Why something was missed is `misses.py`'s, what was placed is `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, ExchangeRecord
@@ -42,8 +44,8 @@ class Cohort(StrEnum):
     """The gateway's own warm-ups."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Savings:
+# A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
+class Savings(msgspec.Struct, frozen=True, kw_only=True):
     """What caching did to one exchange that was billed. Nano-dollars are of its input unless said otherwise;
     what it saved is `plain_nanousd - paid_nanousd`, and negative where caching lost money."""
 

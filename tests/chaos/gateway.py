@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 import gateway.adapters.ledger as ledger
 import gateway.service as service
 import gateway.spending as spending
@@ -111,7 +113,7 @@ class _AroundUpstream:
             asyncio.get_running_loop().call_later(0.02, self._failpoints, "after send")
 
         self._failpoints("before send")
-        async with self._upstream.open(replace(request, on_sent=sent)) as answer:
+        async with self._upstream.open(structs.replace(request, on_sent=sent)) as answer:
             self._failpoints("after head")
             yield _AroundAnswer(answer, self._failpoints)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.booked import BookedDays, read_booked
 from gateway.adapters.ledger import Ledger

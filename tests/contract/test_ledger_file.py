@@ -15,10 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters import ledger_file as module
 from gateway.adapters.ledger import SPILLED, Ledger, restore

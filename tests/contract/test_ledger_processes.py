@@ -17,8 +17,8 @@ PROCESSES, ENTRIES = 3, 30
 KEY = b"k" * 32
 _WRITER = """
 import sys, time
-from dataclasses import replace
 from pathlib import Path
+from msgspec.structs import replace
 from gateway.adapters.ledger import Ledger
 from tests.support.records import a_record
 

@@ -118,13 +118,15 @@ async def test_what_cannot_be_done_says_why_and_fails_with_one(ground: Ground) -
         ),
         (("grant", "month", "5", "-s", "poor", *WHO), "write for example $250.00"),
         (("freeze", "key", "nokey000", *WHO), "There is no key 'nokey000'"),
-        (("undo", "unknown0", *WHO), "There is no freeze of this id."),
+        (("undo", "unknown0", *WHO), "has the id 'unknown0'. `gateway budget history` shows the ids."),
         (("show", "-w", "rich"), "There is no workspace 'rich'"),
     ):
         ran = await ground.budget(*arguments)
         assert (ran.code, message in ran.err) == (1, True), ran
     ran = await ground.budget("show", environ={"GATEWAY_ADMIN_TOKEN": ""})
-    assert (ran.code, "admin token" in ran.err) == (1, True)
+    assert (ran.code, "needs its admin token: put it into GATEWAY_ADMIN_TOKEN" in ran.err) == (1, True)
+    ran = await ground.budget("show", environ={"GATEWAY_ADMIN_TOKEN": "wrong"})
+    assert (ran.code, "refuses the admin token in GATEWAY_ADMIN_TOKEN" in ran.err) == (1, True)
 
 
 async def test_a_command_that_is_wrong_fails_with_two_and_sends_nothing(ground: Ground) -> None:
@@ -144,4 +146,13 @@ async def test_nobody_at_the_address_is_said_so() -> None:
     )
 
     assert ran.exit_code == 1
-    assert "No gateway answers at http://127.0.0.1:9" in ran.stderr
+    assert "No gateway answers at http://127.0.0.1:9 (Connection refused)" in ran.stderr
+
+
+async def test_where_apps_call_is_told_from_the_admin_plane(ground: Ground) -> None:
+    ran = await asyncio.to_thread(
+        CliRunner().invoke, app, ["budget", "show", "--url", ground.running.stack.service.data_url]
+    )
+
+    assert ran.exit_code == 1
+    assert "is where apps call" in ran.stderr

@@ -93,6 +93,7 @@ def test_a_state_directory_that_cannot_be_written_is_said_at_the_start() -> None
 
     assert run.returncode == 1
     assert "/proc/gateway" in run.stderr
+    assert "state.directory" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from gateway.adapters.clock import SystemClock
@@ -134,7 +135,7 @@ def missed(tmp_path: Path) -> str:
     ledger = Ledger(path)
     for n in range(3):
         ledger.observe(a_record(id=f"e{n}", savings=MISSED, placement=CHANGED))
-    expired = replace(MISSED, miss_cause=MissCause.EXPIRED, miss_nanousd=7)
+    expired = structs.replace(MISSED, miss_cause=MissCause.EXPIRED, miss_nanousd=7)
     ledger.observe(
         a_record(id="e3", savings=expired, placement=Placement(miss=Miss(1, MissCause.EXPIRED, 5)))
     )
@@ -218,8 +219,12 @@ def test_shadow_mode_says_what_it_would_have_cost(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--by", "colour"], "colour"),
+        (["--by", "workspce"], "tag:NAME, cause"),
         (["--month", "2026-13"], "no month"),
-        (["--ledger", "missing.sqlite3"], "cannot be read"),
+        (["--from", "2026-11-31"], "'2026-11-31' is no day; write it as 2026-11-01"),
+        (["--month", "2026-11", "--against", "2026-10-01..2026-10-32"], "'2026-10-32' is no day"),
+        (["--period", "7"], "--period 7: write it as 24h or 30d"),
+        (["--ledger", "missing.sqlite3"], "there is no file missing.sqlite3"),
     ],
 )
 def test_a_mistake_is_explained(ledgers: list[str], arguments: list[str], words: str) -> None:

@@ -161,7 +161,9 @@ async def _someone_else(port: int) -> web.AppRunner:
     """A gateway that has just started, as far as anybody can see here."""
 
     async def live(request: web.Request) -> web.Response:
-        return web.json_response({"at": "2026-11-22T10:00:00Z", "open": [], "ended": []})
+        at = "2026-11-22T10:00:00Z"
+        nothing = {"open": [], "ended": [], "left_out": 0, "silent": [], "trouble": None}
+        return web.json_response({"at": at, "whole_since": at, "replicas": ["one"], **nothing})
 
     async def budgets(request: web.Request) -> web.Response:
         return web.json_response({"budgets": []})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.batch_store import MemoryBatchStore
 from gateway.batching import LARGE_AT_ONCE, LARGE_BYTES, Batching
@@ -196,7 +197,7 @@ async def test_only_so_many_large_bodies_are_held_at_a_time(tmp_path: Path) -> N
             reading.append(call.id)
             return InboundBody(a_batch(), decoded=False)
 
-        object.__setattr__(call, "read_body", body)
+        call = structs.replace(call, read_body=body)
         exchange: Any = type("Exchange", (), {})()
         await made.read(call, world.rules, workspace, exchange)
 

@@ -278,6 +278,18 @@ async def test_a_stream_without_its_last_event_was_cut(tmp_path: Path) -> None:
     assert record.usage.output_tokens == 9
 
 
+async def test_a_stream_in_an_encoding_that_nobody_here_reads_ends_as_its_framing_does(
+    tmp_path: Path,
+) -> None:
+    """Upstream was asked for none; that the copy cannot be read is no reason to cut the original."""
+    head = (*STREAM_HEAD, (b"content-encoding", b"br"))
+    world = World(tmp_path, Played(headers=head, pieces=[b"\x8b\x0a\x80brotli's\x03"]))
+    reply = await world.call()
+
+    assert (reply.finished, reply.body) == (True, b"\x8b\x0a\x80brotli's\x03")
+    assert world.seen.records[0].basis is Basis.ESTIMATED
+
+
 async def test_a_stream_that_never_said_its_output_was_not_cut_and_is_booked_by_its_text(
     tmp_path: Path,
 ) -> None:

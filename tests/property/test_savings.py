@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.misses import Miss, MissCause
@@ -18,7 +18,7 @@ from tests.property.test_money import COUNT, MODELS, TIMES, naive, usages
 from tests.support.prices import price_table
 
 PLACEMENTS = st.builds(
-    Placement,
+    lambda **values: Placement(**values),  # noqa: PLW0108 - whose annotations name what is not imported
     breakpoints=st.sampled_from([(), (Breakpoint(0, TTL.FIVE_MINUTES, ""),)]),
     prompt_tokens=COUNT,
     read_tokens=COUNT,
@@ -111,7 +111,7 @@ def bill_with(exchange: Exchange, kind: str) -> int:
     assert usage is not None
     first = first_of(usage)
     nothing = dict.fromkeys(INPUT_KINDS, 0)
-    moved = replace(first, **(nothing | {kind: first.prompt_tokens}))  # type: ignore[arg-type]
+    moved = replace(first, **(nothing | {kind: first.prompt_tokens}))
     usage = replace(usage, iterations=(moved, *usage.iterations[1:])) if usage.iterations else moved
     return price_table().cost(usage, model=exchange.model, at=exchange.received_at).total_nanousd
 

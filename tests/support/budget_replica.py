@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
@@ -125,7 +127,7 @@ class BudgetReplica:
         self.ledger.observe(record)
 
     async def settle(self, id: str, nanousd: int) -> None:
-        await self.budgets.settle(ReservationId(id), replace(usd(nanousd), requests=1))
+        await self.budgets.settle(ReservationId(id), structs.replace(usd(nanousd), requests=1))
 
     async def settle_found(self) -> None:
         """What the service does at its start, once it is open: settle what an earlier process had booked."""

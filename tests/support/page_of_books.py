@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.adapters.ledger_queries import read_charges
 from gateway.adapters.ledger_rollup import LedgerRollup
+from gateway.adapters.sign_outs import MemorySignOuts
 from gateway.core.focus import Charge
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.ledger import Dimension
@@ -87,7 +88,9 @@ async def serving(screens: Sequence[Screen], *, now: float = NOW) -> AsyncIterat
     page = make_page(
         screens, clock=FakeClock(now), timezone="UTC", version="0.1.0", new_id=lambda: "form-0001"
     )
-    sessions = Sessions(secrets.token_bytes(32), idle_seconds=3600, longest_seconds=3600, secure=False)
+    sessions = Sessions(
+        secrets.token_bytes(32), MemorySignOuts(), idle_seconds=3600, longest_seconds=3600, secure=False
+    )
     app = web.Application()
     app.add_subapp("/page", page_app(page, sessions, loopback=True, signing_in=False, public_url=None))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

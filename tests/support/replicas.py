@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.ids import WorkspaceId
 from gateway.core.placement import Breakpoint, Occasion, Placement
@@ -115,7 +117,7 @@ class Replica:
 
     def call(self, call_id: str) -> Planned:
         hold, rules, body = Hold(), self.ground.world.rules, self.ground.body
-        call = replace(self.ground.world.make_call(body), id=call_id)
+        call = structs.replace(self.ground.world.make_call(body), id=call_id)
         workspace = replace(rules.workspaces[WorkspaceId("demo")], placement=self.ground.mode)
         work = self.placing.plan(call, body, rules, workspace, hold)
         planned = Planned(self, call_id, hold, asyncio.get_running_loop().create_task(work))

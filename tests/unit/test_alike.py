@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.errors import BadRequest
 from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import dump
 
@@ -50,3 +51,18 @@ def test_takes_nothing_from_a_body_with_marks_that_it_does_not_know() -> None:
 
     assert again.unread_marks
     assert again.shared_messages == 0
+
+
+@pytest.mark.parametrize("said", ["c", "é" * 3])
+@pytest.mark.parametrize("where", [b'"model"', b"@@"])
+def test_finds_what_is_no_utf8_behind_what_is_shared(said: str, where: bytes) -> None:
+    like = read_prompt(a_body("é", "b"))
+    body = a_body("é", "b", said + "@@").replace(where, b'"mod\xc3el"' if where != b"@@" else b"@\xe9@")
+
+    with pytest.raises(BadRequest) as alone:
+        read_prompt(body)
+    with pytest.raises(BadRequest) as beside:
+        read_prompt(body, like)
+
+    assert "is not valid UTF-8 (byte " in alone.value.message
+    assert beside.value.message == alone.value.message

@@ -241,6 +241,26 @@ def test_measures_thinking_and_tool_input_too_but_no_signature() -> None:
     assert read.output_text_bytes == 3 + 7
 
 
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+@pytest.mark.parametrize("lacking", [None, -1, 2.5, "10"], ids=repr)
+def test_usage_that_lacks_what_went_in_or_came_out_is_no_usage(name: str, lacking: object) -> None:
+    """Booked as it stands, it would be free."""
+    body = BodyReader()
+    body.feed(dump(message(usage(10, 5, write_5m=3) | {name: lacking})))
+    read = body.report()
+
+    assert (read.usage, read.parse_errors, read.message_id) == (None, 1, MESSAGE_ID)
+
+
+def test_trap_38_a_delta_takes_nothing_back_by_a_count_that_is_none() -> None:
+    read = report(
+        start(usage(10, 1)), message_delta({"output_tokens": 9}), message_delta({"output_tokens": -1})
+    )
+
+    assert read.usage is not None
+    assert (read.usage.output_tokens, read.parse_errors) == (9, 1)
+
+
 def test_counts_usage_that_it_cannot_read() -> None:
     assert report(start(usage(10, 1) | {"input_tokens": "ten"})).parse_errors == 1
     assert report(event("message_start", {"message": 3})).parse_errors == 1

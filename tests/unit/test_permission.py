@@ -54,6 +54,13 @@ def test_a_path_without_v1_is_told_about_the_base_url() -> None:
         permit_endpoint(Endpoint.UNKNOWN, "POST", "/messages", ANY)
 
 
+def test_a_base_url_that_ends_in_v1_is_told_so_and_reaches_nobody() -> None:
+    with pytest.raises(
+        NotFound, match=r"'/v1/v1/messages' here: the base URL of your client should not end in /v1"
+    ):
+        permit_endpoint(Endpoint.OTHER, "POST", "/v1/v1/messages?beta=true", ANY)
+
+
 def test_batches_do_not_get_past_a_list_of_models_where_they_are_not_read() -> None:
     """Where they are, each item is permitted on its own; the rest passes always."""
     with pytest.raises(Forbidden, match="batches"):

@@ -48,6 +48,11 @@ NESTED = {
         (single("x", system=""), [(0, "5m")], "empty"),
         (single("x", system=[{"type": "image"}]), [(0, "5m")], "takes no breakpoint"),
         (single("x", tools=[TOOLS["deferred"]]), [(0, "5m")], "deferred"),
+        (
+            single("x", tools=[{"type": "mcp_toolset", "default_config": {"defer_loading": True}}]),
+            [(0, "5m")],
+            "deferred",
+        ),
         (claude_code_body(mark=False), [(12, "5m")], "no part of the prompt"),
         (single([BLOCKS["thinking"]]), [(0, "5m")], "type"),
         (single([BLOCKS["redacted_thinking"]]), [(0, "5m")], "type"),

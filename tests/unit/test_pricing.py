@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.models import ModelNames
 from gateway.core.pricing import PriceRow, PriceTable, Terms, cents, usd_per_million

@@ -219,6 +219,18 @@ def test_trap_04_deferred_and_unknown_tools_take_no_mark(name: str) -> None:
     assert (name != "deferred") is block.in_prefix
 
 
+@pytest.mark.parametrize("said", ["default_config", "configs"])
+@pytest.mark.parametrize("name", [r"defer_loading", r"defer_l\u006fading"])
+def test_trap_04_a_toolset_that_may_defer_its_tools_takes_no_mark(said: str, name: str) -> None:
+    deferring = b'{"%b":true}' % name.encode()
+    config = b'{"a":%b}' % deferring if said == "configs" else deferring
+    toolset = b'{"type":"mcp_toolset","mcp_server_name":"s","%b":%b}' % (said.encode(), config)
+    (block,) = read_prompt(b'{"model":"m","tools":[%b],"messages":[]}' % toolset).blocks
+
+    assert not block.may_be_marked
+    assert block.in_prefix
+
+
 @pytest.mark.parametrize("text", ['" "', r'"\n\t"', r'"\u0020\u00a0"', '"\u2003"', '""'])
 def test_trap_04_blank_text_takes_no_mark_however_it_is_spelled(text: str) -> None:
     assert not only(text.encode()).may_be_marked
@@ -317,6 +329,14 @@ def test_an_attribution_line_counts_as_one_only_first_and_alone(index: int) -> N
 
     assert (index == 0, index != 0) == (not first.in_prefix, first.may_be_marked)
     assert joined.in_prefix
+
+
+def test_an_attribution_line_is_known_however_it_is_spelled() -> None:
+    line = rb'{"type":"text","text":"\u0078-anthropic-billing-header: cc_version=2.1\\n;"}'
+    (block,) = read_prompt(b'{"model":"m","system":[%b],"messages":[]}' % line).blocks
+
+    assert not block.in_prefix
+    assert not block.may_be_marked
 
 
 def test_keeps_no_copy_of_the_body() -> None:

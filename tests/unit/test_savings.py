@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.ids import KeyId, WorkspaceId

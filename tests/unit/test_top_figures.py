@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.top_figures import COMPLETE, figures
+from gateway.cli.top_figures import figures
 
 NOW = 1_800_000_000
 
@@ -33,8 +33,20 @@ def a_call(ended_seconds_ago: float = 0.0, **changes: Any) -> dict[str, Any]:
     }
 
 
-def live(ended: list[dict[str, Any]], opened: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    return {"at": instant(NOW), "open": opened or [], "ended": ended}
+def live(
+    ended: list[dict[str, Any]], opened: list[dict[str, Any]] | None = None, **changes: Any
+) -> dict[str, Any]:
+    return {
+        "at": instant(NOW),
+        "open": opened or [],
+        "ended": ended,
+        "whole_since": instant(NOW - 600),
+        "left_out": 0,
+        "replicas": ["a"],
+        "silent": [],
+        "trouble": None,
+        **changes,
+    }
 
 
 def test_rates_are_of_what_ended_within_the_last_minute() -> None:
@@ -49,10 +61,10 @@ def test_rates_are_of_what_ended_within_the_last_minute() -> None:
 
 
 def test_where_more_ended_than_is_kept_rates_are_of_the_time_that_is_known_whole() -> None:
-    ended = [a_call(number / 50) for number in range(COMPLETE + 200)]
-    last = figures(live(ended), None).last_minute
+    ended = [a_call(number / 50) for number in range(700)]
+    last = figures(live(ended, whole_since=instant(NOW - 10)), None).last_minute
 
-    assert last.seconds == pytest.approx(COMPLETE / 50, abs=0.1)
+    assert last.seconds == pytest.approx(10, abs=0.1)
     assert last.per_minute(last.requests) == pytest.approx(3_000, rel=0.02)
 
 
@@ -86,4 +98,15 @@ def test_the_tightest_limit_comes_first_and_one_of_nothing_is_used_up() -> None:
         ("b", 1.1),
         ("c", 1.0),
         ("a", pytest.approx(0.1)),
+    ]
+
+
+def test_what_is_missing_is_said() -> None:
+    found = figures(live([], replicas=["a", "b"], silent=["c"], left_out=3, trouble="It is away."), None)
+
+    assert found.replicas == ["a", "b"]
+    assert found.missing == [
+        "c does not answer: its calls are missing.",
+        "Other replicas are missing. It is away.",
+        "3 more calls are open on other replicas.",
     ]

@@ -32,7 +32,7 @@ async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_pat
     async with a_gateway_process(tmp_path, "--demo") as running:
         assert "a simulated Claude API answers" in running.greeting
         assert f"curl {running.url}/v1/messages" in running.greeting
-        python = re.search(r"official SDK:\n\n(.*?)\n\n", running.greeting, re.DOTALL)
+        python = re.search(r"official SDK[^\n]*:\n\n(.*?)\n\n", running.greeting, re.DOTALL)
         assert python is not None
         lines = [line.strip() for line in python[1].splitlines()]
         assert len(lines) == 4

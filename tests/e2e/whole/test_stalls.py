@@ -26,8 +26,9 @@ from tests.support.year_of_ledger import write_year
 TURN_SECONDS = 0.05
 """One call of any size, and the admin plane."""
 RELOAD_SECONDS = 0.25
-OTHERS_SECONDS = 0.1
-"""What threads that read a body may take of the interpreter while the loop wants to go on."""
+OTHERS_SECONDS = 0.2
+"""What threads that read a body may take of the interpreter while the loop wants to go on. They go on
+while the machine has no processor for the loop, too."""
 
 
 async def test_a_body_of_two_megabytes_stalls_nobody(stack: Stack) -> None:

@@ -181,3 +181,22 @@ async def test_trap_65_a_token_counting_body_goes_up_as_it_came(stack: Stack) ->
 
     assert [answer.status for answer in answers] == [200, 200]
     assert received(stack) == [plain, sent]
+
+
+async def test_a_retry_that_redeems_a_credit_carries_the_refused_calls_breakpoints(stack: Stack) -> None:
+    """Otherwise it is a 400: `cache_control` counts as a part of the request that was refused."""
+    beta = [("anthropic-beta", "fallback-credit-2026-07-01")]
+    refused = {**ASK, "system": LONG, "messages": HISTORY}
+    await call(stack, refused, headers=beta)
+    partial = {"role": "assistant", "content": [{"type": "text", "text": "Partial. " * 900}]}
+    retried = refused | {
+        "model": "claude-opus-4-8",
+        "messages": [*HISTORY, partial],
+        "fallback_credit_token": "sk-test-credit",
+    }
+    await call(stack, retried, headers=beta)
+
+    first, second = (json.loads(body) for body in received(stack))
+    assert b"cache_control" in received(stack)[0]
+    assert second["system"] == first["system"]
+    assert second["messages"] == [*first["messages"], partial]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
@@ -65,7 +67,9 @@ class _Here:
         )
 
     async def die(self, name: str = "a") -> None:
-        await self.store.reserve(replace(reservation(name, LIMIT, nanousd=60, lease_seconds=5), payer=PAYER))
+        await self.store.reserve(
+            structs.replace(reservation(name, LIMIT, nanousd=60, lease_seconds=5), payer=PAYER)
+        )
         self.clock.advance(6)
 
     def book(self, name: str, nanousd: int) -> None:
@@ -165,9 +169,9 @@ async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
 def test_the_entries_of_a_batch_are_left_to_who_settles_it(tmp_path: Path) -> None:
     """One reservation pays for several of them."""
     here = _Here(tmp_path)
-    held = replace(reservation("batch", LIMIT, nanousd=60), payer=PAYER)
+    held = structs.replace(reservation("batch", LIMIT, nanousd=60), payer=PAYER)
     here.ledger.observe(a_record(id="batch-0", endpoint="batches", reservation=held))
-    here.ledger.observe(a_record(id="plain", reservation=replace(held, id=rid("plain"))))
+    here.ledger.observe(a_record(id="plain", reservation=structs.replace(held, id=rid("plain"))))
     here.ledger.close()
 
     assert [one.reservation_id for one in read_unsettled(here.path, 0)] == ["plain"]
