@@ -37,16 +37,16 @@ PACING = Pacing(first_byte_seconds=0.05, events_per_second=60)
 QUIET_SECONDS = 45.0
 """After the last call: for what is settled in the background, and for batches that nobody looked at."""
 SHORT_SECONDS = 300.0
-LEFT = {"descriptors": 12, "threads": 4, "tasks": 4}
+LEFT = {"descriptors": 24, "threads": 4, "tasks": 4}
 """How much more of these a gateway may hold at its end than before its first call: connections to the store,
-threads that a pool keeps."""
+as many as there once were calls at a time, and threads that a pool keeps."""
 _YAML = """\
 listen: {{data: "127.0.0.1:0", admin: "127.0.0.1:0", admin_token: {{env: ADMIN_TOKEN}}}}
 state: {{directory: "{state}"}}
 store: {{kind: redis, url: {{env: REDIS_URL}}, prefix: soak}}
 upstreams: {{default: {{base_url: "{url}", credential: {{env: UPSTREAM_KEY}}}}}}
 tags: {{headers: [x-call]}}
-placement: {{recent_bodies: 8MiB}}
+placement: {{recent_bodies: 8MiB, known_prefixes: 16384}}
 warming: {{memory: 8MiB, per_minute: 600}}
 timeouts: {{upstream_idle: 5s, upstream_keep_alive: 5s, client_keep_alive: 20s}}
 drain: {{announce: 0s, timeout: 5s}}
