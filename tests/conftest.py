@@ -1,12 +1,20 @@
-"""After every test: nothing that it printed or logged holds a credential or a prompt that was planted."""
+"""After every test: nothing that it printed or logged holds a credential or a prompt that was planted. Before
+the first: Ctrl-C reaches the commands under test."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
 
 from tests.support.canaries import found_in
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and every child inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
