@@ -116,7 +116,7 @@ async def settled(world: World) -> Finding:
 
 def check(world: World, ends: dict[str, int], hung: list[str], *, lost: bool) -> list[Finding]:
     """All but (d), after the replicas have stopped. `lost`: the store lost data, and with it what dead
-    replicas had set aside."""
+    replicas had set aside; the limit may then be passed by the bill of those calls, and by no more."""
     store = Store(world.master.port)
     spent, set_aside, owed = store.spent(), store.set_aside(), store.owed()
     store.close()
@@ -130,13 +130,15 @@ def check(world: World, ends: dict[str, int], hung: list[str], *, lost: bool) ->
     cut = sum(call.billed - call.booked for call in calls.values() if call.booked < call.billed)
     guessed = {name: call for name, call in calls.items() if call.guessed and call.booked != call.billed}
     difference = sum(call.booked - call.billed for call in guessed.values())
+    unknown = sum(call.billed for call in forgotten.values())
+    over = max(world.over, default=0)
     return [
         Finding(
             "(a) the bill stays within the limit",
-            not world.over,
+            over <= (unknown + cut if lost else 0),  # nobody can hold back for what nobody knows
             f"billed {_usd(world.billed)} of {_usd(world.limit_nanousd)}, "
             f"{world.billed / world.limit_nanousd:.0%}; "
-            f"above it by at most {_usd(max(world.over, default=0))}",
+            f"above it by at most {_usd(over)}",
         ),
         Finding(
             "(b) ledgers and counters have one sum",
@@ -151,7 +153,7 @@ def check(world: World, ends: dict[str, int], hung: list[str], *, lost: bool) ->
             f"{len(calls)} calls; {len(guessed)} presumed or estimated, "
             f"together {_usd(difference)} above the bill "
             f"({_usd(cut)} below it in answers that were cut); "
-            f"{len(forgotten)} forgotten, together {_usd(sum(call.billed for call in forgotten.values()))}; "
+            f"{len(forgotten)} forgotten, together {_usd(unknown)}; "
             f"reported and unlike the bill: {_named(exact, calls)}; below the bill: {_named(under, calls)}",
         ),
         Finding(
