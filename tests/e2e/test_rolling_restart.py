@@ -46,7 +46,7 @@ prefixes: {{secret: {{env: PREFIX_SECRET}}}}
 upstreams: {{default: {{base_url: "{url}", credential: {{env: UPSTREAM_KEY}}}}}}
 placement: {{policy: rules}}
 tags: {{headers: [x-call]}}
-drain: {{announce: 3s, timeout: 30s}}
+drain: {{announce: 6s, timeout: 30s}}
 """
 LIMITS = """\
 defaults:
@@ -196,11 +196,11 @@ async def _replace(ground: Ground, old: Running, others: list[str]) -> int:
 
 
 async def _long_stream(ground: Ground, replica: Running, begun: asyncio.Event) -> None:
-    """A stream of some five seconds."""
+    """A stream of some nine seconds."""
     number = next(ground.numbers)
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{replica.url}/v1/messages", **_call(number, stream=True, words=350)) as answer,
+        session.post(f"{replica.url}/v1/messages", **_call(number, stream=True, words=650)) as answer,
     ):
         said = await answer.content.readany()
         begun.set()
