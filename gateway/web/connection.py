@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._queue_full = False
         self._broken = False
         """Nothing more of this connection's input is understood."""
+        self._retired = False
         self._task: asyncio.Task[None] | None = None
         self._reply: ClientReply | None = None
         self._payload: StreamReader = EMPTY_PAYLOAD
@@ -101,6 +102,7 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Close once what runs is answered; at once where nothing does."""
+        self._retired = True
         if self._state in (_State.IDLE, _State.HEAD):
             self._close()
 
@@ -273,9 +275,11 @@ class Connection(asyncio.Protocol):
         elif self._queue:
             self._next()
             self._drain_queue()
-        elif not self._owner.accepting:
+        elif self._retired:
             self._close()
         else:
+            # Also where leaving was announced since the answer's head said that the connection stays: a
+            # proxy may be sending the next request on it, and that one is told.
             self._enter(_State.IDLE)
             self._drain_queue()
 

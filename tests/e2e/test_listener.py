@@ -253,6 +253,27 @@ async def test_stops_accepting_but_finishes_what_runs() -> None:
     assert rest == b"4\r\nsome\r\n4\r\nmore\r\n0\r\n\r\n"
 
 
+async def test_a_connection_that_was_promised_to_stay_stays_until_a_request_after_the_announcement() -> None:
+    """A proxy sends the next request the moment it has an answer: a connection closed in its face would
+    cost that request."""
+    go_on = asyncio.Event()
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        reply.start(200, [])
+        await go_on.wait()
+        reply.finish()
+
+    async with listening(handle) as (listener, port), await RawClient.connect(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await client.head()).header(b"connection") is None
+        listener.announce()
+        go_on.set()
+        assert [await client.line(), await client.line()] == [b"0\r\n", b"\r\n"]
+        await client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await client.head()).header(b"connection") == b"close"
+        assert await client.rest() == b"0\r\n\r\n"
+
+
 async def test_closing_cancels_what_still_runs() -> None:
     cancelled = asyncio.Event()
 

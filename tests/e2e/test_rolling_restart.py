@@ -176,7 +176,7 @@ async def test_replicas_are_replaced_under_load_without_losing_a_call_or_a_nanod
         replica.signal(signal.SIGINT)  # nobody is to be told: there are no calls any more
     assert [await replica.ended() for replica in replicas] == [0, 0]
 
-    assert ground.failed == []
+    assert ground.failed == [], ground.nginx.errors()
     assert len(ground.answered) == 4 + 2, "all replicas served, and two of them a stream while they drained"
     assert ground.answered.total() == next(ground.numbers)
     assert_one_sum(ground)

@@ -51,6 +51,9 @@ class Nginx:
             self._process.send_signal(signal.SIGTERM)
             await self._process.wait()
 
+    def errors(self) -> str:
+        return (self._home / "error.log").read_text()
+
     async def hand_to(self, addresses: Sequence[str]) -> None:
         """From now on to these; calls that others have are finished by them."""
         servers = " ".join(f"server {address} max_fails=0;" for address in addresses)
@@ -67,6 +70,6 @@ class Nginx:
         for _ in range(500):
             if self.socket.exists():
                 return
-            assert self._process.returncode is None, (self._home / "error.log").read_text()
+            assert self._process.returncode is None, self.errors()
             await asyncio.sleep(0.02)
         raise AssertionError("nginx did not start")
