@@ -9,12 +9,15 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from gateway.adapters.sqlite_file import into_wal
 from gateway.core.entry import SCHEMA_VERSION
 from gateway.core.errors import ConfigError
 
 APPLICATION_ID = 0x6C656467
 """Marks the file as ours ("ledg"), so that no other database is written to by mistake."""
 BUSY_SECONDS = 1.0
+OPENING_SECONDS = 5.0
+"""Several processes may start at once, and each may have the schema to write."""
 
 _ADDED = {
     2: (
@@ -134,10 +137,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     try:
         # isolation_level None: transactions are ours. The connection moves to the writer's thread.
         connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            path, timeout=OPENING_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             _prepare(connection, path)
+            connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
         except BaseException:
             connection.close()
             raise
@@ -160,7 +164,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"The ledger {path} was written by a later version (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); run that version, or give this one a new file."
         )
-    connection.execute("PRAGMA journal_mode = WAL")
+    into_wal(connection)
     # FULL syncs at each commit: a committed row survives a power cut. The thread waits for it, not the loop.
     connection.execute("PRAGMA synchronous = FULL")
     if not objects:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.adapters.ledger_queries import CAUSES_SINCE, _group, _sum
 from gateway.adapters.ledger_source import Reading
+from gateway.adapters.sqlite_file import into_wal
 from gateway.core.ledger import SUMMED, Dimension
 from gateway.core.rollup import HOUR_MS, KEPT
 
@@ -225,7 +226,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise sqlite3.OperationalError(f"{path} is a database of something else")
         if objects and version != VERSION:
             raise sqlite3.DatabaseError("of another version")
-        sums.execute("PRAGMA journal_mode = WAL")
+        into_wal(sums)
         sums.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last steps, not the file
         if not objects:
             sums.execute("BEGIN IMMEDIATE")

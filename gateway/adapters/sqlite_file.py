@@ -11,17 +11,34 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.core.errors import StoreUnavailable
 
-BUSY_SECONDS: Final = 1.0
+BUSY_SECONDS: Final = 5.0
+"""Nobody's call waits for it: a disk that stands still for a second is no error."""
 WRITING: Final = "BEGIN IMMEDIATE"
 """What is read first must still hold when it is written upon."""
 
 T = TypeVar("T")
+
+
+def into_wal(connection: sqlite3.Connection, patience_seconds: float = BUSY_SECONDS) -> str:
+    """Have the file keep a write-ahead log; returns what it keeps. Of several that ask for it at once SQLite
+    refuses all but one on the spot, as their locks would wait for each other, whatever the time that the
+    connection would wait. Raises `sqlite3.OperationalError`."""
+    until = time.monotonic() + patience_seconds
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            return str(mode)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 class SqliteFile:
@@ -53,7 +70,7 @@ class SqliteFile:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             # The mode that the embedded budget store uses: readers never wait for a writer.
-            connection.execute("PRAGMA journal_mode = WAL")
+            into_wal(connection)
             self._prepare(connection)
             yield connection
         finally:

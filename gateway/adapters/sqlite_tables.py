@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.adapters.sqlite_file import into_wal
 from gateway.core.bucket import NOBODY, Level, Payer, Presumed, Standing
 from gateway.core.errors import ConfigError
 from gateway.core.ids import ReservationId
@@ -133,8 +134,7 @@ def checkpoint(connection: sqlite3.Connection) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")  # several processes may start at once
-    (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if journal != "wal":
+    if into_wal(connection) != "wal":
         raise ConfigError(f"{path}: this file system cannot hold the budget file (WAL). Use a local disk.")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     # A checkpoint waits for the disk, two or three times: not within some commit, but on a thread of its own.
