@@ -122,10 +122,14 @@ class _Ticks:
 
 
 def _own_place(frame: FrameType | None) -> str | None:
-    """Where in the gateway's code a stack is; None where it is in none, or in a test that calls it itself."""
+    """Where in the gateway's code a stack is; None where it is in none, or where the simulator calls
+    it."""
+    place = None
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(_OWN) and not name.startswith(_NOT_OWN):
-            return f"{name[len(_OWN) - len('gateway') :]}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        if name.startswith(_NOT_OWN):
+            return None
+        if place is None and name.startswith(_OWN):
+            place = f"{name[len(_OWN) - len('gateway') :]}:{frame.f_lineno} {frame.f_code.co_qualname}"
         frame = frame.f_back
-    return None
+    return place
