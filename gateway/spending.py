@@ -3,6 +3,7 @@ progress. What each does is in `adapters/` and `workers/`."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from gateway.adapters.ledger_source import LedgerSource
 from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.measured_budgets import MeasuredBudgets, MeasuredFencedBudgets
+from gateway.adapters.open_calls import OpenCalls, left_behind
 from gateway.adapters.prometheus import Metrics
 from gateway.adapters.redis_audits import RedisAudits
 from gateway.adapters.redis_budgets import RedisBudgets
@@ -22,8 +24,9 @@ from gateway.batching import Batching
 from gateway.core.bucket import Reservation
 from gateway.core.errors import StoreUnavailable
 from gateway.core.rules import Rules
+from gateway.core.worker import Worker
 from gateway.ports import BatchStore, BudgetStore, Clock, Observer, Upstream
-from gateway.settings.gateway import LEDGER_FILE, GatewayFile
+from gateway.settings.gateway import LEDGER_FILE, OPEN_CALLS_FILE, GatewayFile
 from gateway.settings.load import Settings
 from gateway.stores import ledger_source, open_batch_books, open_batches
 from gateway.tasks import TaskSet
@@ -57,11 +60,13 @@ class Spending:
         observers: Sequence[Observer],
         written: Callable[[], Awaitable[None]],
         replica: str,
+        worker: Worker | None = None,
     ) -> None:
         """`observers` are told of what batches cost in the end; `written` returns once the ledger has all
         that it was told."""
         self._redis = store if isinstance(store, RedisBudgets) else None
         self._fence = RedisFence(self._redis, clock, replica=replica) if self._redis is not None else None
+        self._open_calls = _open_calls(file, clock, worker)
         self._guard = self._guarded(store, clock, metrics)
         self.budgets: BudgetStore = self._guard
         self._clock = clock
@@ -79,7 +84,8 @@ class Spending:
             rules=rules,
             reading=self._reading,
             books=books,
-            unsettled=lambda: read_unsettled(ledger, round(clock.now() * 1000)),
+            unsettled=lambda more: read_unsettled(ledger, round(clock.now() * 1000), more),
+            left_open=self._open_calls,
             expired=metrics.reservations_expired,
         )
         self.settler = BatchSettler(
@@ -116,13 +122,18 @@ class Spending:
                     continue  # counted already; there are two more turns before the lease ends
 
         works: list[tuple[float, Callable[[], Awaitable[object]], str]] = [
-            (SWEEP_SECONDS, self._sweeping.turn, "sweeping reservations"),
             (self._rules().lease_seconds / 3, renew, "renewing leases"),
             (GAUGES_SECONDS, self._read_gauges, "reading budgets"),
             (TURN_SECONDS, self.settler.turn, "settling batches"),
             (LOOK_SECONDS, self.auditing.look, "comparing counters with the ledger"),
         ]
         loops.spawn(self._rebuilding.run(), "rebuilding counters")
+        at_once = asyncio.Event()
+        at_once.set()  # what was found at the start is missing in the counters until it is settled
+        sweeping = every(
+            SWEEP_SECONDS, self._sweeping.turn, name="sweeping reservations", clock=self._clock, wake=at_once
+        )
+        loops.spawn(sweeping, "sweeping reservations")
         for seconds, work, name in works:
             loops.spawn(every(seconds, work, name=name, clock=self._clock), name)
 
@@ -131,6 +142,7 @@ class Spending:
         with contextlib.suppress(StoreUnavailable):
             await self._sweeping.resume()
             await self._guard.pay()
+        self._open_calls.close()
         await self.budgets.close()
         await self._batches.close()
 
@@ -177,7 +189,9 @@ class Spending:
         fence = self._fence
         measured = partial(MeasuredBudgets, took=metrics.store_operation, failed=metrics.store_error)
         if fence is None or not isinstance(store, RedisBudgets):
-            return GuardedBudgets(measured(store), clock, degraded=metrics.store_degraded)
+            return GuardedBudgets(
+                measured(store), clock, degraded=metrics.store_degraded, open_calls=self._open_calls
+            )
         return GuardedBudgets(
             measured(store),
             clock,
@@ -188,4 +202,13 @@ class Spending:
                 failed=metrics.store_error,
             ),
             degraded=metrics.store_degraded,
+            open_calls=self._open_calls,
         )
+
+
+def _open_calls(file: GatewayFile, clock: Clock, worker: Worker | None) -> OpenCalls:
+    """Those of this process, and of workers that there are no more."""
+    first = file.state_path(OPEN_CALLS_FILE)
+    if worker is not None and not worker.is_first:
+        return OpenCalls(first.with_name(worker.own_name(first.name)), clock.now)
+    return OpenCalls(first, clock.now, left_behind(first, worker.count if worker is not None else 1))

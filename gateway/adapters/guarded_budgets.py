@@ -7,8 +7,8 @@ limits of money in a calendar window; all others are asked as ever.
 
 What could not be booked under the exchange's own id is booked under another, once: see `late_settling.py`. It
 is kept here until then, for as long as this process lives; what a process that dies leaves behind, the next
-one on its ledger settles (`workers/sweeping.py`). Of a batch, which outlives its call, the hold goes to
-whoever settles it.
+one on its ledger settles (`workers/sweeping.py`), for which `open_calls.py` has what runs. Of a batch, which
+outlives its call, the hold goes to whoever settles it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from gateway.adapters.late_settling import (
     FencedStore,
     Hold,
     LateSettling,
+    is_about_a_key,
     rebuilding,
     says_fenced,
 )
+from gateway.adapters.open_calls import OpenCalls
 from gateway.adapters.patience import Patience
 from gateway.core.bucket import Amounts, Decision, Held, Presumed, Reservation, Verdict
 from gateway.core.errors import StoreUnavailable
@@ -82,8 +84,10 @@ class GuardedBudgets:
         fence: Fence | None = None,
         fenced: FencedStore | None = None,
         degraded: Callable[[bool], None] = _unheard,
+        open_calls: OpenCalls | None = None,
     ) -> None:
-        """With a `fence`, `fenced` is the same store under the fence's generation."""
+        """With a `fence`, `fenced` is the same store under the fence's generation. `open_calls` is told of
+        what the store may forget."""
         assert (fence is None) == (fenced is None)
         self._store = store
         self._fenced = fenced or store
@@ -91,6 +95,7 @@ class GuardedBudgets:
         self._late = LateSettling(store, fenced, fence)
         self._clock = clock
         self._degraded = degraded
+        self._open_calls = open_calls
         self._holds: dict[ReservationId, Hold] = {}
         self._owed: dict[ReservationId, _Owed] = {}
         self._kinds: dict[int, tuple[tuple[BoundLimit, ...], bool]] = {}
@@ -136,7 +141,7 @@ class GuardedBudgets:
                     raise rebuilding()
                 if decision.allowed:
                     fence.acknowledged(reservation.id, closed=False)
-                    self._holds[reservation.id] = Hold(reservation, generation)
+                    self._hold(Hold(reservation, generation))
                 return decision
         except StoreUnavailable as error:
             if not says_fenced(error):
@@ -156,7 +161,7 @@ class GuardedBudgets:
         except StoreUnavailable:
             self._owe(reservation_id, hold, actual)
             raise
-        self._holds.pop(reservation_id, None)
+        self._let_go(reservation_id)
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self._close(reservation_id, None)
@@ -192,13 +197,20 @@ class GuardedBudgets:
 
     async def pay(self) -> None:
         """Book what is owed, and set aside again what runs and is not: once the store is back. Raises
-        `StoreUnavailable` where it is not, or no more; then what is left stays."""
+        `StoreUnavailable` where it is not, or no more; then what is left stays. What is refused for its own
+        sake stays too, and waits behind all others."""
         if self.is_rebuilding:
             return
         if self._away and self._fence is None:  # nobody else has asked whether it is back
             await self._store.ping()
         for reservation_id, owed in list(self._owed.items())[:PAID_AT_ONCE]:
-            await self._pay(reservation_id, owed)
+            try:
+                await self._pay(reservation_id, owed)
+            except StoreUnavailable as error:
+                if not is_about_a_key(error):
+                    raise
+                if self._owed.pop(reservation_id, None) is not None:
+                    self._owed[reservation_id] = owed
         for reservation_id, hold in list(self._holds.items()):
             if reservation_id in self._holds:  # it may have ended meanwhile, and nobody would close this one
                 await self._late.hold_again(hold)
@@ -221,7 +233,7 @@ class GuardedBudgets:
 
     def hand_over(self, reservation_id: ReservationId) -> None:
         """It was kept: from now on `settle_held` and `renew_held` see to it, in this process or another."""
-        hold = self._holds.pop(reservation_id, None)
+        hold = self._let_go(reservation_id)
         if hold is not None:  # an allowance has it spent until the store is back
             self.allowances.close(reservation_id, hold.reservation.amounts)
 
@@ -274,7 +286,8 @@ class GuardedBudgets:
             self.allowances.close(reservation.id, Amounts())
             return decision
         self._tell(away=True)
-        self._holds.setdefault(reservation.id, Hold(reservation, ""))
+        if reservation.id not in self._holds:
+            self._hold(Hold(reservation, ""))
         return replace(decision, degraded=True)
 
     async def _reserve_rest(self, reservation: Reservation, limits: tuple[BoundLimit, ...]) -> Decision:
@@ -297,7 +310,7 @@ class GuardedBudgets:
             if not error.outcome_known:  # it may be held all the same: the caller hears of a refusal
                 self._owe(reservation.id, hold, None)
             raise
-        self._holds[reservation.id] = hold
+        self._hold(hold)
         return _ALONE
 
     def _admit_alone(
@@ -315,6 +328,18 @@ class GuardedBudgets:
                 outcome_known=error.outcome_known,
             )
 
+    def _hold(self, hold: Hold) -> None:
+        """It is admitted."""
+        self._holds[hold.reservation.id] = hold
+        if self._open_calls is not None:
+            self._open_calls.add(hold.reservation, degraded=not hold.generation)
+
+    def _let_go(self, reservation_id: ReservationId) -> Hold | None:
+        """It has ended, and the ledger has it if it cost anything."""
+        if self._open_calls is not None:
+            self._open_calls.drop(reservation_id)
+        return self._holds.pop(reservation_id, None)
+
     # Closing, now or later
 
     async def _close(self, reservation_id: ReservationId, actual: Amounts | None) -> None:
@@ -330,7 +355,7 @@ class GuardedBudgets:
 
     def _owe(self, reservation_id: ReservationId, hold: Hold, actual: Amounts | None) -> _Owed:
         """Write down that it ended."""
-        self._holds.pop(reservation_id, None)
+        self._let_go(reservation_id)
         self.allowances.close(reservation_id, actual or Amounts())
         owed = self._owed[reservation_id] = _Owed(hold, actual, self._clock.now())
         if len(self._owed) > MAX_OWED:

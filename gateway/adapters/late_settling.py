@@ -206,6 +206,11 @@ def rebuilding() -> StoreUnavailable:
     return StoreUnavailable("The counters of money are being computed from the ledger; that takes seconds.")
 
 
+def is_about_a_key(error: StoreUnavailable) -> bool:
+    """Whether a script found in a key what it never wrote: somebody else did. It is no outage."""
+    return "WRONGTYPE" in error.message or "Bad data format" in error.message
+
+
 def says_fenced(error: StoreUnavailable) -> bool:
     """Whether a script found another generation than the known one."""
     return "GWFENCE" in error.message

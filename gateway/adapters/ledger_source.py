@@ -29,6 +29,12 @@ class PostgresUrl:
 LedgerSource = Path | PostgresUrl
 
 
+_MISSING = (
+    "there is no such file. A gateway makes it at its first start, in its state.directory; see whether this "
+    "configuration, and the directory that this is called in, are those of the gateway"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """A ledger in one state: who goes on writing to it is not seen."""
@@ -60,4 +66,5 @@ def reading(source: LedgerSource) -> Iterator[Reading]:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             yield Reading(version=version, postgres=False, _query=connection.execute)
     except sqlite3.Error as error:
-        raise ConfigError(f"The ledger {source} cannot be read: {error}.") from error
+        why = str(error) if source.exists() else _MISSING
+        raise ConfigError(f"The ledger {source} cannot be read: {why}.") from error

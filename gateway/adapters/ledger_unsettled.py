@@ -46,12 +46,13 @@ ORDER BY sequence DESC LIMIT ?
 """
 
 
-def read_unsettled(path: Path, now_ms: int) -> tuple[Unsettled, ...]:
-    """The latest first. Blocks; raises `ConfigError` where the file is no ledger."""
+def read_unsettled(path: Path, now_ms: int, more: int = 0) -> tuple[Unsettled, ...]:
+    """The latest first, `more` of them where so many were booked at once. Blocks; raises `ConfigError` where
+    the file is no ledger."""
     with reading(path) as ledger:
         return (
-            *_read(ledger, _LAST, (now_ms - SWEPT_KEPT_MS // 2, LAST_ENTRIES)),
-            *_read(ledger, _DEGRADED, (now_ms - LATE_KEPT_MS // 8 * 7, LAST_DEGRADED)),
+            *_read(ledger, _LAST, (now_ms - SWEPT_KEPT_MS // 2, LAST_ENTRIES + more)),
+            *_read(ledger, _DEGRADED, (now_ms - LATE_KEPT_MS // 8 * 7, LAST_DEGRADED + more)),
         )
 
 

@@ -2,7 +2,8 @@
 
 Counters and ledger come to the same sum although either may be told first, and whoever tells them may die in
 between: what an exchange cost is committed to the ledger before it is settled, and is settled again from
-there when its replica is back; what the store presumed waits there until this replica's ledger has it.
+there when its replica is back; what the store presumed waits there until this replica's ledger has it. What
+this replica's last process had under way when it was killed is booked at the start, and settled from there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.core.bucket import Payer, Reservation
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.limits import BoundLimit
-from gateway.core.presumed import Unsettled, presumed_record
+from gateway.core.presumed import Unsettled, lost_record, presumed_record
 from gateway.core.principal import Principal
 from gateway.core.rules import Rules
 from gateway.ports import BatchBooks, BudgetStore
@@ -34,10 +35,19 @@ class FoundBudgets(Protocol):
     async def settle_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None: ...
 
 
+class LeftOpen(Protocol):
+    """What is asked of `adapters.open_calls.OpenCalls`; its docstrings say more."""
+
+    def found(self) -> Sequence[Unsettled]: ...
+
+    def forget(self) -> None: ...
+
+
 class Sweeping:
-    """One replica's share of it. `unsettled` reads what may be unsettled in this replica's own ledger, and
-    `guard` settles that; `reading` is held while that ledger's part of lost counters is read; `expired` is
-    told how many reservations were closed."""
+    """One replica's share of it. `unsettled` reads what may be unsettled in this replica's own ledger, with
+    so many more than usual, and `guard` settles that; `left_open` has what the process before had under way;
+    `reading` is held while that ledger's part of lost counters is read; `expired` is told how many
+    reservations were closed."""
 
     def __init__(
         self,
@@ -47,7 +57,8 @@ class Sweeping:
         rules: Callable[[], Rules],
         books: BatchBooks,
         reading: AbstractAsyncContextManager[None],
-        unsettled: Callable[[], Sequence[Unsettled]],
+        unsettled: Callable[[int], Sequence[Unsettled]],
+        left_open: LeftOpen,
         expired: Callable[[int], None],
     ) -> None:
         self._budgets = budgets
@@ -55,24 +66,47 @@ class Sweeping:
         self._rules = rules
         self._reading = reading
         self._books = books
+        self._left_open = left_open
+        self._lost: Sequence[Unsettled] = ()
+        self._is_booked = True
         self._unsettled: Sequence[Unsettled] = ()
         self._settled = 0
         self._read = unsettled
         self._expired = expired
 
     async def begin(self) -> None:
-        """At the start, before this process books anything: find what the last one had booked, and perhaps
-        not settled. Raises `ConfigError`."""
-        self._unsettled = await asyncio.to_thread(self._read)
+        """At the start, before this process books anything: book what the last one had under way, and find
+        what it had booked, and perhaps not settled. So counters that are rebuilt now have all of it. Raises
+        `ConfigError`."""
+        self._lost = await asyncio.to_thread(self._left_open.found)
+        try:
+            await self._find()
+        except StoreUnavailable as error:
+            self._is_booked = False
+            log.error("what the last process had under way is booked later: %s", error.message)
 
     async def resume(self) -> None:
         """Settle that. Idempotent. Raises `StoreUnavailable`; asked again, it goes on where it was."""
+        if not self._is_booked:
+            await self._find()
         while self._settled < len(self._unsettled):
             one = self._unsettled[self._settled]
             reservation = one.reservation(_binding(self._rules(), one.payer))
             await self._guard.settle_found(reservation, ended_at=one.ended_at, degraded=one.degraded)
             self._settled += 1
         self._unsettled, self._settled = (), 0
+        self._left_open.forget()
+        self._lost = ()
+
+    async def _find(self) -> None:
+        """Calls that have an entry already were over: that stays as it is."""
+        if self._lost:
+            new = await self._books.add([lost_record(one) for one in self._lost])
+            self._expired(new)
+            if new:
+                log.warning("%d calls that the last process had under way are booked as estimated", new)
+        self._unsettled = await asyncio.to_thread(self._read, len(self._lost))
+        self._is_booked = True
 
     async def turn(self) -> None:
         """Close, and book, all there is. Raises nothing: what failed is there the next time."""

@@ -18,6 +18,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
 from tests.support.budgets import rid
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 HARD = Limit(
@@ -29,7 +30,14 @@ HARD = Limit(
     on_store_failure=OnStoreFailure.REFUSE,
 )
 RATE = Limit(id="rate", scope=Scope.KEY, unit=Unit.REQUESTS, amount=100_000, period=Period.HOUR)
-SOFT = Limit(id="soft", scope=Scope.KEY, unit=Unit.NANOUSD, amount=1_000, period=Period.CALENDAR_DAY)
+SOFT = Limit(
+    id="soft",
+    scope=Scope.KEY,
+    unit=Unit.NANOUSD,
+    amount=1_000,
+    period=Period.CALENDAR_DAY,
+    timezone=zone_at_noon(),
+)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
 from tests.support.budgets import rid, usd
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -22,6 +23,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=1_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.ALLOW,
 )
 ITEMS = Limit(

@@ -18,6 +18,7 @@ from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.ledger_unsettled import read_unsettled
+from gateway.adapters.open_calls import OpenCalls
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
 from gateway.core.exchange import Timings
@@ -60,12 +61,14 @@ class BudgetReplica:
             gather_most_seconds=2.0 if alone else 8.0,
         )
         self.degraded: list[bool] = []
+        self.open_calls = OpenCalls(state / "open-calls.txt", self.clock.now)
         self.budgets = GuardedBudgets(
             self.redis,
             self.clock,
             fence=self.fence,
             fenced=self.redis.under(lambda: self.fence.generation),
             degraded=self.degraded.append,
+            open_calls=self.open_calls,
         )
         self.reading = asyncio.Lock()
         self.rebuilding = Rebuilding(
@@ -142,7 +145,8 @@ class BudgetReplica:
             rules=lambda: self.rules,
             reading=self.reading,
             books=books,
-            unsettled=lambda: read_unsettled(self.path, round(self.clock.now() * 1000)),
+            unsettled=lambda more: read_unsettled(self.path, round(self.clock.now() * 1000), more),
+            left_open=self.open_calls,
             expired=lambda _: None,
         )
 
@@ -150,6 +154,7 @@ class BudgetReplica:
         """As a process does that is killed: what is in its memory is gone, what is in its ledger is not."""
         await self.written()
         self.ledger.close()
+        self.open_calls.close()
         await self.budgets.close()
 
     async def spend(self, id: str, nanousd: int, *, estimate: int | None = None) -> None:
@@ -171,4 +176,5 @@ class BudgetReplica:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         self.ledger.close()
+        self.open_calls.close()
         await self.budgets.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.core.bucket import Payer, Presumed
+from gateway.core.bucket import Amounts, Payer, Presumed
 from gateway.core.entry import entry_of
 from gateway.core.ids import ReservationId
-from gateway.core.presumed import presumed_record
+from gateway.core.presumed import Unsettled, lost_record, presumed_record
 
 PAYER = Payer(
     received_at_ms=1_790_000_000_123,
@@ -38,3 +38,20 @@ def test_what_is_taken_back_is_an_entry_below_zero_of_the_same_day() -> None:
 
     assert (entry.id, entry.output_nanousd) == ("r:corrected", -60)
     assert entry.received_at_ms == 1_790_000_000_123
+
+
+def test_a_call_whose_process_died_is_an_entry_of_its_own_of_what_was_set_aside() -> None:
+    lost = Unsettled(
+        reservation_id=ReservationId("x-again-1"),
+        amounts=Amounts(requests=1, input_tokens=7, prompt_tokens=9, output_tokens=5, nanousd=60),
+        payer=PAYER,
+        ended_at=1_790_000_002.123,
+        degraded=True,
+    )
+    entry = entry_of(lost_record(lost))
+
+    assert (entry.id, entry.reservation_id) == ("x", "x-again-1")
+    assert (entry.state, entry.basis, entry.store_degraded) == ("lost", "estimated", 1)
+    assert (entry.uncached_input_tokens, entry.cache_read_tokens, entry.output_tokens) == (7, 2, 5)
+    assert (entry.output_nanousd, entry.estimated_nanousd, entry.overrun_nanousd) == (60, 60, 0)
+    assert (entry.received_at_ms, entry.total_seconds) == (1_790_000_000_123, 2.0)

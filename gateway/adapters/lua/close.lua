@@ -5,7 +5,7 @@
 -- id is remembered, so that a reserve which is still under way will not open it. What is corrected is to be taken
 -- back in the ledger too. Returns 1 where the counters have it under this id, by this close or an earlier one;
 -- 0 also where a rebuilding left it its rest, which is no dollars.
-local known = redis.call('HMGET', KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in', 'ledger', 'rest')
+local known = record_of(KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in', 'ledger', 'rest')
 local generation = redis.call('GET', KEYS[4]) or ''
 if known[1] == 'closed' then return known[5] == generation and 1 or 0 end
 if known[1] == 'refused' then return 0 end

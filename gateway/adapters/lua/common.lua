@@ -15,6 +15,16 @@ local function saturated(units)
   return math.min(math.max(units, 0), MOST)
 end
 
+-- Fields of a reservation's record. Where somebody else has written over it, there is none: it was lost like any
+-- other, and may not keep those behind it waiting.
+local function record_of(key, ...)
+  local known = redis.pcall('HMGET', key, ...)
+  if not known.err then return known end
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then error(known.err, 0) end
+  redis.call('DEL', key)
+  return {}
+end
+
 -- Sets the version where there is none. Returns 1 then: the database is new, or lost its data.
 local function check_schema(key, version)
   local found = redis.call('GET', key)

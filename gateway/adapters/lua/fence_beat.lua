@@ -8,7 +8,7 @@
 local now = now_ms()
 
 local function is_missing(key, wanted)
-  local state = redis.call('HGET', key, 'state')
+  local state = record_of(key, 'state')[1]
   if not state then return true end
   return wanted ~= 'open' and state ~= wanted and state ~= 'closed' and state ~= 'refused'
 end

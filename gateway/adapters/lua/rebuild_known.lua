@@ -5,7 +5,7 @@
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 local now = now_ms()
 for i = 3, #KEYS do
-  local known = redis.call('HMGET', KEYS[i], 'state', 'charges')
+  local known = record_of(KEYS[i], 'state', 'charges')
   if known[1] == 'open' then
     for _, c in ipairs(cmsgpack.unpack(known[2])) do settle_charge(c, 0, now, true) end
     redis.call('HDEL', KEYS[i], 'charges', 'said', 'answer')

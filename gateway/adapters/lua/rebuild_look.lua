@@ -29,7 +29,7 @@ for i = 16 + ARGV[15], #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1
 local lost = redis.call('ZRANGE', KEYS[6], 0, ARGV[9] - 1, 'WITHSCORES')
 for i = 1, #lost, 2 do
   local id, record = lost[i], ARGV[8] .. lost[i]
-  local known = redis.call('HMGET', record, 'state', 'charges')
+  local known = record_of(record, 'state', 'charges')
   if known[1] == 'open' then
     local is_late, rest = string.sub(id, -#ARGV[12]) == ARGV[12], {}
     for _, c in ipairs(cmsgpack.unpack(known[2])) do

@@ -2,7 +2,7 @@
 -- ms, schema version, what the ledger is told if its lease ends, the instant in whose windows it counts (0: now),
 -- then the limits. Sets aside on all limits or on none. Asked again, answers as before; for an id that was closed before it came, the answer is empty and nothing
 -- is held.
-local known = redis.call('HMGET', KEYS[1], 'state', 'answer')
+local known = record_of(KEYS[1], 'state', 'answer')
 if known[2] then return cmsgpack.unpack(known[2]) end
 if known[1] then return {} end
 

@@ -9,7 +9,7 @@ local now, generation = now_ms(), redis.call('GET', KEYS[4]) or ''
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
   local record = ARGV[1] .. id
-  local known = redis.call('HMGET', record, 'state', 'charges', 'said')
+  local known = record_of(record, 'state', 'charges', 'said')
   if known[1] == 'open' then
     redis.call('HSET', record, 'state', 'swept', 'generation', generation, 'ledger', ARGV[4])
     redis.call('PEXPIRE', record, ARGV[3])

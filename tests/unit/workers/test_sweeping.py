@@ -15,6 +15,7 @@ from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_queries import read_totals
 from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.memory_budgets import MemoryBudgets
+from gateway.adapters.open_calls import OpenCalls
 from gateway.core.bucket import Payer
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import ExchangeRecord
@@ -62,7 +63,8 @@ class _Here:
             rules=lambda: self.rules,
             reading=asyncio.Lock(),
             books=books or LedgerBatchBooks(self.path),
-            unsettled=lambda: read_unsettled(self.path, round(self.clock.now() * 1000)),
+            unsettled=lambda more: read_unsettled(self.path, round(self.clock.now() * 1000), more),
+            left_open=OpenCalls(self.path.with_name("open-calls.txt"), self.clock.now),
             expired=self.expired.append,
         )
 
@@ -156,7 +158,8 @@ async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
         rules=lambda: here.rules,
         reading=asyncio.Lock(),
         books=LedgerBatchBooks(here.path),
-        unsettled=lambda: [_unsettled(name) for name in "abc"],
+        unsettled=lambda _: [_unsettled(name) for name in "abc"],
+        left_open=OpenCalls(tmp_path / "open-calls.txt", here.clock.now),
         expired=here.expired.append,
     )
     await sweeping.begin()
@@ -164,6 +167,38 @@ async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
     await sweeping.turn()
 
     assert asked == ["a", "b", "b", "c"]
+
+
+async def test_what_was_under_way_is_booked_and_settled_once_the_ledger_can_be_written(
+    tmp_path: Path,
+) -> None:
+    here = _Here(tmp_path)
+    payer = structs.replace(PAYER, received_at_ms=round(here.clock.now() * 1000))
+    held = structs.replace(reservation("a", LIMIT, nanousd=60, lease_seconds=900), payer=payer)
+    await here.store.reserve(held)
+    before = OpenCalls(here.path.with_name("open-calls.txt"), here.clock.now)
+    before.add(held, degraded=False)
+    before.close()
+
+    class _Full(LedgerBatchBooks):
+        full = True
+
+        async def add(self, records: Sequence[ExchangeRecord]) -> int:
+            if self.full:
+                raise StoreUnavailable("full")
+            return await super().add(records)
+
+    books = _Full(here.path)
+    sweeping = here.sweeping(books)
+    await sweeping.begin()
+    await sweeping.turn()
+    assert await state(here.store, LIMIT) == (0, 60)
+    books.full = False
+    await sweeping.turn()
+
+    assert await state(here.store, LIMIT) == (60, 0)
+    assert ((await here.books()).cost_nanousd, here.expired) == (60, [1])
+    assert OpenCalls(here.path.with_name("open-calls.txt"), here.clock.now).found() == ()
 
 
 def test_the_entries_of_a_batch_are_left_to_who_settles_it(tmp_path: Path) -> None:
