@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.adapters.redis_budgets import RedisBudgets
-from gateway.adapters.redis_scripts import CONNECTIONS, Script
+from gateway.adapters.redis_scripts import AT_ONCE, Script
 from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import Unit
@@ -51,7 +51,7 @@ LAST_BEAT_SECONDS: Final = 1_800.0
 """For so long after a beat it must be found; Redis forgets those of replicas that were silent for an hour, as
 one that was frozen, or cut off, may have been."""
 
-LOOKED_FOR: Final = CONNECTIONS + SWEEP_BATCH
+LOOKED_FOR: Final = AT_ONCE + SWEEP_BATCH
 """How many of the last writes are looked for, all of one sweep counted. Answers come in another order than
 that in which Redis acted, but no more of them can overtake one than are under way at once."""
 

@@ -32,11 +32,12 @@ from gateway.adapters.patience import Patience
 from gateway.adapters.redis_topology import connection_pool
 from gateway.core.errors import StoreUnavailable
 from gateway.ports import Clock
+from gateway.tasks import TaskSet
 
 ATTEMPT_SECONDS: Final = 0.25
 """For one try at an operation, connecting included; there are two at most."""
 
-CONNECTIONS: Final = 64
+AT_ONCE: Final = 64
 """How many operations are under way at once; the others queue, within their own deadline."""
 
 
@@ -84,8 +85,10 @@ class Breaker:
 class RedisScripts:
     """Connections to one Redis. Every failure is raised as `StoreUnavailable`, after two tries at most.
 
-    Only what costs time opens the breaker: no connection, or no answer. A quick refusal by a server that is
-    there (out of memory, read-only, loading) does not, so that it is noticed at once when it is over.
+    Scripts that are asked for in one turn of the loop go out together and are answered together, so that a
+    crowd of calls pays for few round trips. Only what costs time opens the breaker: no connection, or no
+    answer. A quick refusal by a server that is there (out of memory, read-only, loading) does not, so that it
+    is noticed at once when it is over.
     """
 
     def __init__(self, url: str, clock: Clock, prefix: str) -> None:
@@ -98,8 +101,11 @@ class RedisScripts:
             socket_connect_timeout=None,
         )
         self._idle: list[AbstractConnection] = []
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._breaker = Breaker(clock)
+        self._asked: list[_Question] = []
+        """In this turn of the loop."""
+        self._carrying = TaskSet()
         self._closed = False
         self._server: tuple[object, object] = (None, None)
         """The one that was connected to last."""
@@ -113,61 +119,90 @@ class RedisScripts:
             raise StoreUnavailable("The connection to Redis is closed.")
         if self._breaker.refuses():
             raise StoreUnavailable("Redis did not answer just now; it is tried again every second.")
-        started = asyncio.get_running_loop().time()
-        outcome = _Outcome()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        question = _Question(script, (len(keys), *keys, *args), loop.create_future())
         try:
-            try:
-                reply = await self._attempt(script, keys, args, outcome)
-            except _SILENCE as error:
-                # An idle connection that turns out dead is seldom the only one.
-                await self._drop_idle()
-                if not outcome.sent or isinstance(error, _ANSWERS):
-                    raise
-                # It may have run, or not. Being idempotent it may run again, on a fresh connection.
-                outcome.tried_again = True
-                reply = await self._attempt(script, keys, args, outcome)
+            await self._ask(question, loop)
+            if question.error is not None:
+                raise question.error
         except (*_SILENCE, RedisError) as error:
-            raise self._unavailable(error, outcome) from error
+            raise self._unavailable(error, question) from error
         except asyncio.CancelledError:
             # Whoever asked had less time than this has: to wait so long for nothing is a failure too.
-            if asyncio.get_running_loop().time() - started >= ATTEMPT_SECONDS:
+            if loop.time() - started >= ATTEMPT_SECONDS:
                 self._breaker.failed()
             raise
         self._breaker.succeeded()
-        return reply
+        return question.reply
 
     async def close(self) -> None:
+        """What is under way may end within `ATTEMPT_SECONDS`."""
         self._closed = True
+        await self._carrying.drain(ATTEMPT_SECONDS)
         await self._drop_idle()
 
-    async def _attempt(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[str | int | bytes],
-        outcome: _Outcome,
-    ) -> Any:
-        async with Patience(ATTEMPT_SECONDS), self._slots:
+    async def _ask(self, question: _Question, loop: asyncio.AbstractEventLoop) -> None:
+        """Until it is over with the question. One whose caller leaves is answered all the same, to nobody."""
+        if self._slots.locked():
+            async with Patience(ATTEMPT_SECONDS):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        try:
+            if not self._asked:
+                loop.call_soon(self._send)
+            self._asked.append(question)
+            await question.over
+        finally:
+            self._slots.release()
+
+    def _send(self) -> None:
+        questions, self._asked = [each for each in self._asked if not each.over.done()], []
+        self._carrying.spawn(self._carry(questions), "asking Redis")
+
+    async def _carry(self, questions: list[_Question]) -> None:
+        """Have each answered, or failed."""
+        error: Exception = RedisConnectionError("the connection was closed")
+        try:
+            try:
+                await self._attempt(questions)
+            except _SILENCE as silence:
+                # An idle connection that turns out dead is seldom the only one.
+                await self._drop_idle()
+                questions = [question for question in questions if not question.over.done()]
+                if isinstance(silence, _ANSWERS) or not all(question.sent for question in questions):
+                    raise
+                # They may have run, or not. Being idempotent they may run again, on a fresh connection.
+                for question in questions:
+                    question.tried_again = True
+                await self._attempt(questions)
+        except Exception as failure:
+            error = failure
+        finally:
+            for question in questions:
+                question.end(error=error)
+
+    async def _attempt(self, questions: Sequence[_Question]) -> None:
+        """Raises what concerns all that have no answer yet."""
+        async with Patience(ATTEMPT_SECONDS):
             connection = self._idle.pop() if self._idle else self.new_connection()
             try:
                 if not connection.is_connected:
                     await connection.connect()  # type: ignore[no-untyped-call]
                     self.connects += 1
                     self._server = _server(connection)
-                outcome.sent = True
-                reply = await _evaluate(connection, script, keys, args)
-            except ResponseError as error:
-                if isinstance(error, ReadOnlyError):  # a failover: this leads to what was the master
-                    await connection.disconnect(nowait=True)
-                    await self._drop_idle()
-                await self._keep(connection)
-                raise
+                for question in questions:
+                    question.sent = True
+                refused = await _evaluate(connection, questions)
             except BaseException:
                 # Also a cancellation: an answer that is still to come must not be taken for another's.
                 await connection.disconnect(nowait=True)
                 raise
+            if refused:  # a failover: this leads to what was the master
+                await connection.disconnect(nowait=True)
+                await self._drop_idle()
             await self._keep(connection)
-            return reply
 
     async def _keep(self, connection: AbstractConnection) -> None:
         # After a failover those that lead to what was the master are not used again.
@@ -188,15 +223,15 @@ class RedisScripts:
         for connection in idle:
             await connection.disconnect(nowait=True)
 
-    def _unavailable(self, error: Exception, outcome: _Outcome) -> StoreUnavailable:
+    def _unavailable(self, error: Exception, question: _Question) -> StoreUnavailable:
         if isinstance(error, (ResponseError, *_ANSWERS)):
             # The server said no, and scripts act whole or not at all. An earlier try may have acted still.
             self._breaker.succeeded()
             what = str(error).partition(" script: ")[0].rstrip(".")
-            return StoreUnavailable(f"Redis refuses: {what}.", outcome_known=not outcome.tried_again)
+            return StoreUnavailable(f"Redis refuses: {what}.", outcome_known=not question.tried_again)
         self._breaker.failed()
         what = str(error).rstrip(".") or f"no answer in {ATTEMPT_SECONDS} s"
-        return StoreUnavailable(f"Redis cannot be used: {what}.", outcome_known=not outcome.sent)
+        return StoreUnavailable(f"Redis cannot be used: {what}.", outcome_known=not question.sent)
 
 
 _SILENCE: Final = (RedisTimeoutError, RedisConnectionError, TimeoutError, OSError)
@@ -210,26 +245,61 @@ def _server(connection: AbstractConnection) -> tuple[object, object]:
     return getattr(connection, "host", None), getattr(connection, "port", None)
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What is known of an operation over its tries."""
+class _Question:
+    """One script on its way to the server and back, and what is known of it over its tries."""
 
-    sent: bool = False
-    """The script may have reached the server."""
-    tried_again: bool = False
+    __slots__ = ("args", "command", "error", "over", "reply", "script", "sent", "tried_again")
+
+    def __init__(
+        self, script: Script, args: tuple[str | int | bytes, ...], over: asyncio.Future[None]
+    ) -> None:
+        self.script = script
+        self.args = args
+        self.command = _packed("EVALSHA", script.digest, *args)
+        self.over = over
+        self.reply: Any = None
+        self.error: Exception | None = None
+        self.sent = False
+        """It may have reached the server."""
+        self.tried_again = False
+
+    def end(self, reply: Any = None, error: Exception | None = None) -> None:
+        """Once; whoever asked may have left."""
+        if not self.over.done():
+            self.reply, self.error = reply, error
+            self.over.set_result(None)
 
 
-async def _evaluate(
-    connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[str | int | bytes]
-) -> Any:
-    try:
-        return await ask(connection, "EVALSHA", script.digest, len(keys), *keys, *args)
-    except NoScriptError:  # restarted, failed over or flushed: nothing has run; this also loads it
-        return await ask(connection, "EVAL", script.source, len(keys), *keys, *args)
+async def _evaluate(connection: AbstractConnection, questions: Sequence[_Question]) -> bool:
+    """Ask all and end those that are answered, with a refusal too; whether one was that this server only
+    reads. Raises where the connection breaks: then the others have no answer."""
+    await connection.send_packed_command([each.command for each in questions], check_health=False)
+    unknown: list[_Question] = []
+    only_reads = False
+    for question in questions:
+        try:
+            question.end(await connection.read_response(disable_decoding=True))
+        except NoScriptError:
+            unknown.append(question)
+        except ResponseError as error:
+            only_reads = only_reads or isinstance(error, ReadOnlyError)
+            question.end(error=error)
+    for question in unknown:  # restarted, failed over or flushed: nothing has run; this also loads it
+        try:
+            question.end(await ask(connection, "EVAL", question.script.source, *question.args))
+        except ResponseError as error:
+            only_reads = only_reads or isinstance(error, ReadOnlyError)
+            question.end(error=error)
+    return only_reads
 
 
 async def ask(connection: AbstractConnection, *command: str | int | bytes) -> Any:
     """One command and its answer, undecoded. Packed in C: the library takes six times as long for fifty
     arguments."""
-    await connection.send_packed_command(pack_command(command), check_health=False)  # type: ignore[arg-type]
+    await connection.send_packed_command(_packed(*command), check_health=False)
     return await connection.read_response(disable_decoding=True)
+
+
+def _packed(*command: str | int | bytes) -> bytes:
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]
+    return packed

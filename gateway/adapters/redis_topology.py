@@ -24,18 +24,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ReadOnlyError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-SCHEMES: Final = (
-    "redis://",
-    "rediss://",
-    "unix://",
-    "redis+sentinel://",
-    "rediss+sentinel://",
-    "redis+cluster://",
-    "rediss+cluster://",
-)
-"""How a store's URL may begin. `redis+sentinel://[user:password@]h1,h2:26379,h3/mymaster/0`, with
-`?sentinel_username=&sentinel_password=` where the Sentinels ask for them, and `redis+cluster://h1,h2:6379`."""
-
 SENTINEL_PORT: Final = 26379
 REDIS_PORT: Final = 6379
 

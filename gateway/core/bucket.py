@@ -253,27 +253,27 @@ def decide(
     limits: Sequence[BoundLimit], amounts: Amounts, found: Sequence[Standing], now_ms: int
 ) -> Decision:
     """The decision of all limits together, from the levels that were found before anything was taken."""
-    asked = [
-        (bound, standing, amounts.of(bound.limit.unit)) for bound, standing in zip(limits, found, strict=True)
-    ]
-    passed = [fits(standing.level, bound.limit.capacity, amount) for bound, standing, amount in asked]
-    allowed = all(fit or bound.limit.mode is Mode.SHADOW for fit, bound in zip(passed, limits, strict=True))
+    asked = []
+    allowed = True
+    for bound, standing in zip(limits, found, strict=True):
+        amount = amounts.of(bound.limit.unit)
+        fit = fits(standing.level, bound.limit.capacity, amount)
+        allowed = allowed and (fit or bound.limit.mode is Mode.SHADOW)
+        asked.append((bound, standing, amount, fit))
     verdicts = tuple(
-        _verdict(bound, standing, amount, fit, now_ms, taken=allowed)
-        for (bound, standing, amount), fit in zip(asked, passed, strict=True)
+        [
+            _verdict(bound, standing, amount, fit, now_ms, taken=allowed)
+            for bound, standing, amount, fit in asked
+        ]
     )
     binding: Verdict | None = None
+    shadow_refusals: tuple[str, ...] = ()
     for verdict in verdicts:
         if verdict.bound.limit.mode is Mode.ENFORCE:
             binding = verdict if binding is None else stricter(binding, verdict)
-    return Decision(
-        allowed=allowed,
-        binding=binding,
-        verdicts=verdicts,
-        shadow_refusals=tuple(
-            v.bound.limit.id for v in verdicts if not v.allowed and v.bound.limit.mode is Mode.SHADOW
-        ),
-    )
+        elif not verdict.allowed:
+            shadow_refusals += (verdict.bound.limit.id,)
+    return Decision(allowed=allowed, binding=binding, verdicts=verdicts, shadow_refusals=shadow_refusals)
 
 
 CLOSED_BEFORE: Final = Decision(allowed=False, binding=None)

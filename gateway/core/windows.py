@@ -29,8 +29,12 @@ def windows_around(period: Period, timezone: str, now_ms: int) -> tuple[Window, 
 
     A store chooses among the three by its own clock, which may differ from the caller's.
     """
-    local = datetime.fromtimestamp(now_ms // 1000, UTC).astimezone(_zone(timezone)).date()
-    return _windows(period, timezone, local)
+    return _windows_around(period, timezone, now_ms // 1000)
+
+
+@lru_cache(maxsize=256)  # each call asks for each of its limits, often within the same second
+def _windows_around(period: Period, timezone: str, now: int) -> tuple[Window, Window, Window]:
+    return _windows(period, timezone, datetime.fromtimestamp(now, UTC).astimezone(_zone(timezone)).date())
 
 
 @lru_cache(maxsize=64)
