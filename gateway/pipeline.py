@@ -307,13 +307,13 @@ class Pipeline:
         self._placing.answered(call.id, good=not _rejected(answer.status))
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
-        headers = answer_headers(exchange, admitted.rules, answer.headers)
+        head = partial(answer_headers, exchange, admitted.rules)
         if call.endpoint in REWRITTEN and answer.status < 300:
             rewrite = partial(self._rewritten, call, admitted, exchange)
-            await relay_rewritten(answer, reply, exchange, headers, rewrite)
+            await relay_rewritten(answer, reply, exchange, head, rewrite)
         else:
             metered = call.endpoint is Endpoint.MESSAGES
-            await relay_untouched(answer, reply, exchange, headers, self._clock, metered=metered)
+            await relay_untouched(answer, reply, exchange, head, self._clock, metered=metered)
         exchange.apply(Event.UPSTREAM_REJECTED if _rejected(answer.status) else Event.RESPONSE_ENDED)
 
     async def _rewritten(self, call: Call, admitted: _Admitted, exchange: Exchange, body: bytes) -> bytes:

@@ -132,7 +132,8 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """End-to-end response headers; hop-by-hop ones are gone, content-length is kept."""
+        """End-to-end response headers; hop-by-hop ones are gone, content-length is kept. Empty once the body
+        is pumped: a stream lasts for minutes."""
         ...
 
     async def pump(self, feed: Callable[[bytes], bool]) -> bool:

@@ -8,12 +8,12 @@ raise, and `UpstreamCut` for a stream that ends before its end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from gateway.core.answer import AnswerReader, answer_reader
 from gateway.core.errors import UpstreamCut
 from gateway.core.exchange import Exchange
-from gateway.core.headers import Header, value_of
+from gateway.core.headers import Header, Headers, value_of
 from gateway.core.inflate import Inflater
 from gateway.ports import Answer, Clock, Reply
 
@@ -26,20 +26,23 @@ async def relay_untouched(
     answer: Answer,
     reply: Reply,
     exchange: Exchange,
-    headers: Sequence[Header],
+    head: Callable[[Headers], list[Header]],
     clock: Clock,
     *,
     metered: bool,
 ) -> None:
-    """Bytes go from upstream's socket to the client's as they come."""
+    """Bytes go from upstream's socket to the client's as they come. `head` makes of upstream's headers those
+    that the client gets."""
     content_type = (value_of(answer.headers, b"content-type") or b"").lower()
     encoding = value_of(answer.headers, b"content-encoding") or b""
     reader = answer_reader(content_type, encoding) if metered else None
     is_stream = metered and answer.status < 300 and content_type.startswith(b"text/event-stream")
+    headers = head(answer.headers)
     if is_stream:
         # A stream ends by its last event; a length would leave no room to say that it was cut.
         headers = [line for line in headers if line[0] != b"content-length"]
     reply.start(answer.status, headers)
+    del headers  # a stream lasts for minutes
     feed = _feed(reply, exchange, reader, clock)
     try:
         while not await answer.pump(feed):
@@ -84,10 +87,12 @@ async def relay_rewritten(
     answer: Answer,
     reply: Reply,
     exchange: Exchange,
-    headers: Sequence[Header],
+    head: Callable[[Headers], list[Header]],
     rewrite: Callable[[bytes], Awaitable[bytes]],
 ) -> None:
     """Take the whole body, send what `rewrite` makes of it."""
+    headers = head(answer.headers)
+    encoding = (value_of(answer.headers, b"content-encoding") or b"identity").strip().lower()
     body = bytearray()
 
     def feed(data: bytes) -> bool:
@@ -98,7 +103,7 @@ async def relay_rewritten(
 
     while not await answer.pump(feed):
         pass
-    changed = await rewrite(_inflated(bytes(body), answer))
+    changed = await rewrite(_inflated(bytes(body), encoding))
     exchange.response_bytes = len(changed)
     kept = [line for line in headers if line[0] not in (b"content-length", b"content-encoding")]
     reply.start(answer.status, [*kept, (b"content-length", b"%d" % len(changed))])
@@ -107,10 +112,9 @@ async def relay_rewritten(
     reply.finish()
 
 
-def _inflated(body: bytes, answer: Answer) -> bytes:
+def _inflated(body: bytes, encoding: bytes) -> bytes:
     """The body without its content-encoding, should upstream use one although it was asked not to: what
     cannot be read cannot be rewritten, and would lead clients out of the gateway."""
-    encoding = (value_of(answer.headers, b"content-encoding") or b"identity").strip().lower()
     if encoding == b"identity":
         return body
     inflater = Inflater(encoding)

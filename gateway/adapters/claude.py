@@ -18,11 +18,14 @@ import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
-from gateway.adapters.claude_wire import Head, Wire
+from gateway.adapters.claude_wire import Head, HeadParser, Wire
+from gateway.adapters.unreached import unreached
 from gateway.core.errors import BadRequest, UpstreamTimeout, UpstreamUnreachable
 from gateway.tasks import TaskSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from aiohttp.connector import Connection
 
     from gateway.core.headers import Headers
@@ -61,7 +64,7 @@ class ClaudeUpstream:
             socket_factory=_keepalive_socket,
         )
         # The one private name of the connector that is touched: which protocol it puts on a new socket.
-        self._connector._factory = functools.partial(Wire, self._loop)  # type: ignore[assignment]
+        self._connector._factory = functools.partial(Wire, self._loop, HeadParser(self._loop))  # type: ignore[assignment]
         self._connect = aiohttp.ClientTimeout(
             total=None, connect=connect_timeout_seconds, sock_connect=connect_timeout_seconds
         )
@@ -103,7 +106,7 @@ class ClaudeUpstream:
             raise UpstreamTimeout("no connection to upstream in time", request_sent=False) from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamUnreachable(
-                f"no connection to upstream: {type(error).__name__}", request_sent=False
+                f"no connection to upstream: {unreached(error)}", request_sent=False
             ) from error
 
 
@@ -191,20 +194,16 @@ class _Opening:
 
 
 class _Answer:
-    __slots__ = ("_head", "_wire", "pump")
+    __slots__ = ("_wire", "headers", "status")
 
     def __init__(self, wire: Wire, head: Head) -> None:
         self._wire = wire
-        self._head = head
-        self.pump = wire.pump
+        self.status = head.status
+        self.headers: Headers = head.headers
 
-    @property
-    def status(self) -> int:
-        return self._head.status
-
-    @property
-    def headers(self) -> Headers:
-        return self._head.headers
+    def pump(self, feed: Callable[[bytes], bool]) -> Coroutine[None, None, bool]:
+        self.headers = ()  # a stream lasts for minutes
+        return self._wire.pump(feed)
 
 
 async def _send_stream(wire: Wire, stream: BodyStream, answer: asyncio.Future[Head]) -> None:

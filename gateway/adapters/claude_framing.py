@@ -2,13 +2,14 @@
 
 Sans-IO: bytes in, body bytes out, any splitting of the input. Nothing here knows sockets, timeouts or what
 the body means; the socket's side is `claude_wire.py`. The API streams in chunks, one event a chunk, so that
-reading a whole chunk out of one read is the fast path here.
+a read that is one whole chunk is the fast path here (`core/chunks.py`).
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from gateway.core.chunks import only_chunk
 from gateway.core.errors import UpstreamCut
 
 _MAX_SIZE_LINE_BYTES = 4096
@@ -97,9 +98,11 @@ class UntilClose:
 class Chunked:
     """A body in chunks. Extensions are skipped and trailers dropped, both bounded."""
 
-    __slots__ = ("_left", "_line", "_trailer_bytes", "complete", "surplus")
+    __slots__ = ("_between", "_left", "_line", "_trailer_bytes", "complete", "surplus")
 
     def __init__(self) -> None:
+        self._between = True
+        """No chunk is open, nor any line, and more chunks are to come."""
         self._left = 0
         """Bytes of the open chunk still to come, its line end included; 0 between chunks."""
         self._line = b""
@@ -110,16 +113,14 @@ class Chunked:
         self.surplus = False
 
     def decode(self, data: bytes) -> bytes:
-        if self.complete:
+        if self._between:
+            # One whole chunk is what nearly every read of a live stream is.
+            body = only_chunk(data)
+            if body:
+                return body
+        elif self.complete:
             self.surplus = self.surplus or bool(data)
             return b""
-        if not self._left and not self._line and self._trailer_bytes < 0:
-            # One whole chunk is what nearly every read of a live stream is.
-            start = data.find(b"\r\n", 1, 10) + 2
-            if start > 2 and _HEX.issuperset(digits := data[: start - 2]):
-                end = start + int(digits, 16)
-                if start < end == len(data) - 2 and data.endswith(b"\r\n"):
-                    return data[start:end]
         if self._line:
             data = self._line + data
             self._line = b""
@@ -142,6 +143,7 @@ class Chunked:
                 self._open_chunk(data[at:end])
             at = end + 1
         self.surplus = at < size and not self._line
+        self._between = not (self._left or self._line or self._trailer_bytes >= 0)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def ended(self) -> None:

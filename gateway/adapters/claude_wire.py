@@ -8,10 +8,13 @@ is not known here; nor are retries. `claude.py` is the port.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from aiohttp import hdrs
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpResponseParser, RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
@@ -25,6 +28,8 @@ _MAX_LINE_BYTES = 65_536
 _MAX_HEADERS = 256
 _MAX_EARLY_BYTES = 65_536
 """Of a body whose reader has not come yet; beyond it the socket is left unread."""
+_NEVER_FILLED: Final[deque[Any]] = deque(maxlen=0)
+"""In place of a queue of messages that aiohttp gives each connection, and nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +38,57 @@ class Head:
     headers: list[Header]
 
 
+class HeadParser:
+    """aiohttp's C parser, for whole heads: one for all connections, since it keeps a head until the next."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._parser: HttpResponseParser | None = None
+
+    def parse(self, head: bytes) -> RawResponseMessage:
+        """Raises `UpstreamUnreachable` for what is no head of an answer."""
+        parser, self._parser = self._parser or self._fresh(), None
+        try:
+            messages, upgraded, _ = parser.feed_data(head)
+        except HttpProcessingError as error:
+            raise UpstreamUnreachable("upstream sent a malformed head", request_sent=True) from error
+        if len(messages) != 1 or (upgraded and messages[0][0].code != 101):
+            raise UpstreamUnreachable("upstream sent a malformed head", request_sent=True)
+        message = messages[0][0]
+        if not (upgraded or message.should_close):  # after which a parser takes nothing more
+            self._parser = parser
+        return message
+
+    def _fresh(self) -> HttpResponseParser:
+        return HttpResponseParser(
+            BaseProtocol(self._loop),
+            self._loop,
+            2**16,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
+            response_with_body=False,
+            auto_decompress=False,
+        )
+
+
 class Wire(ResponseHandler):
     """Between exchanges, and while a proxy's tunnel is being made, it is aiohttp's own protocol; `begin` to
     `end` it belongs to one exchange. Errors are those of the port."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = (
+        "_early", "_early_bytes", "_failure", "_feed", "_framing", "_head", "_heads", "_keep", "_method",
+        "_partial_head", "_pumping", "_resting", "busy", "exchanges", "heard", "request_written",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, heads: HeadParser) -> None:
         super().__init__(loop)
         self.exchanges = 0
         self.busy = False
         self.heard = False
         """Set by every read; whoever watches the time clears it."""
         self.request_written = False
-        self._head_only: HttpResponseParser | None = None
+        self._heads = heads
         self._method = ""
         self._partial_head = b""
         self._head: asyncio.Future[Head] | None = None
@@ -63,6 +107,7 @@ class Wire(ResponseHandler):
         """Take the connection for one request; what is returned ends with the response's head."""
         self.exchanges += 1
         self.busy = True
+        self._buffer = _NEVER_FILLED
         self.heard = True
         self.request_written = False
         self._method = method
@@ -106,9 +151,8 @@ class Wire(ResponseHandler):
         assert self._framing is not None, "the head comes first"
         assert self._pumping is None, "one reader at a time"
         while self._early:
-            piece = self._early.pop(0)
-            self._early_bytes -= len(piece)
-            if feed(piece):
+            self._early_bytes -= len(self._early[0])
+            if feed(self._early.pop(0)):
                 return False
         if self._framing.complete:
             return True
@@ -156,18 +200,30 @@ class Wire(ResponseHandler):
     # The socket's side
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy:
-            super().data_received(data)
+        framing = self._framing
+        if framing is None:
+            self._take_head(data)
             return
         self.heard = True
         try:
-            if self._framing is None:
-                self._read_head(data)
-            else:
-                self._read_body(self._framing, data)
+            body = framing.decode(data)
         except GatewayError as error:
             self._fail(error)
             self.abort()
+            return
+        if body:
+            feed = self._feed
+            if feed is None:
+                self._keep_early(body)
+            else:
+                try:
+                    if feed(body):
+                        self._congested(framing)
+                except Exception as error:
+                    self._feed_failed(error)
+                    return
+        if framing.complete:
+            self._done()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.busy:
@@ -186,7 +242,22 @@ class Wire(ResponseHandler):
 
     # Within
 
-    def _read_head(self, data: bytes) -> None:
+    def _take_head(self, data: bytes) -> None:
+        if not self.busy:
+            super().data_received(data)
+            return
+        self.heard = True
+        try:
+            data = self._read_head(data)
+        except GatewayError as error:
+            self._fail(error)
+            self.abort()
+            return
+        if data:
+            self.data_received(data)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read up to the head's end; what is left of `data` is of the body. Empty while there is no end."""
         data = self._partial_head + data if self._partial_head else data
         while True:
             end = data.find(b"\r\n\r\n")
@@ -194,8 +265,8 @@ class Wire(ResponseHandler):
                 if len(data) > _MAX_HEAD_BYTES:
                     raise UpstreamUnreachable("upstream sent a head that does not end", request_sent=True)
                 self._partial_head = data
-                return
-            message = self._parse(data[: end + 4])
+                return b""
+            message = self._heads.parse(data[: end + 4])
             data = data[end + 4 :]
             if message.code >= 200:
                 break
@@ -207,60 +278,29 @@ class Wire(ResponseHandler):
         framing = self._framing = _framing_of(self._method, message, raw)
         if isinstance(framing, UntilClose):
             self._keep = False
-        if self._head is not None and not self._head.done():
-            self._head.set_result(Head(message.code, _end_to_end(raw, message.chunked)))
-        if data:
-            self._read_body(framing, data)
+        awaited, self._head = self._head, None
+        if awaited is not None and not awaited.done():
+            awaited.set_result(Head(message.code, _end_to_end(raw, message.chunked)))
+        return data
 
-    def _read_body(self, framing: Framing, data: bytes) -> None:
-        self._take_body(framing.decode(data))
-        if framing.complete:
-            self._done()
+    def _keep_early(self, data: bytes) -> None:
+        self._early.append(data)
+        self._early_bytes += len(data)
+        if self._early_bytes > _MAX_EARLY_BYTES:
+            self._rest()
 
-    def _parse(self, head: bytes) -> RawResponseMessage:
-        if self._head_only is None:
-            self._head_only = HttpResponseParser(
-                self,
-                self._loop,
-                2**16,
-                max_line_size=_MAX_LINE_BYTES,
-                max_field_size=_MAX_LINE_BYTES,
-                max_headers=_MAX_HEADERS,
-                response_with_body=False,
-                auto_decompress=False,
-            )
-        try:
-            messages, upgraded, _ = self._head_only.feed_data(head)
-        except HttpProcessingError as error:
-            raise UpstreamUnreachable("upstream sent a malformed head", request_sent=True) from error
-        if len(messages) != 1 or (upgraded and messages[0][0].code != 101):
-            raise UpstreamUnreachable("upstream sent a malformed head", request_sent=True)
-        return messages[0][0]
+    def _feed_failed(self, error: Exception) -> None:
+        self._feed = None
+        if self._pumping is not None and not self._pumping.done():
+            self._pumping.set_exception(error)
+        self.abort()
 
-    def _take_body(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._feed is None:
-            self._early.append(data)
-            self._early_bytes += len(data)
-            if self._early_bytes > _MAX_EARLY_BYTES:
-                self._rest()
-            return
-        try:
-            congested = self._feed(data)
-        except Exception as error:
-            self._feed = None
-            if self._pumping is not None and not self._pumping.done():
-                self._pumping.set_exception(error)
-            self.abort()
-            return
-        if congested:
-            self._feed = None
-            complete = self._framing is not None and self._framing.complete
-            if self._pumping is not None and not self._pumping.done():
-                self._pumping.set_result(complete)
-            if not complete:
-                self._rest()
+    def _congested(self, framing: Framing) -> None:
+        self._feed = None
+        if self._pumping is not None and not self._pumping.done():
+            self._pumping.set_result(framing.complete)
+        if not framing.complete:
+            self._rest()
 
     def _done(self) -> None:
         self._feed = None

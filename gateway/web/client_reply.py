@@ -14,6 +14,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Protocol
 
+from gateway.core.chunks import chunk
 from gateway.core.errors import ClientGone
 from gateway.core.headers import Headers
 from gateway.web.faults import REASONS
@@ -48,6 +49,7 @@ class ClientReply:
     """Writes one response. Nothing waits but `drained`, and that for at most `slow_client_seconds`."""
 
     __slots__ = (
+        "_chunking",
         "_framing",
         "_head",
         "_left",
@@ -70,6 +72,8 @@ class ClientReply:
         self._slow_client_seconds = slow_client_seconds
         self._framing = _Framing.NONE
         self._head: bytes | None = None
+        self._chunking = False
+        """The head has left, the body is not at its end, and what is written becomes a chunk."""
         self._left = 0
         self.method = method
         self.keep_alive = keep_alive
@@ -99,7 +103,17 @@ class ClientReply:
 
     def write(self, data: bytes) -> bool:
         """As `Reply.write`."""
-        transport = self._transport()
+        line = self._line
+        transport = line.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone("the client has left")
+        if self._chunking and len(data) < _LARGE_BYTES and data:
+            transport.write(chunk(data))
+            return line.congested
+        return self._write(transport, data)
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> bool:
+        """What is not a chunk after the head."""
         assert self.started, "the head comes first"
         assert not self.ended, "the body has ended"
         size = len(data)
@@ -108,8 +122,9 @@ class ClientReply:
         head = self._head or b""
         self._head = None
         if self._framing is _Framing.CHUNKS:
+            self._chunking = True  # until the end
             if size < _LARGE_BYTES:
-                transport.write(b"%b%x\r\n%b\r\n" % (head, size, data))
+                transport.write(head + chunk(data))
             else:
                 transport.writelines((b"%b%x\r\n" % (head, size), data, b"\r\n"))
             return self._line.congested
@@ -138,6 +153,7 @@ class ClientReply:
 
     def finish(self) -> None:
         """As `Reply.finish`. Less body than announced is an abort."""
+        self._chunking = False
         if self.ended or self.gone:
             self.ended = True
             return
@@ -157,6 +173,7 @@ class ClientReply:
         """As `Reply.abort`. What was written before is still delivered, without the body's end; only where
         closing is the end itself, the connection is reset."""
         self.ended = True
+        self._chunking = False
         self.keep_alive = False
         transport = self._line.transport
         if transport is None or transport.is_closing():
@@ -181,6 +198,7 @@ class ClientReply:
 
     def _reset(self) -> None:
         self.ended = True
+        self._chunking = False
         self.keep_alive = False
         transport = self._line.transport
         if transport is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Protocol, cast
@@ -61,6 +60,12 @@ class _State(Enum):
 class Connection(asyncio.Protocol):
     """A socket's protocol, and the `Line` of its replies."""
 
+    __slots__ = (
+        "_broken", "_heard", "_loop", "_owner", "_parser", "_payload", "_queue", "_queue_full",
+        "_reading_paused", "_relief", "_reply", "_retired", "_since", "_state", "_task", "congested",
+        "transport",
+    )  # fmt: skip
+
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.transport: asyncio.Transport | None = None
         self.congested = False
@@ -70,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._since = loop.time()
         self._heard = False
         """Whether anything ever came."""
-        self._queue: deque[tuple[RawRequestMessage | GatewayError, StreamReader]] = deque()
+        self._queue: list[tuple[RawRequestMessage | GatewayError, StreamReader]] = []
         self._queue_full = False
         self._broken = False
         """Nothing more of this connection's input is understood."""
@@ -184,6 +189,9 @@ class Connection(asyncio.Protocol):
         self.congested = False
         self._relieve()
 
+    def body_taken(self) -> None:
+        self._payload = EMPTY_PAYLOAD
+
     async def relieved(self) -> None:
         if self.congested and self.transport is not None:
             self._relief = self._loop.create_future()
@@ -208,7 +216,7 @@ class Connection(asyncio.Protocol):
     # Within
 
     def _next(self) -> None:
-        message, payload = self._queue.popleft()
+        message, payload = self._queue.pop(0)
         if isinstance(message, GatewayError):
             self._refuse(message)
             return

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader
+from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 
 from gateway.core.headers import Header, value_of
@@ -36,6 +36,8 @@ class Socket(Protocol):
     transport: asyncio.Transport | None
 
     def resume_reading(self) -> None: ...
+
+    def body_taken(self) -> None: ...
 
 
 class InboundRequest:
@@ -73,3 +75,8 @@ class InboundRequest:
         """Let the payload buffer as much as this, so that it can be taken at once."""
         self.payload.set_read_chunk_size(size)
         self._connection.resume_reading()
+
+    def body_taken(self) -> None:
+        """Let go of what held the body, all of which was taken: an answer may last for minutes."""
+        self.payload = EMPTY_PAYLOAD
+        self._connection.body_taken()

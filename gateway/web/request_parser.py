@@ -25,6 +25,11 @@ class RequestParser:
     """`protocol` is asked to pause and resume reading. The parser stops by itself where `most_queued`
     requests wait, until it is told that one was taken."""
 
+    __slots__ = (
+        "_body", "_chunked", "_left", "_limits", "_loop", "_most_queued", "_owed", "_parser", "_protocol",
+        "_tail",
+    )  # fmt: skip
+
     def __init__(
         self, protocol: object, loop: asyncio.AbstractEventLoop, limits: ListenerLimits, *, most_queued: int
     ) -> None:
@@ -32,15 +37,27 @@ class RequestParser:
         self._loop = loop
         self._limits = limits
         self._most_queued = most_queued
+        self._parser: HttpRequestParser | None = None
+        """None where it would hold nothing but what it has handed out already: a stream lasts for minutes."""
         self._chunked: StreamReader | None = None
         """The body of the last request, where it comes in chunks."""
         self._tail = b""
         """The last four bytes that came."""
-        self._parser = self._fresh()
+        self._body: StreamReader | None = None
+        """That of the parser's first request, where its length is known."""
+        self._left = 0
+        """So many bytes of that request are still to come."""
+        self._owed = 0
+        """Requests of parsers before this one that are not consumed yet."""
 
     def feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
         """The requests whose heads end in `data`, and whether nothing after them is to be read. `queued`: how
         many wait already. Raises aiohttp's `HttpProcessingError`."""
+        first = self._parser is None
+        if self._parser is None:
+            if not data:
+                return (), False
+            self._parser = self._fresh()
         messages, upgraded, _ = self._parser.feed_data(data)
         self._tail = (self._tail + data[-4:])[-4:]
         if self._chunked is not None and messages:
@@ -53,18 +70,45 @@ class RequestParser:
         # Where this holds, nothing of another head has come yet; a parser that stopped may hold some.
         at_end = self._tail == b"\r\n\r\n" and queued + len(messages) < self._most_queued
         if self._chunked is not None and self._chunked.is_eof() and at_end:
-            self._parser, self._chunked = self._fresh(), None
+            self._parser = self._chunked = None
+        elif not upgraded:
+            self._let_go(data, messages, first=first)
         return messages, bool(upgraded)  # no protocol but HTTP/1.1 is spoken here
+
+    def _let_go(self, data: bytes, messages: Sequence[Message], *, first: bool) -> None:
+        """Drop the parser at the end of its first request, where that is certain to be the end of what it has
+        read. A head that has come whole and has no line end but CRLF says where its request ends."""
+        if first:
+            self._body = None
+            head = data.find(b"\r\n\r\n") + 4
+            plain = data.count(b"\n", 0, head) == data.count(b"\r\n", 0, head)
+            if len(messages) == 1 and self._chunked is None and plain:
+                length = messages[0][0].headers.get("content-length", "")
+                if length.isdecimal():
+                    self._body = messages[0][1]
+                    self._left = head + int(length)
+        if self._body is None:
+            return
+        self._left -= len(data)
+        if self._left <= 0:
+            if self._left == 0 and self._body.is_eof():
+                self._parser = None
+                self._owed += 1
+            self._body = None
 
     def ends_with(self, payload: StreamReader) -> bool:
         """Whether no request may be read after the one with this body."""
         return self._chunked is payload
 
     def pause_reading(self) -> None:
-        self._parser.pause_reading()
+        if self._parser is not None:
+            self._parser.pause_reading()
 
     def message_consumed(self) -> None:
-        self._parser.message_consumed()
+        if self._owed:
+            self._owed -= 1
+        elif self._parser is not None:
+            self._parser.message_consumed()
 
     def _fresh(self) -> HttpRequestParser:
         limits = self._limits

@@ -27,15 +27,16 @@ def _fed(framing: Framing, data: bytes, cuts: list[int]) -> bytes:
 
 @given(
     pieces=PIECES,
+    spelling=st.sampled_from([b"%x", b"%X", b"%05x"]),
     extension=EXTENSIONS,
     trailers=TRAILERS,
     cuts=st.lists(st.integers(0, 10**6)),
     more=st.binary(),
 )
 def test_chunks_read_the_same_however_they_arrive(
-    pieces: list[bytes], extension: bytes, trailers: bytes, cuts: list[int], more: bytes
+    pieces: list[bytes], spelling: bytes, extension: bytes, trailers: bytes, cuts: list[int], more: bytes
 ) -> None:
-    wire = b"".join(b"%X%b\r\n%b\r\n" % (len(p), extension, p) for p in pieces)
+    wire = b"".join(spelling % len(p) + extension + b"\r\n" + p + b"\r\n" for p in pieces)
     wire += b"0" + extension + b"\r\n" + trailers + b"\r\n"
     framing = Chunked()
 
@@ -43,6 +44,32 @@ def test_chunks_read_the_same_however_they_arrive(
     assert framing.complete
     assert framing.surplus is bool(more)
     framing.ended()
+
+
+@given(pieces=st.lists(PIECES.map(b"".join), max_size=4))
+def test_chunks_that_arrive_one_by_one_are_taken_as_they_are(pieces: list[bytes]) -> None:
+    """Of sizes on either side of those that are looked up."""
+    pieces = [piece for piece in pieces if piece]
+    framing = Chunked()
+
+    assert pieces == [framing.decode(b"%x\r\n%b\r\n" % (len(piece), piece)) for piece in pieces]
+    assert not framing.complete
+    assert framing.decode(b"0\r\n\r\n") == b""
+    assert framing.complete
+
+
+@pytest.mark.parametrize(
+    ("parts", "body"),
+    [
+        ([b"9\r\n", b"4\r\ndata\r\n", b"\r\n"], b"4\r\ndata\r\n"),
+        ([b"1", b"2\r\ndata\r\n", b"x" * 12 + b"\r\n"], b"data\r\n" + b"x" * 12),
+        ([b"0\r\n", b"4\r\ndata\r\n"], b""),
+    ],
+)
+def test_what_looks_like_a_chunk_is_none_within_another(parts: list[bytes], body: bytes) -> None:
+    framing = Chunked()
+
+    assert b"".join(map(framing.decode, parts)) == body
 
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 10**6)), at=st.integers(0, 10**6))
