@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.core.alike import bytes_begun
 from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.placement import PlacementPolicy
@@ -24,7 +25,7 @@ from gateway.ports import Call, Clock, Peers
 log = logging.getLogger(__name__)
 
 OFFLOAD_BYTES = 1 << 20
-"""Bodies above this are read in a thread, so that no stream waits for them."""
+"""Bodies of which more than this is new are read in a thread, so that no stream waits for them."""
 CLAIM_SECONDS = 15.0
 """How long a claim on a cold prefix stands at most: longer than anybody waits for it."""
 UNHEARD_SECONDS = 2.0
@@ -121,6 +122,7 @@ class Placing:
         self._hold_seconds = hold_seconds
         self._recent = recent
         self._keep = keep
+        self._large = asyncio.Lock()
         self._failed: set[str] = set()
         """Calls that upstream rejected and that have not ended: the policy was told already."""
 
@@ -142,7 +144,7 @@ class Placing:
                 like=like,
             )
 
-        reading = await asyncio.to_thread(read) if len(body) > OFFLOAD_BYTES else read()
+        reading = await self._read_large(read, body, like) if len(body) > OFFLOAD_BYTES else read()
         self._recent.keep(workspace.id, reading, self._clock.now())
 
         def place(*, may_wait: bool, may_claim: bool) -> Plan:
@@ -168,6 +170,15 @@ class Placing:
             if plan.placement.keep_upto is not None and self._keep is not None:
                 self._keep(call, plan, workspace)
         return plan
+
+    async def _read_large(self, read: Callable[[], Reading], body: bytes, like: Reading | None) -> Reading:
+        """One body after the other, and no two in one round of the loop: several threads would take the
+        interpreter from it for as long as all of them read together."""
+        async with self._large:
+            if like is None or len(body) - bytes_begun(like.prompt, body) > OFFLOAD_BYTES:
+                return await asyncio.to_thread(read)
+            await asyncio.sleep(0.0)
+            return read()
 
     async def _settled(self, call_id: str, place: Callable[..., Plan], hold: Hold, longest: float) -> Plan:
         """Ask until the answer is final. Those who waited for a call that failed ask anew, since one of them

@@ -24,7 +24,7 @@ from gateway.core.permission import permit_model
 from gateway.core.plan import UNPLACED
 from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
-from gateway.core.prompt_reader import read_prompt
+from gateway.core.prompt_reader import NoModel, read_prompt
 from gateway.core.rules import Rules, Workspace
 from gateway.core.settlement import ONE_REQUEST, Settlement
 from gateway.core.spans import read_string
@@ -167,6 +167,7 @@ class _Reading:
         self._rules = rules
         self._workspace = workspace
         self._at = at
+        self._items = 0
         self._sums: dict[str, ShareSum] = {}
         self._amounts = dict.fromkeys(Amounts.__struct_fields__, 0)
         self._refused: dict[str, list[str]] = {}
@@ -175,6 +176,7 @@ class _Reading:
         self._bounded = True
 
     def take(self, index: int, item: bytes) -> None:
+        self._items += 1
         where = f"requests.{index}"
         try:
             members, _ = item_members(item, "an item")
@@ -185,6 +187,9 @@ class _Reading:
             if (params := members.get("params")) is None:
                 raise BadRequest("It has no `params`.")
             prompt = read_prompt(bytes(params))
+        except NoModel:  # upstream takes the batch and tells of it in the results, at no cost
+            self._amounts["requests"] += 1
+            return
         except BadRequest as error:
             raise BadRequest(f"{where}: {error.message}") from None
         if self._is_refused(prompt.model, custom_id):
@@ -224,8 +229,7 @@ class _Reading:
             bounded=self._bounded,
             unbounded_by=tuple(self._unbounded),
         )
-        items = sum(share.items for share in shares)
-        return BatchPlan(items=items, estimate=estimate, cost=cost, shares=shares)
+        return BatchPlan(items=self._items, estimate=estimate, cost=cost, shares=shares)
 
     def _is_refused(self, model: str, custom_id: str) -> bool:
         if model not in self._refusals:

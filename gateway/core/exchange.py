@@ -42,7 +42,7 @@ class State(StrEnum):
     """The replica went away before the answer had ended."""
     LOST = "lost"
     """Its replica died, or could not close it; nobody knows how it ended. Not of the table below: such an
-    entry is the store's word (`core/presumed.py`)."""
+    entry is the store's word, or that of the replica's next process (`core/presumed.py`)."""
 
 
 class Event(StrEnum):

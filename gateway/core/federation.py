@@ -18,14 +18,12 @@ CALL_BETAS: Final = ("oauth-2025-04-20",)
 """What calls with such a token need in `anthropic-beta` (SDK 2.12)."""
 MAX_ASSERTION_BYTES: Final = 16_384
 """Of an identity token (docs: 16 KiB)."""
-MIN_LIFE_SECONDS: Final = 60.0
-"""The shortest life of a token (docs)."""
 FIRST_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class TokenRequest:
     """Which token is asked for. Two equal ones are answered with the same."""
 
     rule: str

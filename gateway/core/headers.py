@@ -80,7 +80,7 @@ def request_headers(
     """
     named = connection_names(headers) | {name.encode() for name in drop}
     out: list[Header] = []
-    betas: list[bytes] = []
+    lists: list[bytes] = []
     beta_at = -1
     for name, value in headers:
         if name in _REQUEST_ONLY_HERE or name in named or name.startswith(GATEWAY_PREFIX):
@@ -93,12 +93,12 @@ def request_headers(
             if beta_at < 0:
                 beta_at = len(out)
                 out.append((name, value))
-            betas.append(value)
+            lists.append(value)
             continue
         out.append((name, value))
-    if len(betas) > 1:
+    if len(lists) > 1:
         # Several lines mean one list; joined in order, nothing added or dropped.
-        out[beta_at] = (b"anthropic-beta", b",".join(betas))
+        out[beta_at] = (b"anthropic-beta", b",".join(lists))
     if identity:
         out.append((b"accept-encoding", b"identity"))
     return out
@@ -111,8 +111,8 @@ def with_credential(headers: list[Header], credential: Headers) -> list[Header]:
     for name, value in credential:
         at = next((i for i, line in enumerate(out) if line[0] == name), -1)
         if name == b"anthropic-beta" and at >= 0:
-            present = {item.strip() for item in out[at][1].split(b",")}
-            missing = [item.strip() for item in value.split(b",") if item.strip() not in present]
+            present = betas(out)
+            missing = [beta for beta in betas([(name, value)]) if beta not in present]
             out[at] = (name, b",".join([out[at][1], *missing]))
         elif at >= 0:
             out[at] = (name, value)
@@ -157,6 +157,17 @@ def repeated(headers: Headers) -> bytes | None:
                 return name
             seen.add(name)
     return None
+
+
+def betas(headers: Iterable[Header]) -> list[bytes]:
+    """The values of all `anthropic-beta` lines, which are one list, in order; duplicates stay."""
+    return [
+        value
+        for name, line in headers
+        if name == b"anthropic-beta"
+        for item in line.split(b",")
+        if (value := item.strip())
+    ]
 
 
 def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:

@@ -7,7 +7,9 @@ another replica's clock may be wrong, and its calls' lifetimes count from here. 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.core.news import Answered, Billed, Failed, News, Sent, Warmed
 from gateway.core.planner import Planner, Reported

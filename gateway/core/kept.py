@@ -47,8 +47,6 @@ class KeptPrompts:
         self._kept: OrderedDict[str, tuple[float, KeptPrompt]] = OrderedDict()
         self.bytes = 0
         """Held now."""
-        self.forgotten = 0
-        """For want of room, so far."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -84,7 +82,6 @@ class KeptPrompts:
         self.bytes += size
         while self.bytes > self._most_bytes:
             self._drop_oldest()
-            self.forgotten += 1
         return True
 
     def take(self, call_id: str, now: float) -> KeptPrompt | None:

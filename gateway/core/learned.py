@@ -15,7 +15,9 @@ together, but for what is decided in the instant that news travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from gateway.core.changes import Changes, greater_miss
 from gateway.core.given import given_placement, is_warm_up

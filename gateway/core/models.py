@@ -29,8 +29,6 @@ class ModelFacts:
     """Typical UTF-8 bytes of English and JSON per token, for this model's tokenizer family."""
     context_tokens: int = 1_000_000
     max_output_tokens: int = 128_000
-    retires_at: float | None = None
-    """Epoch seconds, where the end is announced."""
     known: bool = True
     """False for a model that no row names: then these are the stated fallback facts."""
 

@@ -6,7 +6,8 @@ only ever added at the end, with a default: replicas of two versions must unders
 
 from __future__ import annotations
 
-import struct
+import sys
+from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -107,8 +108,14 @@ def decode(data: bytes) -> News:
 
 
 def pack_keys(keys: Sequence[int]) -> bytes:
-    return struct.pack(f"<{len(keys)}Q", *keys)
+    return _little_endian(array("Q", keys)).tobytes()
 
 
-def unpack_keys(packed: bytes) -> list[int]:
-    return list(struct.unpack(f"<{len(packed) // 8}Q", packed))
+def unpack_keys(packed: bytes) -> Sequence[int]:
+    return _little_endian(array("Q", packed))
+
+
+def _little_endian(keys: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        keys.byteswap()
+    return keys

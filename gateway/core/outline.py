@@ -67,6 +67,8 @@ class Outline:
     from there."""
     shown: Shown = field(default=Shown(), compare=False, repr=False)
     """The same of `warmup.py`."""
+    checked: frozenset[int] = field(default=frozenset(), compare=False, repr=False)
+    """Blocks of which `check_placement` has seen that a breakpoint may stand on them."""
 
 
 def outline_of(blocks: Sequence[Block], like: Outline | None = None, shared: int = 0) -> Outline:
@@ -74,6 +76,8 @@ def outline_of(blocks: Sequence[Block], like: Outline | None = None, shared: int
     where they stand."""
     if like is None or shared == 0:
         return _outline(blocks)
+    if shared == len(blocks) == len(like.kinds):
+        return like
     assert shared >= like.head_end, "only messages follow what is shared"
     kinds, marked, unmarkable = _look(blocks, shared)
     measured = like.measured
@@ -87,6 +91,7 @@ def outline_of(blocks: Sequence[Block], like: Outline | None = None, shared: int
         unmarkable=frozenset([*_below(shared, like.unmarkable), *unmarkable]),
         measured=None if measured is None else measured.first(shared),
         shown=like.shown.first(shared),
+        checked=frozenset(_below(shared, like.checked)),
     )
 
 

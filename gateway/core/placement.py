@@ -150,7 +150,8 @@ def type_of(prompt: Prompt, field: str) -> str:
 
 def check_placement(prompt: Prompt, placement: Placement) -> str | None:
     """Why the API would refuse the request with this placement, or None. A last guard over any policy, which
-    looks at the body itself and shares no judgement with the policies."""
+    looks at the body itself and shares no judgement with the policies. What it saw of a block is kept by the
+    outline, and so holds for the same bytes of the conversation's next turn."""
     points = placement.breakpoints
     if not points:
         return None
@@ -163,9 +164,11 @@ def check_placement(prompt: Prompt, placement: Placement) -> str | None:
         return "the breakpoints are not in the order of the blocks, or one has no block"
     if len(points) + prompt.client_marks > MAX_BREAKPOINTS.value:
         return f"{len(points)} breakpoints and {prompt.client_marks} of the client are more than four"
-    for index in indices:
+    unchecked = frozenset(indices) - prompt.outline.checked
+    for index in sorted(unchecked):
         if (why := _why_not_here(prompt, prompt.blocks[index])) is not None:
             return f"block {index} {why}"
+    prompt.outline.checked |= unchecked
     return _why_not_in_this_order(prompt, {point.block: point.ttl for point in points})
 
 

@@ -7,9 +7,10 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
+
+import msgspec
 
 from gateway.core.edit import apply_placement
 from gateway.core.estimate import Estimate, estimate_spend
@@ -27,8 +28,7 @@ from gateway.core.typical import block_tokens
 UNPLACED = Placement(reason="placement is off")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The decisions for one body. `pieces` is what goes upstream, to be written without joining."""
 
     prompt: Prompt
@@ -49,8 +49,7 @@ class Plan:
         return b"previous_message_id" in thread or b"\\u" in thread  # a name may be spelled with escapes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What was found in one body, before anything is decided."""
 
     prompt: Prompt

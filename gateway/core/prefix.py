@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.core.headers import Header, betas
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.prompt import Block, Level, Prompt
 from gateway.core.spans import OBJECT, OPEN_OBJECT, Members
@@ -48,42 +48,28 @@ _SIDE_MEMBERS = ("output_config",)
 
 
 def cache_scope(
-    *, secret: bytes, workspace: WorkspaceId, prompt: Prompt, headers: Iterable[tuple[bytes, bytes]] = ()
+    *, secret: bytes, workspace: WorkspaceId, prompt: Prompt, headers: Iterable[Header] = ()
 ) -> bytes:
     """Who may share an entry with this request at any level: 32 bytes, of no use without the secret.
 
     Workspace, model as the client names it (an alias is a cold prefix), speed, geography, MCP servers, output
     format, and the set of `anthropic-beta` values in any order.
     """
-    betas = {
-        beta.strip()
-        for name, value in headers
-        if name.lower() == b"anthropic-beta"
-        for beta in value.split(b",")
-    }
-    digest = _digest()
-    for part in (secret, workspace.encode(), prompt.model.encode()):
-        digest.update(_framed(part))
-    digest.update(_framed(b",".join(sorted(betas - {b""}))))
-    for name in _EVERYWHERE:
-        digest.update(_framed(_field(prompt, name)))
-    digest.update(_framed(_output_config(prompt, deeper=False)))
+    parts = [secret, workspace.encode(), prompt.model.encode(), _betas(headers)]
+    if prompt.fields.keys().isdisjoint(_OF_SCOPE):
+        return _digest(b"".join(map(_framed, parts)) + _PLAIN_SCOPE).digest()
+    parts += [_field(prompt, name) for name in _EVERYWHERE]
+    parts.append(_output_config(prompt, deeper=False))
     thread = _field(prompt, "thread")
     if b"previous_message_id" in thread:  # the prompt begins on the server, with what that message saw
-        digest.update(_framed(thread))
-    return digest.digest()
+        parts.append(thread)
+    return _digest(b"".join(map(_framed, parts))).digest()
 
 
-def scope_parts(prompt: Prompt, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[str, bytes]:
+def scope_parts(prompt: Prompt, headers: Iterable[Header] = ()) -> dict[str, bytes]:
     """What parts the caches besides the workspace and the content, by the name a person knows it by. The last
     `MESSAGES_PARTS` of them leave tools and system shared. For comparing; `cache_scope` is what decides."""
-    betas = sorted(
-        beta.strip()
-        for name, value in headers
-        if name.lower() == b"anthropic-beta"
-        for beta in value.split(b",")
-    )
-    parts = {"model": prompt.model.encode(), "anthropic-beta": b",".join(betas)}
+    parts = {"model": prompt.model.encode(), "anthropic-beta": _betas(headers)}
     parts |= {name: _field(prompt, name) for name in _EVERYWHERE}
     parts["output_config.format"] = _output_config(prompt, deeper=False)
     parts |= {name: _field(prompt, name) for name in _MESSAGES_ONLY}
@@ -91,8 +77,7 @@ def scope_parts(prompt: Prompt, headers: Iterable[tuple[bytes, bytes]] = ()) -> 
     return parts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChain:
+class KeyChain(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of a prompt, and from where on those of one that begins alike can be continued."""
 
     keys: tuple[PrefixKey, ...]
@@ -115,7 +100,7 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
 def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> KeyChain:
     """`prefix_keys`, continued from those of the prompt that this one was read like, where both share more
     than their head. The keys are the same without it."""
-    messages_tag = _level_tag(prompt, Level.MESSAGES)
+    messages_tag = _messages_tag(prompt)
     body = memoryview(prompt.body)
     level, message = Level.TOOLS, -1
     keys: list[PrefixKey] = []
@@ -123,6 +108,8 @@ def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> Key
     states = _common_states(prompt, scope, messages_tag, like)
     if states and like is not None:
         count = max(states)
+        if count == len(prompt.message_ends) and len(like.keys) == len(prompt.blocks):
+            return like
         keys += like.keys[: bisect_left(prompt.blocks, count, key=_message)]
         level, digest, role = Level.MESSAGES, states[count][0].copy(), states[count][1]
     update, copy = digest.update, digest.copy
@@ -132,7 +119,7 @@ def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> Key
         if block.in_prefix:
             if block.level is not level:
                 level = block.level
-                update(messages_tag if level is Level.MESSAGES else _level_tag(prompt, level))
+                update(messages_tag if level is Level.MESSAGES else _level_tag(level))
             if block.message != message:
                 message = block.message
                 if message > last_messages:
@@ -175,11 +162,15 @@ def _without_cuts(body: memoryview, block: Block) -> Iterator[memoryview]:
     yield body[at : block.end]
 
 
-def _level_tag(prompt: Prompt, level: Level) -> bytes:
-    if level is not Level.MESSAGES:
-        return b"L" + _framed(level.encode())
-    parts = [level.encode(), *(_field(prompt, name) for name in _MESSAGES_ONLY)]
-    return b"L" + _framed_all([*parts, _output_config(prompt, deeper=True)])
+def _messages_tag(prompt: Prompt) -> bytes:
+    if prompt.fields.keys().isdisjoint(_OF_MESSAGES):
+        return _PLAIN_MESSAGES_TAG
+    parts = [_field(prompt, name) for name in _MESSAGES_ONLY]
+    return _level_tag(Level.MESSAGES, *parts, _output_config(prompt, deeper=True))
+
+
+def _level_tag(level: Level, *parts: bytes) -> bytes:
+    return b"L" + (_framed_all([level.encode(), *parts]) if parts else _framed(level.encode()))
 
 
 def _extras(prompt: Prompt, message: int) -> Sequence[bytes]:
@@ -225,6 +216,10 @@ def _output_config(prompt: Prompt, *, deeper: bool) -> bytes:
     return _framed_all(parts) if parts else b""
 
 
+def _betas(headers: Iterable[Header]) -> bytes:
+    return b",".join(sorted(set(betas(headers))))
+
+
 def _field(prompt: Prompt, name: str) -> bytes:
     start, end = prompt.fields.get(name, (0, 0))
     return prompt.body[start:end]
@@ -238,4 +233,8 @@ def _framed_all(parts: Sequence[bytes]) -> bytes:
     return _framed(b"".join(map(_framed, parts)))
 
 
+_OF_SCOPE = (*_EVERYWHERE, "output_config", "thread")
+_PLAIN_SCOPE = _framed(b"") * (len(_EVERYWHERE) + 1)
+_OF_MESSAGES = (*_MESSAGES_ONLY, "output_config")
+_PLAIN_MESSAGES_TAG = _level_tag(Level.MESSAGES, *(b"" for _ in _OF_MESSAGES))
 _PLAIN_TURNS = {role: _turn_tag(role, ()) for role in ("user", "assistant", "system")}

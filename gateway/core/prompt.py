@@ -6,7 +6,6 @@ and `prefix.py` digests from there. What a block means for a placement is decide
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """False for what the API leaves out of the prompt: deferred tools, Claude Code's attribution block."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """A Messages body as far as the gateway reads it. `fields` maps each top-level key to the offsets of its
     value; nothing in it is decoded further than stated."""
 
@@ -79,7 +77,7 @@ class Prompt:
     """TTL of a top-level `cache_control`, where there is one."""
     unread_marks: bool = False
     """True where a `cache_control` of the client has a form that we do not know: then add nothing."""
-    message_extras: dict[int, tuple[tuple[str, Span], ...]] = field(default_factory=dict)
+    message_extras: dict[int, tuple[tuple[str, Span], ...]] = {}
     """Members of messages other than role and content, with the span of each value."""
     message_ends: tuple[int, ...] = ()
     """Where each message ends."""

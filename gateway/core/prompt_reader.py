@@ -14,7 +14,7 @@ from math import inf
 import msgspec
 from msgspec import Raw
 
-from gateway.core.alike import alike_field, alike_messages, first_messages
+from gateway.core.alike import alike_beginning, alike_field, alike_messages, first_messages
 from gateway.core.api_facts import (
     ATTRIBUTION_PREFIX,
     CLIENT_TOOLS,
@@ -27,6 +27,7 @@ from gateway.core.outline import outline_of
 from gateway.core.prompt import TTL, Block, Level, Prompt
 from gateway.core.spans import (
     ARRAY,
+    COMMA,
     OBJECT,
     OBJECTS,
     OPEN_ARRAY,
@@ -34,6 +35,7 @@ from gateway.core.spans import (
     QUOTE,
     Members,
     Span,
+    check_text,
     compact_span,
     cut_span,
     element_spans,
@@ -48,38 +50,29 @@ from gateway.core.spans import (
 )
 
 
+class NoModel(BadRequest):
+    """A body that is right as far as it was read, and names no model."""
+
+
 def read_prompt(body: bytes, like: Prompt | None = None) -> Prompt:
     """Find the blocks of a `/v1/messages` or `count_tokens` body. What `like`, read before, has in the same
     bytes is taken from there; the result is the same without it, but for `shared_messages`.
 
-    Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model,
-    repeats a member at a level that we read, has more messages than the API takes, or nests deeper than the
-    interpreter's recursion limit allows (several hundred levels; upstream's own parser stops at about a
-    thousand).
+    Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model
+    (`NoModel`), repeats a member at a level that we read, has more messages than the API takes, or nests
+    deeper than the interpreter's recursion limit allows (several hundred levels; upstream's own parser stops
+    at about a thousand).
     """
     reader = _Reader(body, like)
     try:
         prompt = reader.read()
     except Exception as error:
-        _check_text(body, ())  # what is no text is refused as such, whatever else came of it
+        check_text(body, ())  # what is no text is refused as such, whatever else came of it
         if isinstance(error, RecursionError):
             raise BadRequest("The request body is nested too deeply.") from None
         raise
-    _check_text(body, reader.known_text)
+    check_text(body, reader.known_text)
     return prompt
-
-
-def _check_text(body: bytes, known: Iterable[Span]) -> None:
-    """Refuse what is not UTF-8. `known` was looked at when it was read for the first time."""
-    if body.isascii():
-        return
-    at = 0
-    for start, end in (*sorted(known), (len(body), len(body))):
-        try:
-            body[at:start].decode()
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"The request body is not valid UTF-8 (byte {at + error.start}).") from None
-        at = end
 
 
 _MARK = b'"cache_control"'
@@ -107,6 +100,10 @@ class _Reader:
         self.body = body
         self.text = body
         self.like = like if like is not None and not like.unread_marks else None
+        self.begun = 0
+        """How many messages lie in a beginning that is the same as that of `like`."""
+        self.others: list[_Element] = []
+        """Those that follow them."""
         self.blocks: list[Block] = []
         self.extras: dict[int, tuple[tuple[str, Span], ...]] = {}
         self.message_ends: list[int] = []
@@ -119,18 +116,20 @@ class _Reader:
         """What was taken from `like`, and so is UTF-8."""
 
     def read(self) -> Prompt:
-        members = self._top()
-        start, end = outer_span(self.text)
-        fields = self.fields = member_spans(self.text, start, end, members, "the body")
+        members = self._begun()
+        if members is None:
+            members = self._top()
+            self.fields = member_spans(self.text, *outer_span(self.text), members, "the body")
+        fields = self.fields
         model = read_string(members.get("model"))
         if not model:
-            raise BadRequest("The request body names no model: `model` must be a string.")
+            raise NoModel("The request body names no model: `model` must be a string.")
         if self.text is not self.body:
             self.like = None
-        if (tools := members.get("tools")) is not None and not self._shared("tools", Level.TOOLS):
-            self._tools(tools, fields["tools"])
-        if present(system := members.get("system")) and not self._shared("system", Level.SYSTEM):
-            self._content(system, fields["system"], Level.SYSTEM, "", -1)
+        if "tools" in fields and not self._shared("tools", Level.TOOLS):
+            self._tools(members["tools"], fields["tools"])
+        if "system" in fields and not self._shared("system", Level.SYSTEM) and present(members["system"]):
+            self._content(members["system"], fields["system"], Level.SYSTEM, "", -1)
         if (messages := members.get("messages")) is not None:
             self._messages(messages, fields["messages"])
         automatic = members.get("cache_control")
@@ -150,6 +149,22 @@ class _Reader:
             message_ends=tuple(self.message_ends),
             shared_messages=self.shared_messages,
         )
+
+    def _begun(self) -> Members | None:
+        """The body's members, where it begins as `like` does: `messages` without those of its beginning, and
+        without tools and system that stand there. None where all of it has to be read."""
+        begun = None if self.like is None else alike_beginning(self.like, self.body)
+        if begun is None:
+            return None
+        try:
+            others = self._behind(begun.at, begun.fields["messages"][1], begun.messages)
+        except BadRequest:  # which is said when all of it is read, in the order of the body
+            return None
+        if others is None:
+            return None
+        self.begun, self.others, self.fields = begun.messages, others, begun.fields
+        self.known_text.append((0, begun.at))
+        return begun.members
 
     def _top(self) -> Members:
         try:
@@ -218,17 +233,17 @@ class _Reader:
     def _new_messages(self, span: Span) -> tuple[int, Iterable[_Element]]:
         """How many messages were taken from what was read before, and those that follow; none where all of
         them have to be read."""
-        like = self.like
-        known = alike_messages(like, self.text, span) if like is not None else 0
-        if like is None or known == 0:
+        like, known, others = self.like, self.begun, self.others
+        if like is None:
             return 0, ()
-        blocks, extras, ends = first_messages(like, known, span)
-        at = skip_space(self.text, ends[-1])
-        others: list[_Element] = []
-        if at < span[1] - 1:  # the comma stands for the bracket of an array of the others
-            others = self._objects(Raw(b"[" + self.text[at + 1 : span[1]]), (at, span[1]), "a message")
-            if not others or known + len(others) > MAX_MESSAGES.value:
+        if not known:  # something before the messages is another
+            known = alike_messages(like, self.text, span)
+            end = like.message_ends[known - 1] + span[0] - like.fields["messages"][0] if known else 0
+            behind = self._behind(skip_space(self.text, end), span[1], known) if known else None
+            if behind is None:
                 return 0, ()
+            others = behind
+        blocks, extras, ends = first_messages(like, known, span)
         self.blocks += blocks
         self.extras, self.message_ends = extras, ends
         self.known_text.append((span[0], ends[-1]))
@@ -236,6 +251,14 @@ class _Reader:
         if all(heads):
             self.shared_messages, self.shared_blocks = known, len(self.blocks)
         return known, others
+
+    def _behind(self, at: int, end: int, known: int) -> list[_Element] | None:
+        """The messages behind so many known ones, which end before `at`; None where all have to be read."""
+        if self.text[at] != COMMA:
+            return []
+        # The comma stands for the bracket of an array of the others.
+        others = self._objects(Raw(b"[" + self.text[at + 1 : end]), (at, end), "a message")
+        return others if others and known + len(others) <= MAX_MESSAGES.value else None
 
     def _shared(self, name: str, level: Level) -> bool:
         """Whether a whole field is taken from what was read before."""
@@ -310,23 +333,8 @@ class _Reader:
             nested, nested_ttl = self._nested(members, spans, cuts)
             marks, ttl = marks + nested, ttl or nested_ttl
         may_be_marked = may_be_marked and not marked and not marks
-        self.blocks.append(
-            Block(
-                level,
-                role,
-                message,
-                kind,
-                start,
-                end,
-                False,
-                may_be_marked,
-                marks,
-                ttl,
-                text,
-                tuple(cuts),
-                in_prefix,
-            )
-        )
+        where = (level, role, message, kind, start, end)
+        self.blocks.append(Block(*where, False, may_be_marked, marks, ttl, text, tuple(cuts), in_prefix))
 
     def _names_marks(self, kind: str, place: Span, members: Members, known: int) -> bool:
         """Whether an object names more marks than the `known` ones anywhere, be it with escapes."""

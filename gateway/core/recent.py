@@ -31,6 +31,7 @@ class RecentBodies:
     def __init__(self, memory_bytes: int) -> None:
         self._most_bytes = memory_bytes
         self._kept: OrderedDict[tuple[WorkspaceId, int], tuple[float, Reading]] = OrderedDict()
+        self._begins_at: dict[WorkspaceId, int] = {}
         self.bytes = 0
         """Held now."""
         self._looked_for: tuple[bytes, tuple[WorkspaceId, int]] | None = None
@@ -44,7 +45,7 @@ class RecentBodies:
         self.expire(now)
         if len(body) < LEAST_BYTES:
             return None
-        key = _key(workspace, body)
+        key = self._key(workspace, body)
         self._looked_for = body, key
         found = self._kept.get(key)
         return None if found is None else found[1]
@@ -57,7 +58,7 @@ class RecentBodies:
             return
         looked_for, self._looked_for = self._looked_for, None
         same = looked_for is not None and looked_for[0] is body and looked_for[1][0] == workspace
-        key = looked_for[1] if looked_for is not None and same else _key(workspace, body)
+        key = looked_for[1] if looked_for is not None and same else self._key(workspace, body)
         self._drop(key)
         self._kept[key] = now, reading
         self.bytes += size
@@ -72,16 +73,18 @@ class RecentBodies:
                 return
             self._drop(key)
 
+    def _key(self, workspace: WorkspaceId, body: bytes) -> tuple[WorkspaceId, int]:
+        # Where the messages begin is a guess, which costs nothing but time where it is wrong. They mostly
+        # begin where those of the last body did.
+        at = self._begins_at.get(workspace, 0)
+        if not body.startswith(_MESSAGES, at):
+            at = self._begins_at[workspace] = max(body.find(_MESSAGES), 0)
+        return workspace, hash(body[at : at + _HEAD_BYTES])
+
     def _drop(self, key: tuple[WorkspaceId, int]) -> None:
         found = self._kept.pop(key, None)
         if found is not None:
             self.bytes -= _size(found[1])
-
-
-def _key(workspace: WorkspaceId, body: bytes) -> tuple[WorkspaceId, int]:
-    # Where the messages begin is a guess, which costs nothing but time where it is wrong.
-    at = max(body.find(_MESSAGES), 0)
-    return workspace, hash(body[at : at + _HEAD_BYTES])
 
 
 def _size(reading: Reading) -> int:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.core.headers import betas
 from gateway.core.placement import Breakpoint, Occasion, Placement, PlacementPolicy
 from gateway.core.prompt import Prompt
 from gateway.core.rules import PlacementMode, Workspace
@@ -107,12 +108,7 @@ def _redeems(prompt: Prompt) -> bool:
 
 
 def _may_be_credited(headers: Headers) -> bool:
-    return any(
-        beta.strip().startswith(_GRANTING)
-        for name, value in headers
-        if name == b"anthropic-beta"
-        for beta in value.split(b",")
-    )
+    return any(beta.startswith(_GRANTING) for beta in betas(headers))
 
 
 def _digests(prompt: Prompt) -> tuple[bytes, ...]:

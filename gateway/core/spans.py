@@ -30,11 +30,10 @@ OBJECT = msgspec.json.Decoder(dict[str, Raw])
 ARRAY = msgspec.json.Decoder(list[Raw])
 OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
 STRING = msgspec.json.Decoder(str)
-QUOTE, OPEN_ARRAY, OPEN_OBJECT = b'"[{'
+QUOTE, OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, COMMA = b'"[]{,'
 
 _SPACE = b" \t\n\r"
 _SPACES = re.compile(rb"[ \t\n\r]+")
-_COMMA = 0x2C
 _LITERAL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -104,7 +103,7 @@ def _walk(text: bytes, start: int, end: int, members: Members, where: str) -> di
             raise _repeated(where)
         spans[key] = (at, at + len(raw))
         at = skip_space(text, at + len(raw))
-        if text[at] == _COMMA:
+        if text[at] == COMMA:
             at = skip_space(text, at + 1)
     if at != end - 1:
         raise _repeated(where)
@@ -193,6 +192,18 @@ def without_lone_surrogates(text: bytes) -> bytes | None:
         lone.append(high[0])
     _overwrite(pieces, lone)
     return bytes(pieces) if lone else None
+
+
+def check_text(body: bytes, known: Iterable[Span]) -> None:
+    """Refuse what is not UTF-8: `BadRequest`. What is `known` to be is not looked at."""
+    at = 0
+    for start, end in (*sorted(known), (len(body), len(body))):
+        if at < start and not (piece := body[at:start]).isascii():
+            try:
+                piece.decode()
+            except UnicodeDecodeError as error:
+                raise BadRequest(f"The request body is not valid UTF-8 (byte {at + error.start}).") from None
+        at = max(at, end)
 
 
 def _overwrite(pieces: bytearray, places: Iterable[int]) -> None:

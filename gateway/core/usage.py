@@ -41,9 +41,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     inference_geo: str | None = None
     speed: str | None = None
-    fallback_credit: str | None = None
-    """`redeemed` or `not_applied`, where the request carried a fallback credit. The tokens are priced as
-    reported: whether upstream has moved them already is not documented, and this never says too little."""
     iterations: tuple[Usage, ...] = ()
 
     @property
@@ -115,7 +112,8 @@ def _read_counts(raw: Mapping[str, object], model: str | None) -> Usage:
         write_1h = min(write_1h, written)
         write_5m = written - write_1h
     tools = as_dict(raw.get("server_tool_use"))
-    credit = as_dict(as_dict(raw.get("fallback_credit")).get("status"))
+    # Where a fallback credit was redeemed, too, the tokens are those reported: whether upstream has moved them
+    # already is not documented, and this never says too little.
     return Usage(
         uncached_input_tokens=_count(raw, "input_tokens"),
         cache_read_tokens=_count(raw, "cache_read_input_tokens"),
@@ -129,7 +127,6 @@ def _read_counts(raw: Mapping[str, object], model: str | None) -> Usage:
         service_tier=as_text(raw.get("service_tier")),
         inference_geo=as_text(raw.get("inference_geo")),
         speed=as_text(raw.get("speed")),
-        fallback_credit=as_text(credit.get("type")),
     )
 
 

@@ -70,7 +70,6 @@ class _Shaper:
     def __init__(self, prompt: Prompt, upto: int, marks: Sequence[Breakpoint]) -> None:
         self._prompt = prompt
         self._text = without_lone_surrogates(prompt.body) or prompt.body
-        self._upto = upto
         self._last = prompt.blocks[upto]
         self._kept = prompt.blocks[: kept_end(prompt, upto)]
         wanted = {mark.block: mark.ttl for mark in marks}

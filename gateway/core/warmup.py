@@ -8,10 +8,11 @@ Its bytes are `warm_body.py`'s; when to send one is decided in `planner/warming.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.headers import Headers
 from gateway.core.ids import WorkspaceId

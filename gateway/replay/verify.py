@@ -8,7 +8,9 @@ warm-ups is not recorded, nor what it heard of others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+
+from msgspec.structs import replace
 
 from gateway.adapters.recording import Header
 from gateway.core.news import Answered, Billed, Failed, News, Sent

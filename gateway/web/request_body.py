@@ -22,6 +22,9 @@ _RATE_WINDOW_SECONDS = 5.0
 _OFF_LOOP_BYTES = 16_384
 """An encoded body larger than this is decoded in a thread: it may swell a thousandfold."""
 
+_AT_ONCE_BYTES = 1 << 19
+"""A larger body is taken piece by piece: to read megabytes from one socket keeps all others waiting."""
+
 T = TypeVar("T")
 
 
@@ -47,7 +50,7 @@ async def read_body(
     if not payload.is_eof():
         request.invite_body()
         pace = _Pace(payload, timeout_seconds, minimum_bytes_per_second)
-        if announced is not None:
+        if announced is not None and announced <= _AT_ONCE_BYTES:
             request.hold_body(announced)  # one wake-up for the whole body
             await pace.wait(payload.wait_eof)
         else:
@@ -59,6 +62,8 @@ async def read_body(
     data = payload.read_nowait()
     if len(data) > limit_bytes:
         raise _too_large(limit_bytes)
+    if announced is not None:  # else the connection asks for it: see `RequestParser.ends_with`
+        request.body_taken()
     return await _decoded(data, encodings, limit_bytes)
 
 

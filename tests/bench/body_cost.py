@@ -10,7 +10,7 @@ from gateway.core.edit import apply_placement
 from gateway.core.ids import WorkspaceId
 from gateway.core.models import ModelFacts
 from gateway.core.placement import check_placement
-from gateway.core.prefix import cache_scope, prefix_keys
+from gateway.core.prefix import cache_scope, key_chain, prefix_keys
 from gateway.core.prompt_reader import read_prompt
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Workspace
@@ -35,6 +35,9 @@ def measure(name: str, body: bytes, rounds: int) -> None:
     scope = cache_scope(secret=b"bench", workspace=WORKSPACE.id, prompt=prompt)
     keys = prefix_keys(prompt, scope)
     placement = RulePolicy().plan(prompt, keys, FACTS, WORKSPACE)
+    chain, same = key_chain(prompt, scope), bytes(bytearray(body))
+
+    again = read_prompt(same, prompt)
 
     def whole() -> object:
         read = read_prompt(body)
@@ -51,6 +54,8 @@ def measure(name: str, body: bytes, rounds: int) -> None:
         "check": lambda: check_placement(prompt, placement),
         "apply": lambda: apply_placement(prompt, placement),
         "all": whole,
+        "read again": lambda: read_prompt(same, prompt),
+        "keys again": lambda: key_chain(again, scope, chain),
         "json.loads": lambda: json.loads(body),
     }
     costs = "  ".join(f"{step} {micros(work, rounds):8.1f}" for step, work in steps.items())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.errors import BadRequest
+from gateway.core.prompt import Prompt
 from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import dump
 
@@ -66,3 +68,33 @@ def test_finds_what_is_no_utf8_behind_what_is_shared(said: str, where: bytes) ->
 
     assert "is not valid UTF-8 (byte " in alone.value.message
     assert beside.value.message == alone.value.message
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"]", b"}", b",", b'"x"', b",]", b",5,", b'{"role":"user","content":"x"}']
+)
+@pytest.mark.parametrize("kept", [1, 2])
+def test_what_follows_a_shared_beginning_is_refused_as_it_would_be_without(before: bytes, kept: int) -> None:
+    text = a_body("a", "b")
+    like = read_prompt(text)
+    end = like.message_ends[kept - 1]
+    for after in (b"", b"]", b"}", b"]}", text[end:], b"] , " + text[end + 2 :], text[end + 1 :]):
+        body = text[:end] + before + after
+        assert _found(body, like) == _found(body, None)
+
+
+@pytest.mark.parametrize(
+    "tail", [b',"model":"n"', b',"messages":[]', b',"tools":[]', b',"max_tokens":1,"max_tokens":2', b',"x":1']
+)
+def test_a_member_behind_the_messages_may_not_repeat_one_before_them(tail: bytes) -> None:
+    text = dump({"model": "m", "system": SYSTEM, "messages": [{"role": "user", "content": "a"}]})
+    body = text[:-1] + tail + b"}"
+
+    assert _found(body, read_prompt(text)) == _found(body, None)
+
+
+def _found(body: bytes, like: Prompt | None) -> Prompt | str:
+    try:
+        return replace(read_prompt(body, like), shared_messages=0)
+    except BadRequest as error:
+        return error.message

@@ -1,10 +1,12 @@
-"""Fewer looks for cycles, and none of them kept."""
+"""Fewer looks for cycles, and none of them kept; and threads that give way."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+
+from gateway.adapters.garbage import GIVE_WAY_SECONDS
 
 CYCLES = """
 import gc, json
@@ -35,3 +37,12 @@ def test_what_stays_is_spared_and_cycles_are_still_freed() -> None:
     assert frozen > 1_000
     assert told
     assert grown < 100_000_000
+
+
+def test_a_thread_that_computes_gives_way_soon() -> None:
+    told = (
+        "import sys; from gateway.adapters.garbage import *; give_way_soon(); print(sys.getswitchinterval())"
+    )
+    out = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, timeout=60).stdout
+
+    assert float(out) == GIVE_WAY_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.headers import (
+    betas,
     repeated,
     request_headers,
     response_headers,
@@ -139,3 +140,10 @@ def test_trap_34_a_stream_asks_proxies_not_to_hold_it_back() -> None:
     assert response_headers([(b"content-type", b"application/json")]) == [
         (b"content-type", b"application/json")
     ]
+
+
+def test_betas_are_one_list_over_all_lines() -> None:
+    lines = [(b"anthropic-beta", b"one, two"), (b"accept", b"three"), (b"anthropic-beta", b" ,four,one")]
+
+    assert betas(lines) == [b"one", b"two", b"four", b"one"]
+    assert betas([]) == []

@@ -12,7 +12,8 @@ Pure arithmetic on candidates; what is known of prefixes comes in as chances.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.planner.values import MAX_BREAKPOINTS, Prices
 
@@ -20,8 +21,7 @@ MIN_ENDING = 0.02
 """No chain of reads is believed to end with a smaller chance than this after each."""
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(msgspec.Struct):
     """A boundary that may be written."""
 
     block: int

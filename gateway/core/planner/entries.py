@@ -7,7 +7,8 @@ the sending of the request that wrote or read it (prompt caching docs, 2026-08-2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.misses import Miss, MissCause
 from gateway.core.planner.index import GONE, HOUR, LAYERED, WRITTEN, PrefixTable
@@ -22,8 +23,7 @@ from gateway.core.planner.values import (
 _HOLDS = WRITTEN | HOUR | LAYERED | GONE
 
 
-@dataclass(slots=True)
-class Found:
+class Found(msgspec.Struct):
     """What of a prompt is cached."""
 
     read_at: int

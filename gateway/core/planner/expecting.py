@@ -11,7 +11,8 @@ the third change nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.planner.features import (
     FIRST_TURN_PRIOR,
@@ -32,8 +33,7 @@ MAX_BRANCHES = 3
 """Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
 
 
-@dataclass(slots=True)
-class Boundaries:
+class Boundaries(msgspec.Struct):
     """Where something is expected, and the contexts that it is learned in."""
 
     tail: Contexts
@@ -58,8 +58,7 @@ class Boundaries:
         return GOES_ON * (question.ends[-1] - question.ends[read_at]) < question.ends[read_at]
 
 
-@dataclass(slots=True)
-class Expected:
+class Expected(msgspec.Struct):
     """By boundary: the chances of its next access."""
 
     tail: Chances

@@ -6,8 +6,9 @@ once that has been seen before; until then it is nobody in particular.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from gateway.core.planner.reuse import Contexts, context
 from gateway.core.planner.values import Kind, Question
@@ -32,8 +33,7 @@ class Place(IntEnum):
     BRANCH = 2
 
 
-@dataclass(slots=True)
-class Shape:
+class Shape(msgspec.Struct):
     """A request's structure."""
 
     answers: int

@@ -5,15 +5,14 @@ Only what closing one needs is kept: no keys of a prompt but those that it write
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gateway.core.planner.values import Decision, Prices, Question, Reported
 
 MAX_FLIGHTS = 1 << 16
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(msgspec.Struct):
     """One request, from its sending to its bill."""
 
     account: int

@@ -7,7 +7,8 @@ Pure. What may be lost is asked of `allow`; nothing is remembered here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.misses import Miss
 from gateway.core.planner.choose import Candidate, Choice, choose_writes, gain_1h, gain_5m, premium_of
@@ -29,8 +30,7 @@ FORK_DEPTH = 3
 last blocks edited, a turn tried again."""
 
 
-@dataclass(slots=True)
-class Outlook:
+class Outlook(msgspec.Struct):
     """What is cached, and what is expected of this prompt's boundaries."""
 
     read_at: int
@@ -48,8 +48,7 @@ class Outlook:
     """Deepest block whose prefix another request is writing, or -1."""
 
 
-@dataclass(slots=True)
-class Known:
+class Known(msgspec.Struct):
     """What was known of a prompt before it was asked about; only passed on."""
 
     upto: int

@@ -8,7 +8,8 @@ never correctness.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gateway.core.planner.choose import Choice
 from gateway.core.planner.entries import Entries, Found

@@ -16,7 +16,8 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 AGES_SECONDS = (15.0, 45.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
 """Upper ends of the ages at which hazards are counted."""
@@ -58,11 +59,12 @@ Contexts = tuple[int, ...]
 
 MAX_CONTEXTS = 6
 _NONE = 0xFFFF
+_Observation = tuple[float, int, Contexts]
+"""Since when, of which prefix, in which contexts. One object from its beginning to its end."""
 _OBSERVATION = struct.Struct(f"<QdB{MAX_CONTEXTS}H")
 
 
-@dataclass(slots=True)
-class Chances:
+class Chances(msgspec.Struct):
     """Of the next access: within 5 min; later than that, within an hour; and the hazards behind them."""
 
     five: float
@@ -92,16 +94,16 @@ class Reuse:
     def __init__(self) -> None:
         self._ended = array("f", bytes(4 * CONTEXTS * AGES))
         self._reached = array("f", bytes(4 * CONTEXTS * AGES))
-        self._open: dict[int, tuple[float, Contexts]] = {}
-        self._queues: tuple[deque[tuple[float, int, Contexts]], ...] = tuple(deque() for _ in _STEPS)
+        self._open: dict[int, _Observation] = {}
+        self._queues: tuple[deque[_Observation], ...] = tuple(deque() for _ in _STEPS)
 
     def watch(self, key: int, contexts: Contexts, now: float, *, sampled: bool = False) -> None:
         """Begin an observation of `key`, whose last one must have been ended. `sampled`: one of many such."""
         crowd = len(self._open)
         if crowd >= MAX_OPEN or (sampled and key & 7 and crowd >= MAX_OPEN // 2):
             return
-        self._open[key] = (now, contexts)
-        self._queues[0].append((now, key, contexts))
+        self._open[key] = observation = (now, key, contexts)
+        self._queues[0].append(observation)
         self._reach(contexts, 0, _STEPS[0][2])
 
     def accessed(self, keys: Iterable[int], now: float) -> None:
@@ -109,7 +111,7 @@ class Reuse:
         opened = self._open
         for key in [*filter(opened.__contains__, keys)]:
             if key in opened:  # else it is there twice
-                began, contexts = opened.pop(key)
+                began, _, contexts = opened.pop(key)
                 age = now - began
                 for upper, index, _, left in _STEPS:
                     if age <= upper:
@@ -124,14 +126,14 @@ class Reuse:
         opened = self._open
         for index, (upper, queue) in enumerate(zip(_UPPERS, self._queues, strict=True)):
             while queue and queue[0][0] < now - upper:
-                began, key, contexts = queue.popleft()
-                found = opened.get(key)
-                if found is None or found[0] != began or found[1] is not contexts:
+                observation = queue.popleft()
+                _, key, contexts = observation
+                if opened.get(key) is not observation:
                     continue
                 if index + 1 < len(_STEPS):
                     _, age, share, _ = _STEPS[index + 1]
                     self._reach(contexts, age, share)
-                    self._queues[index + 1].append((began, key, contexts))
+                    self._queues[index + 1].append(observation)
                 else:
                     del opened[key]
 
@@ -156,15 +158,20 @@ class Reuse:
             at = context * AGES
             if reached[at] == 0.0:
                 continue
-            for index, count in enumerate(reached[at : at + AGES]):
-                if count:
-                    seen = ended[at + index] - doubt
-                    hazards[index] = ((seen if seen > 0.0 else 0.0) + DRAW * hazards[index]) / (count + DRAW)
+            counts: Sequence[float] = reached[at : at + AGES]
+            ends: Sequence[float] = ended[at : at + AGES]
+            if doubt:
+                ends = [max(0.0, seen - doubt) for seen in ends]
+            hazards = [
+                (seen + DRAW * hazard) / (count + DRAW) if count else hazard
+                for hazard, count, seen in zip(hazards, counts, ends, strict=True)
+            ]
         return hazards
 
     def watched(self, key: int) -> tuple[float, Contexts] | None:
         """Since when the next access of a prefix is waited for, and in which contexts; None: it is not."""
-        return self._open.get(key)
+        found = self._open.get(key)
+        return None if found is None else (found[0], found[2])
 
     def proven(self, contexts: Contexts) -> float:
         """The chance of an access within 5 min that what was seen supports by itself: each count less its
@@ -192,8 +199,9 @@ class Reuse:
         """All counts and all open observations, as they are to be given to `restore`."""
         rows = bytearray()
         for index, queue in enumerate(self._queues):
-            for began, key, contexts in queue:
-                if self._open.get(key) == (began, contexts):
+            for observation in queue:
+                began, key, contexts = observation
+                if self._open.get(key) is observation:
                     padded = (*contexts, *(_NONE,) * (MAX_CONTEXTS - len(contexts)))
                     rows += _OBSERVATION.pack(key, began, index, *padded)
         return self._reached.tobytes(), self._ended.tobytes(), bytes(rows)
@@ -209,8 +217,8 @@ class Reuse:
             queue.clear()
         for key, began, index, *padded in _OBSERVATION.iter_unpack(rows):
             contexts = tuple(context for context in padded if context < CONTEXTS)
-            self._open[key] = (began, contexts)
-            self._queues[min(index, len(_STEPS) - 1)].append((began, key, contexts))
+            self._open[key] = observation = (began, key, contexts)
+            self._queues[min(index, len(_STEPS) - 1)].append(observation)
 
 
 def context(*parts: int) -> int:

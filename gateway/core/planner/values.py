@@ -7,10 +7,13 @@ its keyed digest (`compact_key`); indexes of boundaries count the blocks of the 
 
 from __future__ import annotations
 
-import struct
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+
+import msgspec
 
 from gateway.core.misses import Miss
 
@@ -75,8 +78,7 @@ class PlannerOptions:
     """Whether keep-alive warm-ups are asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """One request as the planner sees it."""
 
     id: int
@@ -131,8 +133,7 @@ class Why(StrEnum):
     EMPTY = "empty"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A breakpoint: the block, whether it asks for an hour, and why."""
 
     block: int
@@ -194,8 +195,7 @@ class Mark:
         return odds
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to do with one request."""
 
     marks: tuple[Mark, ...]
@@ -272,8 +272,7 @@ class Warm:
         return f"keeps {self.tokens:,} tokens cached: {chance} likely to be read before they expire"
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(msgspec.Struct, frozen=True):
     """Usage as upstream billed it."""
 
     uncached: int
@@ -302,13 +301,15 @@ def compact_key(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "little") or 1
 
 
-def compact_keys(digests: Sequence[bytes]) -> list[int]:
+def compact_keys(digests: Sequence[bytes]) -> Sequence[int]:
     """`compact_key` of each of them, all of one length that is a multiple of 8."""
     if not digests:
         return []
-    words = len(digests[0]) // 8
-    found = list(struct.unpack(f"<{words * len(digests)}Q", b"".join(digests))[::words])
-    return found if all(found) else [key or 1 for key in found]
+    joined = b"".join(digests)
+    found = array("Q", joined)[:: len(digests[0]) // 8]
+    if sys.byteorder == "big":
+        found.byteswap()
+    return [key or 1 for key in found] if bytes(8) in joined else found
 
 
 def said_chance(chance: float) -> str:

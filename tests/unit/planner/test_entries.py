@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.core.misses import MissCause
 from gateway.core.planner.entries import Entries
