@@ -147,7 +147,7 @@ def _federated(name: str, upstream: Upstream, environ: Mapping[str, str]) -> Fed
     return Federated(
         name=name,
         url=upstream.base_url + federation.path,
-        exchange=federation.exchange(),
+        request=federation.token_request(),
         identity=secret_reader(federation.identity, environ),
         identity_from=str(federation.identity),
         exchange_betas=federation.exchange_betas,

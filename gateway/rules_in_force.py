@@ -41,6 +41,7 @@ class RulesInForce:
         self._adjusted_at = 0.0
         self._refreshing = asyncio.Lock()
         self._refreshing_keys = asyncio.Lock()
+        self._keys_away, self._adjustments_away = _Away("keys"), _Away("adjustments")
         self._asked = False
         self.wake = asyncio.Event()
         """Set when a reload was asked for."""
@@ -80,8 +81,9 @@ class RulesInForce:
             try:
                 stored = await keys.load()
             except StoreUnavailable as error:
-                log.warning("keys could not be read, those known stay in force: %s", error.message)
+                self._keys_away.tell(error.message)
                 return
+            self._keys_away.over()
             if stored != self._stored_keys:
                 self._stored_keys = stored
                 self.rules = replace(self.rules, keyring=self._keyring())
@@ -93,15 +95,16 @@ class RulesInForce:
             answered = True
             try:
                 self._standing = await store.load(at)
+                self._adjustments_away.over()
             except StoreUnavailable as error:
                 answered = False
-                log.warning("adjustments could not be read, those known stay in force: %s", error.message)
+                self._adjustments_away.tell(error.message)
             self._adjusted_at = at
             now = in_force(self._standing or (), at)
             if now != self.adjustments:
                 self.rules = self._adjusted(self.rules, now)
                 self.adjustments = now
-                log.info("%d adjustments are in force", len(now))
+                log.info("adjustments in force: %d", len(now))
             return answered
 
     def read_amount(self, limit: Limit, amount: str | int) -> int:
@@ -146,3 +149,21 @@ class RulesInForce:
             complete=self.complete,
             tokens=self._identity.tokens,
         )
+
+
+class _Away:
+    """Says that something cannot be read, and that it can again: once each, however often it is tried."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = False
+
+    def tell(self, why: str) -> None:
+        if not self._told:
+            log.warning("%s cannot be read, those known stay in force: %s", self._what, why)
+        self._told = True
+
+    def over(self) -> None:
+        if self._told:
+            log.info("%s can be read again", self._what)
+        self._told = False

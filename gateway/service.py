@@ -85,8 +85,7 @@ class Service:
         clock: Clock | None = None,
         worker: Worker | None = None,
     ) -> None:
-        """`more_keys` are in force for this process only. `quiet`: no access log. `worker`: this process is
-        one of several that serve as one gateway."""
+        """`more_keys`: of this process only. `quiet`: no access log. `worker`: it is one of several."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self._tasks = TaskSet()
@@ -162,8 +161,8 @@ class Service:
         while self._unfinished() and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
 
-    async def stop(self) -> None:
-        """Cut what is still open, settle everything, write everything down."""
+    async def stop(self) -> int:
+        """Cut what is open, settle everything, write all down; how many entries only the log has got."""
         self._announcing = self._refusing = True
         self.warming.close()
         await self._listener.close()
@@ -181,6 +180,7 @@ class Service:
         await self.spending.close()
         for store in (self._keys, self._adjustments, self.alerts, self._tracing):
             await store.close()
+        return self._ledger.status().spilled
 
     def reload_soon(self) -> None:
         """Read the configuration anew at once, changed or not (SIGHUP)."""
@@ -220,6 +220,7 @@ class Service:
             observers=[self.metrics, *([] if self._quiet else [self._access_log])],
             written=self._ledger.written,
             replica=self._replica,
+            worker=self.worker,
         )
         self._peers = MeasuredPeers(
             open_peers(

@@ -91,6 +91,7 @@ class Supervisor:
         self._over = asyncio.Event()
         self._all_ready = asyncio.Event()
         self._trouble = ""
+        self._ended_well = True
         self.data_url = self.admin_url = ""
 
     async def start(self) -> None:
@@ -134,7 +135,7 @@ class Supervisor:
         """Until all workers have ended, and everything is put away; the exit code."""
         await self._first_of(self._over, self._failed)
         await self._stop()
-        return 1 if self._failed.is_set() else 0
+        return 1 if self._failed.is_set() or not self._ended_well else 0
 
     # Workers
 
@@ -159,6 +160,9 @@ class Supervisor:
             was_ready, place.process, place.ready = place.ready, None, False
             await process.close()
             if self._stopping.is_set():
+                if code > 0:  # by itself, and not because somebody ended it
+                    log.error("worker %d (process %d) ended with %s", number, process.pid, _told(code))
+                    self._ended_well = False
                 break
             pause = self._pause(place, was_ready=was_ready, lived=self._clock.monotonic() - began)
             if pause is None:
@@ -220,11 +224,6 @@ class Supervisor:
         self._trouble = trouble
         self._stopping.set()
         self._failed.set()
-
-    def _signal(self, number: signal.Signals) -> None:
-        for place in self._places:
-            if place.process is not None:
-                place.process.signal(number)
 
     # Listening, and the end
 

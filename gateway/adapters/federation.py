@@ -17,7 +17,7 @@ from gateway.adapters.outbound import Outbound, OutboundError
 from gateway.core.errors import CredentialUnavailable
 from gateway.core.federation import (
     MAX_ASSERTION_BYTES,
-    Exchange,
+    TokenRequest,
     UpstreamToken,
     backoff_seconds,
     read_answer,
@@ -42,7 +42,7 @@ class Federated:
 
     name: str
     url: str
-    exchange: Exchange
+    request: TokenRequest
     identity: Callable[[], str] = field(repr=False, compare=False)
     identity_from: str
     """How the configuration names where it is found."""
@@ -174,7 +174,7 @@ class Federation:
         asked_at = self._clock.now()
         fetched = await self._outbound.fetch(
             settings.url,
-            body=settings.exchange.body(identity),
+            body=settings.request.body(identity),
             headers={
                 "content-type": "application/json",
                 "accept": "application/json",

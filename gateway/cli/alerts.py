@@ -17,6 +17,7 @@ from gateway.cli.admin_client import (
     TokenOption,
     UrlOption,
 )
+from gateway.cli.printing import plain
 
 MOST = 500
 
@@ -85,10 +86,10 @@ def _ask(client: AdminClient, method: str, path: str, query: dict[str, str]) -> 
 
 
 def _lines(alert: JsonObject) -> list[str]:
-    facts = [f"  {name}: {_plain(text)}" for name, text in alert["facts"].items()]
-    command = [f"  {_plain(alert['command'])}"] if alert["command"] else []
+    facts = [f"  {name}: {plain(text)}" for name, text in alert["facts"].items()]
+    command = [f"  {plain(alert['command'])}"] if alert["command"] else []
     return [
-        f"{alert['at']}  {alert['kind']}  {_plain(alert['headline'])}",
+        f"{alert['at']}  {alert['kind']}  {plain(alert['headline'])}",
         *facts,
         *command,
         *_deliveries(alert),
@@ -99,12 +100,7 @@ def _deliveries(alert: JsonObject) -> list[str]:
     again = f"; again at {alert['next_attempt_at']}" if alert["next_attempt_at"] else ""
     return [
         f"  -> {each['target']}: {each['state']} after {each['attempts']} "
-        f"{'attempt' if each['attempts'] == 1 else 'attempts'} ({_plain(each['said']) or 'not tried yet'})"
+        f"{'attempt' if each['attempts'] == 1 else 'attempts'} ({plain(each['said']) or 'not tried yet'})"
         f"{again if each['state'] == 'waiting' else ''}"
         for each in alert["deliveries"]
     ]
-
-
-def _plain(text: str) -> str:
-    """Names of keys and values of tags are among it: nothing in them may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

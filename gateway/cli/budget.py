@@ -97,7 +97,12 @@ def show(
         "tag": tag,
     }
     query = {name: value for name, value in asked.items() if value is not None}
-    answer = _ask(AdminClient.from_options(url, token_env), "GET", "/v1/budgets", query)
+    client = AdminClient.from_options(url, token_env)
+    answer = page = _ask(client, "GET", "/v1/budgets", {**query, "skip": "0"})
+    while page["next_skip"] is not None:
+        page = _ask(client, "GET", "/v1/budgets", {**query, "skip": str(page["next_skip"])})
+        answer["budgets"] += page["budgets"]
+    answer["next_skip"] = None
     if as_json:
         print(json.dumps(answer, indent=2))
     else:

@@ -21,6 +21,7 @@ from gateway.cli.admin_client import (
     TokenOption,
 )
 from gateway.cli.config import JsonOption
+from gateway.cli.printing import plain
 from gateway.core.drift import Reading, differences, merged
 from gateway.core.ledger import usd
 from gateway.settings.units import read_nanousd
@@ -71,7 +72,7 @@ class Found:
             off = row["difference"]["nanousd"]
             what = f"{_money(abs(off))} {'more' if off > 0 else 'less'} than the ledger's"
             lines.append(
-                f"  {_text(row['limit'] + whose)}, {row['window']}: counted "
+                f"  {plain(row['limit'] + whose)}, {row['window']}: counted "
                 f"{_money(row['counted']['nanousd'])}, {what} {_money(row['ledger']['nanousd'])}"
             )
         return "\n".join(lines)
@@ -231,8 +232,3 @@ def _as_money(nanousd: int) -> JsonObject:
 
 def _money(nanousd: int) -> str:
     return f"${nanousd / 1e9:,.6f}"
-
-
-def _text(text: str) -> str:
-    """Subjects come from clients: nothing in them may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -3,15 +3,14 @@ from other people and from clients: nothing in them may act on a terminal."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.admin_client import JsonObject
+from gateway.cli.printing import console_for, plain
 
 _VERBS = {"override": "set to", "grant": "granted", "freeze": "frozen"}
 SCARCE = 0.1
@@ -41,7 +40,7 @@ def _print_table(budgets: Sequence[JsonObject]) -> None:
     for each in budgets:
         changed = "*" if each["amount"] != each["configured"] else ""
         table.add_row(
-            _plain(each["limit"]),
+            _cell(each["limit"]),
             _whose(each),
             _words(each["period"].removeprefix("calendar_")) if each["period"] != "open" else "at a time",
             each["amount"]["text"] + changed,
@@ -51,7 +50,7 @@ def _print_table(budgets: Sequence[JsonObject]) -> None:
             "shadow" if each["mode"] == "shadow" else "",
             style=_style(each),
         )
-    _console(table).print(table)
+    console_for(table).print(table)
 
 
 def print_history(answer: JsonObject) -> None:
@@ -62,40 +61,40 @@ def print_history(answer: JsonObject) -> None:
         what = _what(each)
         table.add_row(
             _instant(acted["at"]),
-            _plain(acted["by"]),
+            _cell(acted["by"]),
             escape(f"took back: {what}" if each["taken_back"] else what),
-            _plain(acted["reason"]),
+            _cell(acted["reason"]),
             each["id"],
         )
     if not table.row_count:
         print("Nothing was changed yet.")
         return
-    _console(table).print(table)
+    console_for(table).print(table)
     if answer["next_before"] is not None:
         print(f"Older ones: gateway budget history --before {answer['next_before']}")
 
 
 def sentence(made: JsonObject) -> str:
     """One change, as it stands."""
-    said = f"{made['id']}: {_what(made)}, by {_text(made['by'])}: {_text(made['reason']).rstrip('.')}."
+    said = f"{made['id']}: {_what(made)}, by {plain(made['by'])}: {plain(made['reason']).rstrip('.')}."
     taken = made["taken_back"]
     if taken is not None:
-        said += f" Taken back by {_text(taken['by'])}: {_text(taken['reason']).rstrip('.')}."
+        said += f" Taken back by {plain(taken['by'])}: {plain(taken['reason']).rstrip('.')}."
     return said
 
 
 def _what(made: JsonObject) -> str:
-    subject = _text(made["subject"])
+    subject = plain(made["subject"])
     if made["kind"] == "freeze":
         return f"{made['scope']} {subject} frozen"
     whose = f" of {made['scope']} {subject}" if subject else ""
     amount = made["amount"]["text"]
-    what = f"{_text(made['limit'])}{whose} {_VERBS[made['kind']]} {amount}"
+    what = f"{plain(made['limit'])}{whose} {_VERBS[made['kind']]} {amount}"
     return f"{what} more, until {_instant(made['ends_at'])}" if made["kind"] == "grant" else what
 
 
 def _whose(budget: JsonObject) -> str:
-    subject = _plain(budget["subject"]) or "(shared)"
+    subject = _cell(budget["subject"]) or "(shared)"
     return f"{budget['scope']} {subject}"
 
 
@@ -114,16 +113,5 @@ def _instant(at: str | None) -> str:
     return "" if at is None else at.replace("T", " ").replace(":00Z", "Z").replace("Z", " UTC")
 
 
-def _text(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def _plain(text: str) -> str:
-    return escape(_text(text))
-
-
-def _console(table: Table) -> Console:
-    """A pipe has no width, and a terminal that is too narrow had better break lines than lose figures."""
-    if not sys.stdout.isatty():
-        return Console(width=250)
-    return Console(width=max(Console().width, Console(width=250).measure(table).minimum))
+def _cell(text: str) -> str:
+    return escape(plain(text))

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from gateway.adapters.redis_look import RedisLook, look_at_redis
+from gateway.adapters.unreached import unreached
 from gateway.cli.doctor_local import Check
 from gateway.cli.findings import Finding, fail, ok, warn
 from gateway.cli.healthcheck import ask
@@ -173,9 +174,8 @@ async def _upstream(
         async with session.get(url, headers=headers, proxy=upstream.proxy, allow_redirects=False) as answer:
             status, date = answer.status, answer.headers.get("date", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        why = str(error) or type(error).__name__
         todo = "see to name resolution, the firewall, and upstreams.*.proxy"
-        return [fail(check, f"{upstream.base_url} is not reached: {why}", todo)]
+        return [fail(check, f"{upstream.base_url} is not reached: {unreached(error)}", todo)]
     middle = (before + clock.now()) / 2
     findings = [_judged(check, upstream, status)]
     if federated:  # a token is not got here: that would be seen at the provider as a sign-in

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.adapters.clock import SystemClock
 from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
+from gateway.cli.printing import console_for, plain
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
@@ -104,14 +106,16 @@ def list_keys(
     if not shown:
         typer.echo("No keys. `gateway keys create --workspace NAME --name NAME` makes one.", err=True)
         return
-    table = Table("id", "name", "workspace", "ends in", "created", "by", "expires", "state")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    for heading in ("id", "name", "workspace", "ends in", "created", "by", "expires", "state"):
+        table.add_column(heading, no_wrap=True)
     for record in shown:
-        fields = {name: str(value or "") for name, value in _fields(record, now).items()}
+        fields = {name: escape(plain(value or "")) for name, value in _fields(record, now).items()}
         fields |= {
             name: fields[name][:10] for name in ("created_at", "expires_at")
         }  # the day; --json has all
         table.add_row(*(fields[column] for column in _COLUMNS), style=_STYLES.get(fields["state"], ""))
-    Console().print(table)
+    console_for(table).print(table)
 
 
 @app.command()

@@ -199,7 +199,8 @@ def _print_walk(found: Walk, as_json: bool) -> None:
         typer.echo(f"... and {found.unlisted:,} more")
     wrong = len(found.findings) + found.unlisted
     outcome = "all as they were written" if not wrong else f"{wrong:,} findings"
-    typer.echo(f"{found.entries:,} entries in {len(found.heads):,} chains: {outcome}.")
+    chains = f"{len(found.heads):,} {'chain' if len(found.heads) == 1 else 'chains'}"
+    typer.echo(f"{found.entries:,} entries in {chains}: {outcome}.")
     for head in found.heads:
         typer.echo(str(head))
 

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from gateway.cli.printing import console_for, plain
+
 JsonObject = dict[str, Any]
 
 _STYLES = {"warmed": "green", "already_warm": "green"}
@@ -69,14 +71,14 @@ def print_results(results: Sequence[JsonObject]) -> None:
     for result in results:
         table.add_row(
             str(result["line"]),
-            escape(_plain(result["model"])),
+            escape(plain(result["model"])),
             f"{result['written_tokens']:,}",
             f"{result['read_tokens']:,}",
             _dollars(result["cost"]["nanousd"]),
             _words(result["state"]),
             style=_STYLES.get(result["state"], "red"),
         )
-    _console(table).print(table)
+    console_for(table).print(table)
     for result in results:
         if not result["warm"]:
             print(f"line {result['line']}: {result['reason']}")
@@ -105,7 +107,7 @@ _PROFIT = ("warm-ups", "reads", "bridged", "cost $", "saved $", "profit $")
 def _print_profits(status: JsonObject) -> None:
     prefixes = _table(("name", "workspace", "model", "prefix"), ("tokens", *_PROFIT), ("",))
     for each in status["prefixes"]:
-        place = (each["name"], each["workspace"], escape(_plain(each["model"])), each["prefix"][:8])
+        place = (each["name"], each["workspace"], escape(plain(each["model"])), each["prefix"][:8])
         note = "nobody reads it" if each["unread"] else ""
         prefixes.add_row(*place, f"{each['tokens']:,}", *_profit(each), note)
     _print("Warmed prefixes, as this replica has seen them", prefixes)
@@ -134,7 +136,7 @@ def _profit(each: JsonObject) -> tuple[str, ...]:
 
 def _print(title: str, table: Table) -> None:
     if table.row_count:
-        console = _console(table)
+        console = console_for(table)
         console.print(f"[bold]{title}[/]")
         console.print(table)
     else:
@@ -150,15 +152,3 @@ def _dollars(nanousd: int) -> str:
     sign = "-" if nanousd < 0 else ""
     units = (abs(nanousd) + 500) // 1_000
     return f"{sign}{units // 1_000_000:,}.{units % 1_000_000:06d}"
-
-
-def _plain(text: str) -> str:
-    """A model's name comes from a file: nothing in it may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def _console(table: Table) -> Console:
-    """A pipe has no width, and a terminal that is too narrow had better break lines than lose figures."""
-    if not sys.stdout.isatty():
-        return Console(width=250)
-    return Console(width=max(Console().width, Console(width=250).measure(table).minimum))

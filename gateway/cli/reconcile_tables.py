@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.printing import console_for, plain
 from gateway.core.ledger import usd
 from gateway.core.reconcile import ABSOLVED, Reconciliation, Row, Verdict
 from gateway.core.reconcile_cells import Amount, Cause
@@ -50,7 +50,7 @@ def print_table(found: Reconciliation) -> None:
         table.add_column("why", overflow="fold", min_width=30)
         for row in rows[:MOST_ROWS]:
             table.add_row(*_cells(row, found.tolerance_nanousd))
-        console = Console(width=Console().width if sys.stdout.isatty() else 250)
+        console = console_for(table)
         console.print(table)
         if len(rows) > MOST_ROWS:
             console.print(f"and {len(rows) - MOST_ROWS:,} more rows: see --json or --csv")
@@ -140,14 +140,14 @@ def _cells(row: Row, tolerance_nanousd: int) -> Iterator[str]:
     place, difference = row.place, row.difference
     tier = "" if place.tier == "standard" else f" ({place.tier})"
     yield place.day.isoformat()
-    yield escape(_plain(place.account))
-    yield escape(_plain(place.model + tier))
+    yield escape(plain(place.account))
+    yield escape(plain(place.model + tier))
     yield row.kind.value
     yield f"{row.ours.tokens:,}"
     yield f"{row.theirs.tokens:,}"
     yield f"{difference.tokens:+,}"
     yield _signed(difference.nanousd)
-    yield "; ".join(escape(_plain(reason)) for reason in _reasons(row, tolerance_nanousd))
+    yield "; ".join(escape(plain(reason)) for reason in _reasons(row, tolerance_nanousd))
 
 
 def _reasons(row: Row, tolerance_nanousd: int) -> Iterator[str]:
@@ -170,11 +170,6 @@ def _exact(nanousd: Fraction) -> str:
 def _signed(nanousd: Fraction) -> str:
     sign = "-" if round(nanousd) < 0 else "+"
     return f"{sign}${usd(abs(round(nanousd)))}"
-
-
-def _plain(text: str) -> str:
-    """A model's name may come from outside: nothing in it may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _inert(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.config import JsonOption
+from gateway.cli.printing import console_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,7 +193,6 @@ def _print_csv(reports: Sequence[Report]) -> None:
 
 def _print_table(report: Report) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from gateway.replay.report import show_cost
@@ -222,9 +222,7 @@ def _print_table(report: Report) -> None:
             warm,
             style="bold" if row.best_fixed or row.name == "learned" else None,
         )
-    console = Console(width=250)
-    if sys.stdout.isatty():
-        console = Console(width=max(Console().width, console.measure(table).minimum))
+    console = console_for(table)
     console.print(
         f"{report.title}: {report.requests:,} requests, {_tokens(report.prompt_tokens)} prompt tokens, "
         f"{report.seconds / 3600:,.1f} h",

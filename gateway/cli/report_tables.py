@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.printing import console_for, plain
 from gateway.core.ledger import (
     SAVED_MEANS,
     By,
@@ -142,10 +141,7 @@ def _table(by: Sequence[By], groups: Sequence[tuple[str, ...]]) -> Table:
 
 
 def _print(table: Table, notes: Sequence[str]) -> None:
-    # A pipe has no width, and a terminal that is too narrow had better break lines than lose figures.
-    console = Console(width=250)
-    if sys.stdout.isatty():
-        console = Console(width=max(Console().width, console.measure(table).minimum))
+    console = console_for(table)
     console.print(table)
     console.print("\n".join(notes), markup=False, highlight=False)
 
@@ -163,8 +159,3 @@ def _tokens(count: int) -> str:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1%}"
-
-
-def plain(text: str) -> str:
-    """A model's name may come from outside: nothing in it may act on a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -20,7 +20,7 @@ from typing import Annotated, Protocol
 import typer
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.garbage import spare_what_stays
+from gateway.adapters.garbage import give_way_soon, spare_what_stays
 from gateway.adapters.process_log import JsonLines
 from gateway.cli.config import ConfigOption, settings_or_exit
 from gateway.core.errors import ConfigError
@@ -37,7 +37,12 @@ DEMO_WORKSPACE = WorkspaceId("demo")
 DEMO_MODEL = "claude-opus-5-5"
 SIMULATED_CREDENTIAL = "simulated"
 CREDENTIAL_VARIABLE = "ANTHROPIC_API_KEY"
+STATE_VARIABLE = "GATEWAY_STATE__DIRECTORY"
 DRAINING = "Draining; a second Ctrl-C stops at once."
+SPILLED = (
+    "The ledger could not be written: entries that are in the log only: {}. Keep the log, and put them back "
+    "with `gateway ledger restore`."
+)
 
 
 def run(
@@ -75,6 +80,7 @@ def run(
 def until_ended(work: Coroutine[object, object, int]) -> None:
     """Run it to its end, in the shape in which a gateway runs best. Raises `typer.Exit` where it failed."""
     keep_freed_memory()
+    give_way_soon()
     os.umask(0o077)  # what is kept is for this user alone; workers inherit it
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
@@ -137,27 +143,26 @@ async def _run(config: Path | None, demo: bool, asked: int | None) -> int:
             )
             await supervisor.start()
             stopping = stop_on_signals(supervisor)
-            _greet(
-                supervisor, key, simulated, page=settings.gateway.page.enabled, workers=workers or _cores()
-            )
+            _greet(supervisor, key, simulated, settings, workers=workers or _cores())
             return await _until_over(stopping, supervisor)
         service = Service(settings, more_keys=records)
         await service.start()
         spare_what_stays()
         stopping = stop_on_signals(service)
-        _greet(service, key, simulated, page=settings.gateway.page.enabled)
-        await serve_until_asked(stopping, service)
-        return 0
+        _greet(service, key, simulated, settings)
+        return await serve_until_asked(stopping, service)
 
 
-async def serve_until_asked(stopping: Stopping, service: Service) -> None:
-    """Until it is asked to stop, and has."""
+async def serve_until_asked(stopping: Stopping, service: Service) -> int:
+    """Until it is asked to stop, and has; the exit code: 1 where the ledger lacks entries."""
     await stopping.asked.wait()
     if service.worker is None:
         typer.echo(DRAINING, err=True)
     stopping.asked.clear()
     await _drain_unless(stopping, service)
-    await service.stop()
+    if spilled := await service.stop():
+        typer.echo(SPILLED.format(spilled), err=True)
+    return 1 if spilled else 0
 
 
 async def _until_over(stopping: Stopping, supervisor: Supervisor) -> int:
@@ -193,12 +198,12 @@ async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
     url = await simulator.start()
     stack.push_async_callback(simulator.stop)
     # What is spent on the simulator must not count against anybody's real budget.
-    state = os.environ.get("GATEWAY_STATE__DIRECTORY", "var")
+    state = os.environ.get(STATE_VARIABLE, "var")
     return {
         **os.environ,
         CREDENTIAL_VARIABLE: SIMULATED_CREDENTIAL,
         "GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": url,
-        "GATEWAY_STATE__DIRECTORY": str(Path(state) / "simulated"),
+        STATE_VARIABLE: str(Path(state) / "simulated"),
     }
 
 
@@ -273,16 +278,18 @@ class Serving(Protocol):
     def admin_url(self) -> str: ...
 
 
-def _greet(service: Serving, key: str, simulated: bool, *, page: bool, workers: int = 1) -> None:
+def _greet(service: Serving, key: str, simulated: bool, settings: Settings, *, workers: int = 1) -> None:
     if simulated:
         typer.echo(
-            f"No {CREDENTIAL_VARIABLE} in the environment: a simulated Claude API answers, at no cost."
+            f"No {CREDENTIAL_VARIABLE} in the environment: a simulated Claude API answers, at no cost.\n"
+            "Keys and books are kept apart; `gateway report`, `keys` and others look there with\n"
+            f"{STATE_VARIABLE}={settings.gateway.state.directory} in their environment."
         )
     if workers > 1:
         typer.echo(f"Workers         {workers}")
     typer.echo(f"Apps call       {service.data_url}")
     typer.echo(f"Metrics, health {service.admin_url}/metrics, {service.admin_url}/readyz")
-    if page:
+    if settings.gateway.page.enabled:
         typer.echo(f"Page            {service.admin_url}/page")
     if key:
         typer.echo(_EXAMPLE.format(url=service.data_url, key=key, model=DEMO_MODEL))

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from gateway.adapters.clock import SystemClock
 from gateway.cli.config import ConfigOption, JsonOption
+from gateway.cli.printing import plain
 from gateway.cli.report import Books, CsvOption, LedgerOption, Span, said, sources_of, span_of, teams_of
 from gateway.cli.report_rows import print_csv, print_json
-from gateway.cli.report_tables import plain
 from gateway.core.ledger import SAVED_MEANS, By, Dimension, Tag, day_bounds, dollars, read_by, usd
 from gateway.core.month_end import METHOD, MonthEnd, month_end
 from gateway.core.report_lines import Row

@@ -38,8 +38,7 @@ async def _work(spec: WorkerSpec) -> int:
     _stop_with(sys.stdin.fileno(), stopping)
     await service.start()
     spare_what_stays()
-    await serve_until_asked(stopping, service)
-    return 0
+    return await serve_until_asked(stopping, service)
 
 
 def _stop_with(descriptor: int, stopping: Stopping) -> None:

@@ -6,33 +6,37 @@ import os
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from gateway.core.errors import ConfigProblem
 from gateway.core.limits import Scope, kind_of
 from gateway.core.prompt_lines import MAX_PROMPTS_BYTES, LineProblem, find_unwarmable, read_prompt_lines
 from gateway.settings.alerts_checks import alert_errors, alert_warnings
-from gateway.settings.gateway import StoreKind
+from gateway.settings.gateway import GatewayFile, StoreKind
 from gateway.settings.identity import is_loopback
 from gateway.settings.identity_checks import identity_errors, identity_warnings
 from gateway.settings.ledger import LedgerKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
 from gateway.settings.secrets import is_available
-from gateway.settings.source import FILE_NAMES, Document, KeyPath
+from gateway.settings.shared import SecretRef
+from gateway.settings.source import ENVIRONMENT, FILE_NAMES, VARIABLE_PREFIX, Document, KeyPath
 from gateway.settings.tracing_checks import tracing_errors, tracing_warnings
 
 if TYPE_CHECKING:
     from gateway.settings.load import Settings
 
+GATEWAY = "gateway.yaml"
 Found = tuple[str, KeyPath, str]
 """File, place in it, message."""
 
 
 def check_across(
-    settings: Settings, documents: Mapping[str, Document]
+    settings: Settings, documents: Mapping[str, Document], variables: Document
 ) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
-    """Errors and warnings of settings that are valid file by file."""
+    """Errors and warnings of settings that are valid file by file. What a variable says is blamed on it."""
     errors = [
         *_workspace_errors(settings),
         *_limit_errors(settings),
@@ -52,7 +56,19 @@ def check_across(
         *alert_warnings(settings),
         *tracing_warnings(settings),
     ]
-    return _located(errors, documents), [*_located(warnings, documents), *_strangers(settings.directory)]
+
+    def located(found: list[Found]) -> list[ConfigProblem]:
+        problems = []
+        for file, path, message in found:
+            from_variable = file == GATEWAY and variables.holds(path)
+            problems.append((variables if from_variable else documents[file]).problem(path, message))
+        return problems
+
+    return located(errors), [
+        *located(warnings),
+        *_strangers(settings.directory),
+        *_unread_variables(settings.environ),
+    ]
 
 
 def check_prompts(settings: Settings) -> list[ConfigProblem]:
@@ -78,10 +94,6 @@ def _prompt_problems(path: str) -> tuple[LineProblem, ...]:
         return ()  # a warning of the settings already
     prompts, problems = read_prompt_lines(data)
     return problems or find_unwarmable(prompts)
-
-
-def _located(found: list[Found], documents: Mapping[str, Document]) -> list[ConfigProblem]:
-    return [documents[file].problem(path, message) for file, path, message in found]
 
 
 def _workspace_errors(settings: Settings) -> Iterator[Found]:
@@ -261,4 +273,20 @@ def _strangers(directory: Path) -> list[ConfigProblem]:
         ConfigProblem(file=str(path), message=f"is not read; the files are {', '.join(FILE_NAMES)}")
         for path in sorted(directory.glob("*.y*ml"))
         if path.name not in FILE_NAMES
+    ]
+
+
+def _unread_variables(environ: Mapping[str, str]) -> list[ConfigProblem]:
+    """Variables that would be settings if they were spelt like ones. Others of that prefix are not ours:
+    Kubernetes sets some where a service is called `gateway`, and a secret is where a reference says."""
+    meant = {
+        f"{VARIABLE_PREFIX}{section}_{setting}".upper(): f"{VARIABLE_PREFIX}{section}__{setting}".upper()
+        for section, part in GatewayFile.model_fields.items()
+        if isinstance(part.annotation, type) and issubclass(part.annotation, BaseModel)
+        for setting, field in part.annotation.model_fields.items()
+        if SecretRef not in (field.annotation, *get_args(field.annotation))
+    }
+    return [
+        ConfigProblem(file=ENVIRONMENT, key=name, message=f"is not read; did you mean {meant[name]}?")
+        for name in sorted(environ.keys() & meant.keys())
     ]

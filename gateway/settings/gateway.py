@@ -24,7 +24,7 @@ from gateway.settings.tracing import Tracing
 from gateway.settings.traffic import Capacity, Drain, Retries, Sizes, Timeouts, Workers
 from gateway.settings.units import Bytes, PositiveBytes, Seconds, time_zone
 
-KIB, MIB = 1 << 10, 1 << 20
+MIB = 1 << 20
 
 
 def _address(value: object) -> str:
@@ -93,7 +93,7 @@ class Listen(Section):
 
 
 class State(Section):
-    """What a replica keeps on disk: budgets, keys and ledger (.sqlite3), learned.bin, and two secrets."""
+    """What a replica keeps: budgets, keys and ledger (.sqlite3), learned.bin, open-calls.txt, two secrets."""
 
     directory: Annotated[str, Field(min_length=1)] = "var"
     """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""
@@ -152,7 +152,7 @@ class PlacementSettings(Section):
     """Belief, before anything was measured, that a 1h entry written behind a 5m one is readable for an hour;
     reported usage corrects it."""
     known_prefixes: Annotated[int, Field(ge=1_024, le=1 << 24)] = 1 << 18
-    """Prefixes that `learned` remembers; 30 bytes each, taken at the start."""
+    """Prefixes that `learned` remembers; 26 to 52 bytes each, taken at the start."""
     recent_bodies: Bytes = 64 * MIB
     """Memory for bodies of the last ten minutes: what a conversation repeats need not be read and digested
     again. `0B` keeps none."""
@@ -354,6 +354,7 @@ PREFIX_SECRET_FILE = "prefix.secret"  # noqa: S105 - a name
 LEDGER_KEY_FILE = "ledger.key"
 ALERTS_FILE = "alerts.sqlite3"
 SIGNED_OUT_FILE = "signed-out.sqlite3"
+OPEN_CALLS_FILE = "open-calls.txt"
 """Names in the state directory."""
 
 RESTART_SECTIONS = (

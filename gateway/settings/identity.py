@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from gateway.core.bearer import Algorithm, Issuer
 from gateway.core.claims import ClaimRule
-from gateway.core.federation import CALL_BETAS, EXCHANGE_BETAS, TOKEN_PATH, Exchange
+from gateway.core.federation import CALL_BETAS, EXCHANGE_BETAS, TOKEN_PATH, TokenRequest
 from gateway.core.ids import WorkspaceId
 from gateway.core.sign_in import SignInRules
 from gateway.settings.shared import Name, OwnHeader, SecretRef, Section
@@ -151,9 +151,9 @@ class FederationSettings(Section):
     refresh_before: Annotated[Seconds, Field(ge=1, le=3_600)] = 120.0
     """How long before its end a token is replaced; at half of its life where that is shorter."""
 
-    def exchange(self) -> Exchange:
+    def token_request(self) -> TokenRequest:
         """The value that the core works with."""
-        return Exchange(
+        return TokenRequest(
             rule=self.rule,
             organisation=self.organisation,
             service_account=self.service_account,

@@ -107,7 +107,7 @@ def load_settings(directory: Path, environ: Mapping[str, str]) -> Settings:
         digest=content_digest(contents),
         environ=environ,
     )
-    errors, warnings = check_across(settings, documents)
+    errors, warnings = check_across(settings, documents, variables)
     if problems or errors:
         raise config_error([*problems, *errors])
     return replace(settings, warnings=tuple(warnings))
@@ -159,7 +159,7 @@ def validate(
 
 def _problem(model: type[BaseModel], document: Document, above: Document | None, item: Any) -> ConfigProblem:
     path = _written_path(tuple(item["loc"]), document, above)
-    source = above if above is not None and path and _holds(above.value, path) else document
+    source = above if above is not None and path and above.holds(path) else document
     kind, message = item["type"], str(item["msg"])
     if kind == "extra_forbidden":
         known = list(_keys_at(model, path[:-1]))
@@ -176,7 +176,7 @@ def _said(kind: str, message: str, context: Mapping[str, Any], path: KeyPath) ->
         return "must be a mapping that says where the secret is found: `{env: NAME}` or `{file: PATH}`"
     if kind == "string_pattern_mismatch" and path[-1:] == ("env",):
         return "must be the name of an environment variable: letters, digits and _"
-    return _WORDS.get(kind, message.removeprefix("Value error, "))
+    return _WORDS.get(kind) or message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 _WORDS = {
@@ -185,6 +185,9 @@ _WORDS = {
     "dict_type": "must be a mapping, of keys and values",
     "tuple_type": "must be a list",
     "frozen_set_type": "must be a list",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
     "string_type": "must be text; in quotes, where it could be read as a number",
 }
 """What pydantic says in the words of another language, by its type of error."""
@@ -200,19 +203,10 @@ def _written_path(location: KeyPath, document: Document, above: Document | None)
     for index, part in enumerate(location):
         longer = (*path, part)
         last = index == len(location) - 1
-        written = _holds(document.value, longer) or (above is not None and _holds(above.value, longer))
+        written = document.holds(longer) or (above is not None and above.holds(longer))
         if written or (last and isinstance(part, str) and part.isidentifier()):
             path = longer
     return path
-
-
-def _holds(value: object, path: KeyPath) -> bool:
-    for part in path:
-        known = range(len(value)) if isinstance(value, list) else value
-        if not isinstance(known, (dict, range)) or part not in known:
-            return False
-        value = value[part]  # type: ignore[index]
-    return True
 
 
 def _keys_at(model: object, path: KeyPath) -> Iterator[str]:

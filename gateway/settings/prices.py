@@ -130,7 +130,6 @@ class FactSettings(Section):
     """Shorter prefixes are not cached, and nobody says so."""
     context_tokens: Annotated[int, Field(ge=1)] = 1_000_000
     max_output_tokens: Annotated[int, Field(ge=1)] = 128_000
-    retires: Day | None = None
     assumed: tuple[
         Literal["tokenizer", "minimum_cacheable_tokens", "context_tokens", "max_output_tokens"], ...
     ] = ()
@@ -143,7 +142,6 @@ class FactSettings(Section):
             bytes_per_token=bytes_per_token,
             context_tokens=self.context_tokens,
             max_output_tokens=self.max_output_tokens,
-            retires_at=None if self.retires is None else _midnight(self.retires),
             known=known,
         )
 

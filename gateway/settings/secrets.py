@@ -28,6 +28,8 @@ _REDIS_SCHEMES = (
     "unix://",
     *(f"{scheme}{kind}://" for scheme in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")),
 )
+"""`redis+sentinel://[user:password@]h1,h2:26379,h3/mymaster/0`, with `?sentinel_username=&sentinel_password=`
+where the Sentinels ask for them, and `redis+cluster://h1,h2:6379`."""
 
 HeaderLines = Sequence[tuple[bytes, bytes]]
 

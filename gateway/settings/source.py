@@ -25,6 +25,9 @@ FILE_NAMES = ("gateway.yaml", "limits.yaml", "prices.yaml", "workspaces.yaml")
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 32
 MOST_VALUES = 100_000
+ENVIRONMENT = "environment"
+"""Stands where the name of a file would."""
+VARIABLE_PREFIX = "GATEWAY_"
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 KeyPath = tuple[str | int, ...]
@@ -45,6 +48,8 @@ class Document:
     positions: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
     """Line and column of each value, from 1."""
     key_positions: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
+    variables: dict[KeyPath, str] = field(default_factory=dict)
+    """The environment variables that settings come from, by the path that their names spell."""
     problems: list[ConfigProblem] = field(default_factory=list)
 
     def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> ConfigProblem:
@@ -60,9 +65,27 @@ class Document:
             file=self.file,
             line=place[0],
             column=place[1],
-            key=redacted(show_path(path)),
+            key=redacted(self._shown(path)),
             message=redacted(message),
         )
+
+    def holds(self, path: KeyPath) -> bool:
+        """Whether there is anything at `path`, be it null."""
+        value = self.value
+        for part in path:
+            known = range(len(value)) if isinstance(value, list) else value
+            if not isinstance(known, (dict, range)) or part not in known:
+                return False
+            value = value[part]  # type: ignore[index]
+        return True
+
+    def _shown(self, path: KeyPath) -> str:
+        """As people wrote it: a path in a file, or the name of a variable and a path in its value."""
+        for length in range(len(path), 0, -1):
+            if name := self.variables.get(path[:length]):
+                return show_path((name, *path[length:]))
+        below = (name for known, name in self.variables.items() if known[: len(path)] == path)
+        return next(below, show_path(path))
 
 
 def read_directory(directory: Path) -> dict[str, bytes]:
@@ -127,18 +150,19 @@ def read_yaml(file: str, content: bytes) -> Document:
     return document
 
 
-def read_environment(environ: Mapping[str, str], prefix: str = "GATEWAY_") -> Document:
+def read_environment(environ: Mapping[str, str], prefix: str = VARIABLE_PREFIX) -> Document:
     """`GATEWAY_STORE__KIND=redis` as `{"store": {"kind": "redis"}}`. Only names with two underscores in a row
     are settings; values are read as YAML where they are a list or a mapping."""
-    document = Document("environment", {})
+    document = Document(ENVIRONMENT, {})
     root = document.value
     assert isinstance(root, dict)
     for name, text in sorted(environ.items()):
         if not name.startswith(prefix) or "__" not in name:
             continue
         path = tuple(name.removeprefix(prefix).lower().split("__"))
+        document.variables[path] = name
         if _SECRET.search(text):
-            message = f"{name} holds a credential itself; name where the credential is found instead"
+            message = "holds a credential itself; name where the credential is found instead"
             document.problems.append(document.problem(path, message))
             continue
         target: dict[str, Value] = root
@@ -146,7 +170,7 @@ def read_environment(environ: Mapping[str, str], prefix: str = "GATEWAY_") -> Do
             below = target.setdefault(part, {})
             if not isinstance(below, dict):
                 document.problems.append(
-                    document.problem(path, f"{name} sets a part of what another variable sets whole")
+                    document.problem(path, "sets a part of what another variable sets whole")
                 )
                 break
             target = below
@@ -271,5 +295,5 @@ def _find_secrets(file: str, text: str) -> list[ConfigProblem]:
 def _variable_value(text: str) -> Value:
     if text[:1] not in ("[", "{"):
         return None if text in ("", "null") else text
-    document = read_yaml("environment", text.encode())
+    document = read_yaml(ENVIRONMENT, text.encode())
     return text if document.problems else document.value

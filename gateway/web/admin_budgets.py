@@ -34,7 +34,7 @@ from gateway.web.me import me_operations
 from gateway.web.openapi import Answer, Description, Parameter
 
 MAX_BUDGETS = 1_000
-"""Limits in one answer; whoever has more names a workspace."""
+"""Limits in one answer; whoever has more names a workspace, or reads pages."""
 FILTERS = ("organisation", "team", "workspace", "key", "limit", "tag")
 
 
@@ -44,6 +44,8 @@ class BudgetsAnswer(Answer):
     at: str
     budgets: list[BudgetAnswer]
     """In the order of limits.yaml."""
+    next_skip: int | None
+    """The `skip` of the next page; null where this is all, or the last one."""
     freezes: list[AdjustmentAnswer]
     """What stops calls of those that were asked for."""
 
@@ -64,7 +66,8 @@ def budget_operations(
     """All that the admin plane offers about budgets. `new_id` gives the ids of adjustments."""
 
     async def show(request: web.Request) -> web.Response:
-        return answer_json(await read_budgets(in_force, budgets, _asked(request.query), clock.now()))
+        asked, skip = _asked(request.query)
+        return answer_json(await read_budgets(in_force, budgets, asked, clock.now(), skip=skip))
 
     return [
         Operation(method="GET", path="/v1/budgets", respond=show, description=_DESCRIPTION),
@@ -74,10 +77,10 @@ def budget_operations(
 
 
 async def read_budgets(
-    in_force: InForce, budgets: BudgetStore, asked: Mapping[str, str], at: float
+    in_force: InForce, budgets: BudgetStore, asked: Mapping[str, str], at: float, *, skip: int | None = None
 ) -> BudgetsAnswer:
-    """How limits stand, of those that `asked` names: some of `FILTERS`, empty where all are meant. Raises
-    `AdminError`."""
+    """How limits stand, of those that `asked` names: some of `FILTERS`, empty where all are meant. More than
+    `MAX_BUDGETS` are given in pages only, to whoever says how many to `skip`. Raises `AdminError`."""
     asked = {name: asked.get(name, "") for name in FILTERS}
     rules = in_force.rules  # all as of one moment, whatever changes meanwhile
     configured, adjustments = in_force.configured, in_force.adjustments
@@ -85,10 +88,12 @@ async def read_budgets(
     principals = _principals(rules, asked, at)
     found = bound_to(rules, principals, tags)
     wanted = [bound for bound in found if _is_wanted(bound, asked)]
-    if len(wanted) > MAX_BUDGETS:
+    if skip is None and len(wanted) > MAX_BUDGETS:
         raise AdminError(
             400, f"That is {len(wanted):,} limits; name a workspace, as ?workspace=NAME, or a ?limit=ID."
         )
+    end = (skip or 0) + MAX_BUDGETS
+    more, wanted = len(wanted) > end, wanted[skip or 0 : end]
     verdicts = await peek_all(budgets, [bound.limit for bound in wanted])
     # Some hundred milliseconds for as many as there may be, which would stall every stream.
     answers = await asyncio.to_thread(budget_answers, configured, adjustments, wanted, verdicts, at)
@@ -99,7 +104,7 @@ async def read_budgets(
         and (not any(asked.values()) or _stops_one(freeze, principals))
         and (not is_subject(asked["key"]) or asked["workspace"] or freeze.scope is FreezeScope.KEY)
     ]
-    return BudgetsAnswer(at=stated(at), budgets=answers, freezes=freezes)
+    return BudgetsAnswer(at=stated(at), budgets=answers, next_skip=end if more else None, freezes=freezes)
 
 
 _DESCRIPTION = Description(
@@ -121,6 +126,12 @@ _DESCRIPTION = Description(
         ),
         Parameter(name="limit", description="Only the limit of this id."),
         Parameter(name="tag", description="Limits of this tag too, as x-user:alice."),
+        Parameter(
+            name="skip",
+            description="For pages of 1,000: how many to leave out first. 0, then `next_skip` of the page "
+            "before. Without it more than that are refused, so that nobody takes a part for the whole.",
+            pattern="^[0-9]{1,9}$",
+        ),
     ),
     answer=BudgetsAnswer,
     errors={
@@ -131,10 +142,14 @@ _DESCRIPTION = Description(
 )
 
 
-def _asked(query: Mapping[str, str]) -> dict[str, str]:
-    if unknown := [name for name in query if name not in FILTERS]:
-        raise AdminError(400, f"There is no parameter {unknown[0]!r}; there are: {', '.join(FILTERS)}.")
-    return {name: query.get(name, "") for name in FILTERS}
+def _asked(query: Mapping[str, str]) -> tuple[dict[str, str], int | None]:
+    known = (*FILTERS, "skip")
+    if unknown := [name for name in query if name not in known]:
+        raise AdminError(400, f"There is no parameter {unknown[0]!r}; there are: {', '.join(known)}.")
+    skip = query.get("skip")
+    if skip is not None and not (skip.isdecimal() and skip.isascii() and len(skip) <= 9):
+        raise AdminError(400, "Write skip as a number, as ?skip=0.")
+    return {name: query.get(name, "") for name in FILTERS}, None if skip is None else int(skip)
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ from gateway.core.adjustments import (
 from gateway.core.errors import StoreUnavailable, TooManyAdjustments
 from gateway.core.limits import Period, Scope, Unit
 from gateway.ports import AdjustmentStore
+from tests.support.place import Place, a_place
 from tests.support.redis_server import RedisServer
 
 NOW = 1_800_000_000.25
@@ -55,25 +56,8 @@ def a_freeze(id: str = "freeze01") -> Freeze:
     return Freeze(id=id, scope=FreezeScope.TEAM, subject="t", reason="stop", by=ANN, at=NOW)
 
 
-class Place:
-    """Where adjustments are; `open` is another process's view of the same."""
-
-    def __init__(self, make: Callable[[], AdjustmentStore]) -> None:
-        self._make = make
-        self._opened: list[AdjustmentStore] = []
-
-    def open(self) -> AdjustmentStore:
-        store = self._make()
-        self._opened.append(store)
-        return store
-
-    async def close(self) -> None:
-        for store in self._opened:
-            await store.close()
-
-
 @pytest.fixture(params=["memory", "sqlite", "redis", "mirrored"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place[AdjustmentStore]]:
     memory, prefix = MemoryAdjustmentStore(), uuid4().hex
     makes: dict[str, Callable[[], AdjustmentStore]] = {
         "memory": lambda: memory,
@@ -84,12 +68,11 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             SqliteAdjustmentStore(tmp_path / f"{uuid4().hex}.sqlite3"),
         ),
     }
-    place = Place(makes[request.param])
-    yield place
-    await place.close()
+    async with a_place(makes[request.param]) as place:
+        yield place
 
 
-async def test_a_new_store_is_empty(place: Place) -> None:
+async def test_a_new_store_is_empty(place: Place[AdjustmentStore]) -> None:
     store = place.open()
 
     assert await store.load(NOW) == ()
@@ -98,7 +81,9 @@ async def test_a_new_store_is_empty(place: Place) -> None:
     assert await store.take_back("override1", BACK) is None
 
 
-async def test_what_one_replica_adds_another_sees_as_it_was_in_the_order_of_the_log(place: Place) -> None:
+async def test_what_one_replica_adds_another_sees_as_it_was_in_the_order_of_the_log(
+    place: Place[AdjustmentStore],
+) -> None:
     made: list[Adjustment] = [a_grant(), an_override(), a_freeze()]
     store = place.open()
 
@@ -108,7 +93,9 @@ async def test_what_one_replica_adds_another_sees_as_it_was_in_the_order_of_the_
     assert await place.open().load(NOW) == tuple(made)
 
 
-async def test_adding_twice_is_adding_once_and_the_first_is_what_is_kept(place: Place) -> None:
+async def test_adding_twice_is_adding_once_and_the_first_is_what_is_kept(
+    place: Place[AdjustmentStore],
+) -> None:
     store = place.open()
     first = await store.add(a_grant())
 
@@ -116,7 +103,7 @@ async def test_adding_twice_is_adding_once_and_the_first_is_what_is_kept(place: 
     assert await place.open().history(before=None, at_most=10) == (first,)
 
 
-async def test_what_is_taken_back_holds_nowhere_and_stays_in_the_log(place: Place) -> None:
+async def test_what_is_taken_back_holds_nowhere_and_stays_in_the_log(place: Place[AdjustmentStore]) -> None:
     store, other = place.open(), place.open()
     made = await store.add(a_freeze())
 
@@ -128,7 +115,7 @@ async def test_what_is_taken_back_holds_nowhere_and_stays_in_the_log(place: Plac
     assert await store.history(before=None, at_most=10) == (taken, made)
 
 
-async def test_the_first_to_take_back_is_the_one_that_is_kept(place: Place) -> None:
+async def test_the_first_to_take_back_is_the_one_that_is_kept(place: Place[AdjustmentStore]) -> None:
     store = place.open()
     await store.add(a_freeze())
     first = await store.take_back("freeze01", BACK)
@@ -138,7 +125,9 @@ async def test_the_first_to_take_back_is_the_one_that_is_kept(place: Place) -> N
     assert len(await store.history(before=None, at_most=10)) == 2
 
 
-async def test_what_was_taken_back_does_not_come_back_by_being_added_again(place: Place) -> None:
+async def test_what_was_taken_back_does_not_come_back_by_being_added_again(
+    place: Place[AdjustmentStore],
+) -> None:
     store = place.open()
     made = await store.add(a_freeze())
     await store.take_back("freeze01", BACK)
@@ -147,7 +136,7 @@ async def test_what_was_taken_back_does_not_come_back_by_being_added_again(place
     assert await store.load(NOW) == ()
 
 
-async def test_a_grant_is_loaded_until_its_end(place: Place) -> None:
+async def test_a_grant_is_loaded_until_its_end(place: Place[AdjustmentStore]) -> None:
     store = place.open()
     await store.add(a_grant(until=NOW + 60.5))
     await store.add(an_override())
@@ -156,7 +145,7 @@ async def test_a_grant_is_loaded_until_its_end(place: Place) -> None:
     assert await store.load(NOW + 60.5) == (an_override(),)
 
 
-async def test_history_is_paged_newest_first_without_gaps(place: Place) -> None:
+async def test_history_is_paged_newest_first_without_gaps(place: Place[AdjustmentStore]) -> None:
     store = place.open()
     for number in range(7):
         await store.add(a_freeze(f"freeze{number:02}"))
@@ -170,7 +159,7 @@ async def test_history_is_paged_newest_first_without_gaps(place: Place) -> None:
     assert await store.history(before=999, at_most=1) == await store.history(before=None, at_most=1)
 
 
-async def test_many_writers_lose_nothing_and_number_without_gaps(place: Place) -> None:
+async def test_many_writers_lose_nothing_and_number_without_gaps(place: Place[AdjustmentStore]) -> None:
     made = [a_freeze(f"freeze{number:02}") for number in range(12)]
     await asyncio.gather(*(place.open().add(each) for each in made))
     await asyncio.gather(*(place.open().take_back(each.id, BACK) for each in made for _ in range(2)))
@@ -182,7 +171,7 @@ async def test_many_writers_lose_nothing_and_number_without_gaps(place: Place) -
 
 
 async def test_there_is_an_end_to_how_many_hold_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place[AdjustmentStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (adjustment_store, adjustment_store_redis):
         monkeypatch.setattr(module, "MAX_IN_FORCE", 3)

@@ -25,6 +25,7 @@ from gateway.core.alerts import (
 )
 from gateway.core.errors import StoreUnavailable
 from gateway.ports import AlertLog
+from tests.support.place import Place, a_place
 from tests.support.redis_server import RedisServer, free_port
 
 NOW = 1_800_000_000.125
@@ -44,33 +45,19 @@ def an_entry(name: str = "threshold/demo/1", at: float = NOW) -> AlertEntry:
     return AlertEntry(alert=alert, deliveries=(Delivery(target="people"),), due_at=at)
 
 
-class Place:
-    """Where the log is; `open` is another replica's view of it."""
-
-    def __init__(self, make: Callable[[], AlertLog]) -> None:
-        self._make = make
-        self.opened: list[AlertLog] = []
-
-    def open(self) -> AlertLog:
-        self.opened.append(self._make())
-        return self.opened[-1]
-
-
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place[AlertLog]]:
     memory, prefix = MemoryAlertLog(), uuid4().hex
     makes: dict[str, Callable[[], AlertLog]] = {
         "memory": lambda: memory,
         "sqlite": lambda: SqliteAlertLog(tmp_path / "new" / "alerts.sqlite3"),
         "redis": lambda: RedisAlertLog(request.getfixturevalue("redis_server").url, prefix=prefix),
     }
-    place = Place(makes[request.param])
-    yield place
-    for log in place.opened:
-        await log.close()
+    async with a_place(makes[request.param]) as place:
+        yield place
 
 
-async def test_an_alert_is_begun_once_whoever_begins_it(place: Place) -> None:
+async def test_an_alert_is_begun_once_whoever_begins_it(place: Place[AlertLog]) -> None:
     logs = [place.open() for _ in range(3)]
 
     begun = await asyncio.gather(*(log.begin(an_entry()) for log in logs for _ in range(4)))
@@ -78,7 +65,9 @@ async def test_an_alert_is_begun_once_whoever_begins_it(place: Place) -> None:
     assert sorted(begun) == [Begun.KNOWN] * 11 + [Begun.NEW]
 
 
-async def test_what_is_due_is_taken_by_one_and_by_another_once_the_lease_is_over(place: Place) -> None:
+async def test_what_is_due_is_taken_by_one_and_by_another_once_the_lease_is_over(
+    place: Place[AlertLog],
+) -> None:
     one, two = place.open(), place.open()
     await one.begin(an_entry())
     assert await one.take(NOW - 1, 60.0, 9) == ()
@@ -92,7 +81,7 @@ async def test_what_is_due_is_taken_by_one_and_by_another_once_the_lease_is_over
     assert again.deliveries == an_entry().deliveries
 
 
-async def test_what_was_sent_is_not_due_again_and_says_so(place: Place) -> None:
+async def test_what_was_sent_is_not_due_again_and_says_so(place: Place[AlertLog]) -> None:
     log = place.open()
     await log.begin(an_entry())
     (taken,) = await log.take(NOW, 60.0, 9)
@@ -108,7 +97,7 @@ async def test_what_was_sent_is_not_due_again_and_says_so(place: Place) -> None:
     assert told.alert == an_entry().alert
 
 
-async def test_who_lost_the_lease_does_not_overwrite_what_another_wrote(place: Place) -> None:
+async def test_who_lost_the_lease_does_not_overwrite_what_another_wrote(place: Place[AlertLog]) -> None:
     slow, quick = place.open(), place.open()
     await slow.begin(an_entry())
     (lost,) = await slow.take(NOW, 60.0, 9)
@@ -121,7 +110,7 @@ async def test_who_lost_the_lease_does_not_overwrite_what_another_wrote(place: P
     assert [each.due_at for each in await slow.history(9)] == [None]
 
 
-async def test_history_is_newest_first_and_what_is_old_is_forgotten(place: Place) -> None:
+async def test_history_is_newest_first_and_what_is_old_is_forgotten(place: Place[AlertLog]) -> None:
     log = place.open()
     for number in range(3):
         await log.begin(an_entry(f"a/{number}", NOW + number))
@@ -132,7 +121,7 @@ async def test_history_is_newest_first_and_what_is_old_is_forgotten(place: Place
     assert await log.begin(an_entry("a/0", NOW + KEPT_SECONDS)) is Begun.NEW
 
 
-async def test_those_due_the_longest_come_first_and_no_more_than_asked(place: Place) -> None:
+async def test_those_due_the_longest_come_first_and_no_more_than_asked(place: Place[AlertLog]) -> None:
     log = place.open()
     for number in (2, 0, 1):
         await log.begin(an_entry(f"a/{number}", NOW + number))
@@ -141,7 +130,9 @@ async def test_those_due_the_longest_come_first_and_no_more_than_asked(place: Pl
     assert [each.alert.id for each in await log.take(NOW + 9, 60.0, 2)] == ["a/2"]
 
 
-async def test_beyond_so_many_that_wait_none_is_begun(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beyond_so_many_that_wait_none_is_begun(
+    place: Place[AlertLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (alert_log, alert_log_redis):
         monkeypatch.setattr(module, "MOST_OPEN", 2)
     log = place.open()
@@ -154,7 +145,7 @@ async def test_beyond_so_many_that_wait_none_is_begun(place: Place, monkeypatch:
     assert await log.begin(an_entry("a/2")) is Begun.NEW
 
 
-async def test_a_change_of_a_lease_is_seen_in_the_revision(place: Place) -> None:
+async def test_a_change_of_a_lease_is_seen_in_the_revision(place: Place[AlertLog]) -> None:
     log = place.open()
     await log.begin(an_entry())
     (first,) = await log.take(NOW, 1.0, 9)

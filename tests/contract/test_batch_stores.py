@@ -25,7 +25,7 @@ from gateway.core.pricing import Cost
 from gateway.core.principal import Principal
 from gateway.core.usage import Usage
 from gateway.ports import BatchStore
-from tests.support.redis_server import RedisServer
+from tests.support.place import a_place
 
 SHARE = Share(
     model="claude", items=2, usage=Usage(output_tokens=7), cost=Cost(output_nanousd=9, price_id="p")
@@ -64,21 +64,14 @@ Open = Callable[[], BatchStore]
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """Each call gives another process's view of the same batches."""
-    memory, prefix, opened = MemoryBatchStore(), f"t{uuid4().hex}", list[BatchStore]()
-    redis: RedisServer | None = None
-    if request.param == "redis":
-        redis = request.getfixturevalue("redis_server")
-
-    def make() -> BatchStore:
-        if redis is not None:
-            opened.append(RedisBatchStore(redis.url, prefix=prefix))
-        else:
-            opened.append(memory if request.param == "memory" else SqliteBatchStore(tmp_path / "b.sqlite3"))
-        return opened[-1]
-
-    yield make
-    for store in opened:
-        await store.close()
+    memory, prefix = MemoryBatchStore(), f"t{uuid4().hex}"
+    makes: dict[str, Open] = {
+        "memory": lambda: memory,
+        "sqlite": lambda: SqliteBatchStore(tmp_path / "b.sqlite3"),
+        "redis": lambda: RedisBatchStore(request.getfixturevalue("redis_server").url, prefix=prefix),
+    }
+    async with a_place(makes[request.param]) as place:
+        yield place.open
 
 
 async def test_keeps_what_it_is_given_for_everybody(open_store: Open) -> None:

@@ -17,7 +17,7 @@ from anthropic.lib.credentials import WorkloadIdentityCredentials
 from gateway.adapters.federation import Federated, Federation
 from gateway.adapters.outbound import Outbound
 from gateway.core.errors import CredentialUnavailable
-from gateway.core.federation import CALL_BETAS, EXCHANGE_BETAS, TOKEN_PATH, Exchange
+from gateway.core.federation import CALL_BETAS, EXCHANGE_BETAS, TOKEN_PATH, TokenRequest
 from gateway.settings.secrets import secret_reader
 from gateway.settings.shared import SecretRef
 from gateway.sim.faults import Fault, FaultKind, Match
@@ -68,7 +68,7 @@ async def a_world(
     federated = Federated(
         name="default",
         url=url + TOKEN_PATH,
-        exchange=Exchange(
+        request=TokenRequest(
             rule=RULE.id, organisation=ORGANISATION, service_account="svac_1", workspace="wrkspc_2"
         ),
         identity=secret_reader(SecretRef(file=str(identity)), {}),
@@ -167,7 +167,7 @@ async def test_the_old_token_goes_on_until_it_expires_and_no_longer(tmp_path: Pa
 
 
 async def test_failures_are_not_repeated_at_once(tmp_path: Path) -> None:
-    async with a_world(tmp_path, lambda f: replace(f, exchange=replace(f.exchange, rule="fdrl_2"))) as world:
+    async with a_world(tmp_path, lambda f: replace(f, request=replace(f.request, rule="fdrl_2"))) as world:
         for _ in range(5):
             await world.refresh()
             assert not await world.federation.renew(())

@@ -20,6 +20,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, Keyring, mint_key
 from gateway.ports import KeyStore
+from tests.support.place import Place, a_place
 from tests.support.redis_server import RedisServer
 
 DEMO = WorkspaceId("demo")
@@ -36,41 +37,23 @@ def minted(seed: int, created_at: float = 0.0) -> tuple[str, KeyRecord]:
     )
 
 
-class Place:
-    """Where keys are; `open` is another process's view of the same keys."""
-
-    def __init__(self, make: Callable[[], KeyStore]) -> None:
-        self._make = make
-        self._opened: list[KeyStore] = []
-
-    def open(self) -> KeyStore:
-        store = self._make()
-        self._opened.append(store)
-        return store
-
-    async def close(self) -> None:
-        for store in self._opened:
-            await store.close()
-
-
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place[KeyStore]]:
     memory, prefix = MemoryKeyStore(), uuid4().hex
     makes: dict[str, Callable[[], KeyStore]] = {
         "memory": lambda: memory,
         "sqlite": lambda: SqliteKeyStore(tmp_path / "new" / "keys.sqlite3"),
         "redis": lambda: RedisKeyStore(request.getfixturevalue("redis_server").url, prefix=prefix),
     }
-    place = Place(makes[request.param])
-    yield place
-    await place.close()
+    async with a_place(makes[request.param]) as place:
+        yield place
 
 
-async def test_a_new_store_is_empty(place: Place) -> None:
+async def test_a_new_store_is_empty(place: Place[KeyStore]) -> None:
     assert await place.open().load() == ()
 
 
-async def test_records_come_back_as_they_were_put_oldest_first(place: Place) -> None:
+async def test_records_come_back_as_they_were_put_oldest_first(place: Place[KeyStore]) -> None:
     (_, young), (_, old) = minted(1, created_at=20.5), minted(2, created_at=10.125)
     bare = replace(minted(3)[1], created_at=30.0, expires_at=None)
     store = place.open()
@@ -80,7 +63,7 @@ async def test_records_come_back_as_they_were_put_oldest_first(place: Place) -> 
     assert await place.open().load() == (old, young, bare)
 
 
-async def test_what_one_replica_revokes_opens_nothing_on_another(place: Place) -> None:
+async def test_what_one_replica_revokes_opens_nothing_on_another(place: Place[KeyStore]) -> None:
     text, record = minted(1)
     store, other = place.open(), place.open()
     await store.put(record)
@@ -92,7 +75,7 @@ async def test_what_one_replica_revokes_opens_nothing_on_another(place: Place) -
     assert loaded == replace(record, revoked_at=5.0)
 
 
-async def test_the_first_revocation_is_the_one_that_is_kept(place: Place) -> None:
+async def test_the_first_revocation_is_the_one_that_is_kept(place: Place[KeyStore]) -> None:
     _, record = minted(1)
     store = place.open()
     await store.put(record)
@@ -124,7 +107,7 @@ async def test_a_file_from_before_revocations_had_a_name_is_brought_up_to_date(t
     assert [(each.revoked_at, each.revoked_by) for each in await store.load()] == [(5.0, "Ada"), (2.0, "")]
 
 
-async def test_putting_a_record_again_does_not_undo_its_revocation(place: Place) -> None:
+async def test_putting_a_record_again_does_not_undo_its_revocation(place: Place[KeyStore]) -> None:
     _, record = minted(1)
     store = place.open()
     await store.put(record)
@@ -136,7 +119,7 @@ async def test_putting_a_record_again_does_not_undo_its_revocation(place: Place)
     assert (loaded.name, loaded.revoked_at) == ("again", 5.0)
 
 
-async def test_a_record_can_be_put_revoked(place: Place) -> None:
+async def test_a_record_can_be_put_revoked(place: Place[KeyStore]) -> None:
     """So that a key which the configuration declares can be revoked by the store."""
     store = place.open()
     await store.put(replace(minted(1)[1], revoked_at=7.5))
@@ -145,7 +128,7 @@ async def test_a_record_can_be_put_revoked(place: Place) -> None:
     assert loaded.revoked_at == 7.5
 
 
-async def test_putting_twice_is_putting_once(place: Place) -> None:
+async def test_putting_twice_is_putting_once(place: Place[KeyStore]) -> None:
     _, record = minted(1)
     store = place.open()
     await store.put(record)
@@ -154,14 +137,14 @@ async def test_putting_twice_is_putting_once(place: Place) -> None:
     assert await store.load() == (record,)
 
 
-async def test_an_unknown_key_cannot_be_revoked(place: Place) -> None:
+async def test_an_unknown_key_cannot_be_revoked(place: Place[KeyStore]) -> None:
     store = place.open()
 
     assert not await store.revoke(KeyId("unknown0"), 5.0)
     assert await store.load() == ()
 
 
-async def test_many_writers_lose_nothing(place: Place) -> None:
+async def test_many_writers_lose_nothing(place: Place[KeyStore]) -> None:
     records = [minted(seed, created_at=float(seed))[1] for seed in range(20)]
     work: list[Awaitable[object]] = [place.open().put(record) for record in records]
     await asyncio.gather(*work)

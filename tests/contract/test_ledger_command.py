@@ -43,7 +43,7 @@ def test_books_as_they_were_written_end_in_heads_that_can_be_noted(
 
     assert (first.exit_code, again.exit_code) == (0, 0)
     lines = first.stdout.splitlines()
-    assert lines[0] == "12 entries in 1 chains: all as they were written."
+    assert lines[0] == "12 entries in 1 chain: all as they were written."
     assert lines[1].startswith("head ")
     assert lines[1].split()[2] == "12"
 
@@ -99,7 +99,7 @@ def test_old_months_are_pruned_everywhere_and_the_rest_is_sound(
     for arguments in ([], ["--ledger", str(tmp_path / LEDGER_FILE)]):
         found = run("ledger", "verify", *arguments)
         assert found.exit_code == 0, found.output
-        assert found.stdout.startswith("3 entries in 1 chains")
+        assert found.stdout.startswith("3 entries in 1 chain")
     assert run("ledger", "prune").exit_code == 2  # nothing says how much to keep
 
 

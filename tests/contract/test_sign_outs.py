@@ -11,6 +11,7 @@ import pytest
 from gateway.adapters.sign_outs import MemorySignOuts, RedisSignOuts, SqliteSignOuts
 from gateway.core.errors import StoreUnavailable
 from gateway.web.page.session import SignOuts
+from tests.support.place import a_place
 from tests.support.redis_server import RedisServer
 
 Open = Callable[[], SignOuts]
@@ -20,24 +21,14 @@ AT = 1_800_000_000.0
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """Each is another process's view of the same."""
-    memory, prefix, opened = MemorySignOuts(), uuid4().hex, list[SignOuts]()
-
-    def make() -> SignOuts:
-        match request.param:
-            case "memory":
-                return memory
-            case "sqlite":
-                return SqliteSignOuts(tmp_path / "signed-out.sqlite3")
-            case _:
-                return RedisSignOuts(request.getfixturevalue("redis_server").url, prefix=prefix)
-
-    def open_one() -> SignOuts:
-        opened.append(make())
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        await each.close()
+    memory, prefix = MemorySignOuts(), uuid4().hex
+    makes: dict[str, Open] = {
+        "memory": lambda: memory,
+        "sqlite": lambda: SqliteSignOuts(tmp_path / "signed-out.sqlite3"),
+        "redis": lambda: RedisSignOuts(request.getfixturevalue("redis_server").url, prefix=prefix),
+    }
+    async with a_place(makes[request.param]) as place:
+        yield place.open
 
 
 async def test_what_one_was_told_all_know(another: Open) -> None:

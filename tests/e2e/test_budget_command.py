@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.web import admin_budgets
 from tests.e2e.whole.calls import ASK, call
 from tests.support.adjusting import Adjusting, adjusting
 from tests.support.stack import a_stack
@@ -75,6 +76,29 @@ async def test_what_is_set_and_granted_shows_with_who_did_it_and_why(ground: Gro
     assert len(sentences) == 2
     begins, ends = granted["begins_at"], granted["ends_at"]
     assert begins < ends <= "2999"
+
+
+async def test_more_limits_than_one_answer_has_are_shown_in_pages_and_never_as_a_part(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await ground.json("show")
+    monkeypatch.setattr(admin_budgets, "MAX_BUDGETS", 3)
+
+    paged = await ground.json("show")
+    refused = await ground.running.send("GET", "/v1/budgets", status=400)
+    first = await ground.running.send("GET", "/v1/budgets", query={"skip": "0"})
+    beyond = await ground.running.send("GET", "/v1/budgets", query={"skip": "999"})
+
+    def names(answer: Any) -> list[tuple[str, str]]:
+        return [(each["limit"], each["subject"]) for each in answer["budgets"]]
+
+    assert names(paged) == names(whole)
+    assert len(names(whole)) > 6
+    assert paged["next_skip"] is None
+    assert (names(first), first["next_skip"]) == (names(whole)[:3], 3)
+    assert (names(beyond), beyond["next_skip"]) == ([], None)
+    assert "name a workspace" in refused["error"]["message"]
+    await ground.running.send("GET", "/v1/budgets", query={"skip": "-1"}, status=400)
 
 
 async def test_what_is_frozen_is_refused_until_it_is_unfrozen(ground: Ground) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.ledger import SPILLED, restore
 from gateway.core.ledger import Dimension
 from gateway.core.limits import Unit
 from gateway.sim.pacing import Pacing
@@ -76,6 +77,28 @@ async def test_on_a_full_disk_no_money_is_admitted_and_none_is_lost(tmp_path: Pa
     with closing(sqlite3.connect(running.ledger)) as connection:
         booked = connection.execute("SELECT status FROM entries WHERE basis = 'reported'").fetchall()
     assert booked == [(200,), (200,)]
+
+
+async def test_a_stop_that_leaves_entries_in_the_log_only_says_so_and_fails(tmp_path: Path) -> None:
+    """Nobody asks a gateway that is gone for its metrics: its exit code is what is seen, a worker's too."""
+    async with (
+        a_gateway_process(tmp_path, "--demo", "--workers", "2", environ=AT_ONCE) as running,
+        await RawClient.connect(int(running.url.rpartition(":")[2])) as client,
+    ):
+        await _until_answered(client, running)
+        with closing(sqlite3.connect(running.ledger, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await _until_answered(client, running)
+            running.signal(signal.SIGINT)
+            assert running.process.stdout is not None
+            said = (await asyncio.wait_for(running.process.stdout.read(), 40)).decode()
+            code = await running.ended()
+
+    lines = [line for line in said.splitlines() if SPILLED in line]
+    assert code == 1
+    assert f"entries that are in the log only: {len(lines)}." in said
+    assert "gateway ledger restore" in said
+    assert restore(running.ledger, lines) == len(lines) >= 1
 
 
 def test_a_state_directory_that_cannot_be_written_is_said_at_the_start() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.batch_items import batch_items, item_members
 from gateway.core.edit import apply_placement

@@ -114,13 +114,24 @@ def test_a_model_without_a_price_is_refused_where_rules_say_so(rules: Rules, dem
         ({"custom_id": "x" * 65, "params": params()}, "custom_id"),
         ({"custom_id": "a"}, r"requests\.1 \(a\).*params"),
         ({"custom_id": "a", "params": []}, r"requests\.1 \(a\)"),
-        ({"custom_id": "a", "params": {"max_tokens": 1}}, r"requests\.1 \(a\).*model"),
     ],
 )
 def test_an_item_that_cannot_be_read_is_named(item: Any, said: str, rules: Rules, demo: Workspace) -> None:
     good = {"custom_id": "good", "params": params()}
     with pytest.raises(BadRequest, match=said):
         read_batch(json.dumps({"requests": [good, item]}).encode(), rules=rules, workspace=demo, at=AT)
+
+
+def test_an_item_without_a_model_is_left_to_upstream_which_tells_of_it_in_the_results(
+    rules: Rules, demo: Workspace
+) -> None:
+    """It costs nothing there, and the others of the batch are worked through."""
+    alone = plan(rules, demo, params())
+    found = plan(rules, demo, params(), {"max_tokens": 1}, {**params(), "model": None})
+
+    assert (found.items, found.estimate.amounts.requests) == (3, 3)
+    assert found.cost == alone.cost
+    assert found.models == (OPUS,)
 
 
 def test_counts_against_dollars_and_windows_but_not_against_rates(rules: Rules, demo: Workspace) -> None:

@@ -88,7 +88,7 @@ def test_a_head_is_read_as_it_is_printed() -> None:
     head = Head("c1", 12, hashlib.sha256(b"").digest())
 
     assert read_head(f"  {head}\n") == head
-    assert read_head("12 entries in 1 chains: all as they were written.") is None
+    assert read_head("12 entries in 1 chain: all as they were written.") is None
     assert read_head("") is None
     for cut in (f"{head}"[:-1], f"{head}"[:-2], "head c1 12", "head c1 x 00"):
         with pytest.raises(ValueError, match=r"head|digest"):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.federation import (
     GRANT_TYPE,
-    Exchange,
+    TokenRequest,
     UpstreamToken,
     backoff_seconds,
     read_answer,
@@ -24,7 +24,7 @@ def answer(**changed: object) -> bytes:
 
 
 def test_what_is_not_configured_is_not_sent() -> None:
-    assert json.loads(Exchange(rule="fdrl_1", organisation="org").body("a.b.c")) == {
+    assert json.loads(TokenRequest(rule="fdrl_1", organisation="org").body("a.b.c")) == {
         "grant_type": GRANT_TYPE,
         "assertion": "a.b.c",
         "federation_rule_id": "fdrl_1",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as msgspec_replace
 
 from gateway.core.learned import LearnedPolicy
 from gateway.core.placement import Placement
@@ -145,7 +146,7 @@ def test_who_is_held_is_not_read_anew_each_time_it_asks(tmp_path: Path) -> None:
     claiming = ask(may_claim=True)
     asked = one.policy._asked["c"]
     longer = [end + 7 for end in asked.question.ends]
-    one.policy._asked["c"] = replace(asked, question=replace(asked.question, ends=longer))
+    one.policy._asked["c"] = replace(asked, question=msgspec_replace(asked.question, ends=longer))
     final = ask(may_claim=False)
 
     assert claiming.claims

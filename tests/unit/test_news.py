@@ -45,7 +45,7 @@ def test_news_arrive_as_they_were_told(news: News) -> None:
 
 
 def test_keys_keep_all_their_bits() -> None:
-    assert unpack_keys(SENT.keys) == [1, 2**64 - 1]
+    assert list(unpack_keys(SENT.keys)) == [1, 2**64 - 1]
 
 
 def test_news_of_a_later_version_with_more_fields_are_understood() -> None:

@@ -141,7 +141,7 @@ async def _draw_all(request: web.Request, budgets: Budgets) -> web.StreamRespons
     except AdminError as error:
         if error.status != 400:
             raise
-        too_many, answer = error.message, BudgetsAnswer(at="", budgets=[], freezes=[])
+        too_many, answer = error.message, BudgetsAnswer(at="", budgets=[], next_skip=None, freezes=[])
     stands = [(budget, standing(budget)) for budget in answer.budgets]
     only_trouble = query.get("show", "") == "trouble"
     shown = [each for each in stands if each[1].rank >= 1] if only_trouble else stands

@@ -166,7 +166,7 @@ class _Frame:
         self.step = (width - _LEFT - _RIGHT) / max(1, points)
         self.gap = min(6.0, self.step * 0.25)
         self.ticks = _nice_ticks(most)
-        self._scale = (height - _TOP - _BOTTOM) / self.ticks[-1]
+        self._scale = (height - _TOP - _BOTTOM) / (self.ticks[-1] or 1.0)
 
     def x(self, point: int) -> float:
         return _LEFT + point * self.step
@@ -179,8 +179,9 @@ class _Frame:
 
 
 def _nice_ticks(most: float) -> list[float]:
-    """From nothing to at least `most`, in steps of 1, 2, 2.5 or 5 times a power of ten."""
-    most = most if most > 0 and math.isfinite(most) else 1.0
+    """From nothing to at least `most`, in steps of 1, 2, 2.5 or 5 times a power of ten; none to nothing."""
+    if not (most > 0 and math.isfinite(most)):
+        return [0.0]
     rough = most / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if power * factor >= rough * 0.999)

@@ -44,6 +44,12 @@ async def url(ledger: Path) -> AsyncIterator[str]:
         yield url
 
 
+_FIRST_AND_LAST_BAR = """() => {
+  const bars = [...document.querySelectorAll('.chart-scroll.days rect')];
+  return [bars.at(0).getBoundingClientRect().left, bars.at(-1).getBoundingClientRect().right];
+}"""
+
+
 async def _get(url: str, status: int = 200) -> str:
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         assert answer.status == status, await answer.text()
@@ -58,6 +64,18 @@ def _of_month(ledger: Path) -> int:
     start_ms, end_ms = month_bounds("2026-11")
     (whole,) = read_totals(ledger, [], start_ms=start_ms, end_ms=end_ms)
     return whole.cost_nanousd
+
+
+async def test_on_a_small_screen_nothing_sticks_out_and_charts_show_the_last_days_first(
+    browser: Browser, url: str
+) -> None:
+    async with a_tab(browser, url, javascript=False) as tab:
+        await tab.page.set_viewport_size({"width": 390, "height": 800})
+        for path in ("/spend", "/spend?workspace=research"):
+            await tab.page.goto(url + path)
+            assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            first, last = await tab.page.evaluate(_FIRST_AND_LAST_BAR)
+            assert first < 0 < last <= 390, path
 
 
 async def test_who_overspent_and_why_is_found_in_two_clicks(browser: Browser, url: str) -> None:

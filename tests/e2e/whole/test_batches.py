@@ -15,8 +15,10 @@ import anthropic
 import pytest
 from anthropic import AsyncAnthropic
 
+from gateway.adapters.batch_store import SqliteBatchStore
 from gateway.core.ledger import Dimension
 from gateway.core.limits import Unit
+from gateway.settings.gateway import BATCHES_FILE
 from gateway.sim.faults import Fault, FaultKind
 from tests.support.clock import ShiftedClock
 from tests.support.process import ROOT
@@ -44,6 +46,7 @@ MIXED = [
     *(item(f"opus-{n}", system=MARKED) for n in range(10)),
     *(item(f"haiku-{n}", HAIKU) for n in range(5)),
     item("bad", max_tokens=-1),
+    {"custom_id": "without", "params": {"max_tokens": 20, "messages": ASK}},
 ]
 
 
@@ -103,6 +106,19 @@ async def test_trap_62_a_batch_is_set_aside_and_settled_to_the_bill(running: Run
     assert sum(total.cache_read_tokens for total in by_model) > 0
     assert {total.group[0] for total in by_model if total.cost_nanousd} == {OPUS, HAIKU}
     assert {total.group[1] for total in by_model} == {"batches"}
+
+
+async def test_a_batch_of_nothing_that_can_run_costs_nothing(running: Running) -> None:
+    """Upstream takes it, and tells of each item in the results."""
+    batch_id = await running.create([{"custom_id": "without", "params": {"max_tokens": 20, "messages": ASK}}])
+    kept = SqliteBatchStore(running.stack.state / BATCHES_FILE)
+    before = await kept.find(batch_id)
+
+    await running.settle()
+    assert before is not None
+    assert await kept.find(batch_id) is None
+    assert await running.dollars() == (running.stack.simulator.bill.total_nanousd, 0) == (0, 0)
+    await kept.close()
 
 
 async def test_a_budget_refuses_a_batch_up_front(running: Running) -> None:

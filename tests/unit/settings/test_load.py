@@ -169,8 +169,50 @@ def test_a_reference_by_file_replaces_one_by_variable(directory: Directory) -> N
 def test_a_wrong_variable_is_named(directory: Directory) -> None:
     lines = directory.lines({"GATEWAY_STORE__KNID": "redis", "GATEWAY_DRAIN__TIMEOUT": "30"})
 
-    assert 'environment: store.knid: unknown key; did you mean "kind"?' in lines
-    assert any(line.startswith("environment: drain.timeout: not a duration") for line in lines)
+    assert 'environment: GATEWAY_STORE__KNID: unknown key; did you mean "kind"?' in lines
+    assert any(line.startswith("environment: GATEWAY_DRAIN__TIMEOUT: not a duration") for line in lines)
+
+
+def test_a_wrong_section_of_a_variable_and_a_wrong_part_of_its_value_are_named_by_the_variable(
+    directory: Directory,
+) -> None:
+    lines = directory.lines(
+        {"GATEWAY_STOER__KIND": "redis", "GATEWAY_TAGS__HEADERS": "[x-team, 'not a name']"}
+    )
+
+    assert 'environment: GATEWAY_STOER__KIND: unknown key; did you mean "store"?' in lines
+    assert any(line.startswith("environment: GATEWAY_TAGS__HEADERS[1]: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("GATEWAY_CAPACITY__EXCHANGES", "many", "must be a whole number"),
+        ("GATEWAY_CAPACITY__EXCHANGES", "0", "must be greater than or equal to 1"),
+        ("GATEWAY_PAGE__ENABLED", "perhaps", "must be true or false"),
+        ("GATEWAY_PLACEMENT__HOLDOUT_SHARE", "some", "must be a number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_plain_words(
+    directory: Directory, name: str, value: str, message: str
+) -> None:
+    assert f"environment: {name}: {message}" in directory.lines({name: value})
+
+
+def test_a_doubtful_value_of_a_variable_is_named_by_the_variable(directory: Directory) -> None:
+    settings = directory.load({"GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": "http://api.example"})
+
+    (warning,) = [str(each) for each in settings.warnings if "unencrypted" in each.message]
+    assert warning.startswith("environment: GATEWAY_UPSTREAMS__DEFAULT__BASE_URL: ")
+
+
+def test_a_variable_with_one_underscore_too_few_is_told_and_strangers_are_not(directory: Directory) -> None:
+    settings = directory.load(
+        {"GATEWAY_STORE_KIND": "redis", "GATEWAY_SERVICE_PORT": "80", "GATEWAY_LEDGER_KEY": "a secret"}
+    )
+
+    said = [str(each) for each in settings.warnings if each.file == "environment"]
+    assert said == ["environment: GATEWAY_STORE_KIND: is not read; did you mean GATEWAY_STORE__KIND?"]
 
 
 def test_a_credential_in_a_setting_variable_is_refused(directory: Directory) -> None:

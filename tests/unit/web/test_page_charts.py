@@ -43,6 +43,20 @@ def test_bars_are_as_high_as_their_values_and_stand_on_each_other() -> None:
     ]
 
 
+def test_where_there_is_nothing_the_axis_says_nothing_but_that() -> None:
+    svg = stacked_bars(
+        id="x",
+        title="Spend",
+        description="nothing yet",
+        unit="US dollars",
+        points=["Nov 1", "Nov 2"],
+        series=[Series(name="a", values=[0.0, 0.0])],
+        show=_show,
+    )
+
+    assert [text.text for text in _parsed(svg).iter("text")] == ["US dollars", "$0.00", "Nov 1", "Nov 2"]
+
+
 def test_names_from_outside_are_text_and_there_is_no_style_attribute() -> None:
     evil = '<script>"&'
     svg = stacked_bars(

@@ -1,0 +1,44 @@
+"""What a replica works by while the stores come and go."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.adjustment_store import SqliteAdjustmentStore
+from gateway.adapters.key_store import SqliteKeyStore
+from gateway.identity import Identity
+from gateway.rules_in_force import RulesInForce
+from gateway.settings.load import load_settings, packaged_directory
+from tests.support.clock import FakeClock
+
+
+async def test_a_store_that_is_away_is_said_once_however_often_it_is_asked_and_so_is_its_return(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {"ANTHROPIC_API_KEY": "sk-test-upstream", "GATEWAY_STATE__DIRECTORY": str(tmp_path)}
+    settings = load_settings(packaged_directory(), environ)
+    in_force = RulesInForce(settings, (), Identity(FakeClock(), lambda: 0.5))
+    folder = tmp_path / "stores"
+    folder.write_text("no folder")
+
+    async def refresh(times: int) -> None:
+        for _ in range(times):
+            keys = SqliteKeyStore(folder / "keys.sqlite3")
+            adjustments = SqliteAdjustmentStore(folder / "adjustments.sqlite3")
+            await in_force.refresh_keys(keys)
+            await in_force.refresh_adjustments(adjustments, 0.0)
+            await keys.close()
+            await adjustments.close()
+
+    with caplog.at_level(logging.INFO, "gateway.rules_in_force"):
+        await refresh(3)
+        away = [line.partition(",")[0] for line in caplog.messages]
+        folder.unlink()
+        await refresh(2)
+
+    assert away == ["keys cannot be read", "adjustments cannot be read"]
+    assert caplog.messages[2:] == ["keys can be read again", "adjustments can be read again"]
+    assert (in_force.complete, in_force.adjusted) == (True, True)
