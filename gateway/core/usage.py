@@ -112,7 +112,7 @@ def _read_counts(raw: Mapping[str, object], model: str | None) -> Usage:
         write_1h = min(write_1h, written)
         write_5m = written - write_1h
     tools = as_dict(raw.get("server_tool_use"))
-    # Where a fallback credit was redeemed, too, the tokens are those reported: whether upstream has moved them
+    # The tokens are those reported where a fallback credit was redeemed, too: whether upstream has moved them
     # already is not documented, and this never says too little.
     return Usage(
         uncached_input_tokens=_count(raw, "input_tokens"),
