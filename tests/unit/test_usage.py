@@ -118,9 +118,3 @@ def test_reads_nonsense_as_absent(nonsense: Any) -> None:
 
     assert read.prompt_tokens == read.output_tokens == 0
     assert read.iterations == ()
-
-
-def test_keeps_what_became_of_a_fallback_credit() -> None:
-    raw = usage(1, 1, fallback_credit={"status": {"type": "redeemed"}})
-
-    assert read_usage(raw).fallback_credit == "redeemed"
