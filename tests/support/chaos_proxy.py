@@ -193,7 +193,8 @@ async def _carry(
             if spoil.bytes_per_second is not None:
                 await asyncio.sleep(len(data) / spoil.bytes_per_second)
         if target.can_write_eof():
-            target.write_eof()
+            with suppress(OSError):  # it may have left already
+                target.write_eof()
 
 
 async def _cut(how: Cut, target: asyncio.StreamWriter, other: asyncio.StreamWriter) -> None:

@@ -108,10 +108,10 @@ class Between:
             except (EOFError, ConnectionError, ValueError, IndexError):  # the head was cut, or spoilt
                 ends.seen[case.name] = 0, b"", False
 
-    async def at_rest(self) -> None:
+    async def at_rest(self, seconds: float = 10) -> None:
         """Until every exchange is settled and the simulator has no request open."""
         pipeline = self.stack.service.pipeline
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(seconds):
             while pipeline.open or pipeline.open_reservations():  # noqa: ASYNC110  # it offers no event for it
                 await asyncio.sleep(0.02)
         await self.stack.simulator.idle()

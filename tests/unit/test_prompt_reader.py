@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -344,8 +343,8 @@ def test_keeps_no_copy_of_the_body() -> None:
     prompt = read_prompt(raw)
 
     assert prompt.body is raw
-    for field in fields(Prompt):
-        value = getattr(prompt, field.name)
+    for field in Prompt.__struct_fields__:
+        value = getattr(prompt, field)
         assert value is raw or len(repr(value)) < 5_000
 
 
