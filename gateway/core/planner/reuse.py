@@ -33,7 +33,7 @@ CONTEXTS = 1 << 14
 BYTES = CONTEXTS * AGES * 4 * 2
 """Of all counts together."""
 MAX_OPEN = 1 << 15
-"""Observations open at once, about 0.5 kB each. Beyond half of it only every eighth end of a prompt is
+"""Observations open at once, about 0.3 kB each. Beyond half of it only every eighth end of a prompt is
 watched, so that there is room for what is shared."""
 MAX_WEIGHT = 400.0
 """A context that has counted this many observations forgets half of them."""
@@ -216,7 +216,7 @@ class Reuse:
         for queue in self._queues:
             queue.clear()
         for key, began, index, *padded in _OBSERVATION.iter_unpack(rows):
-            contexts = tuple(context for context in padded if context < CONTEXTS)
+            contexts = tuple(_PLACES[context] for context in padded if context < CONTEXTS)
             self._open[key] = observation = (began, key, contexts)
             self._queues[min(index, len(_STEPS) - 1)].append(observation)
 
@@ -224,4 +224,8 @@ class Reuse:
 def context(*parts: int) -> int:
     """The table's place for a context named by integers. Python's hash of a tuple of integers is the same in
     every process of one version; `snapshot.py` checks that counts were made by the same one."""
-    return hash(parts) & (CONTEXTS - 1)
+    return _PLACES[hash(parts) & (CONTEXTS - 1)]
+
+
+_PLACES = tuple(range(CONTEXTS))
+"""One object for each: open observations name some five of them."""
