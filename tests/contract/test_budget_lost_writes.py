@@ -294,6 +294,23 @@ async def test_a_settlement_that_comes_after_a_flush_counts_beside_what_was_pres
     assert (drift.counted, drift.nanousd) == (400, 0)
 
 
+async def test_a_sweep_that_the_store_has_forgotten_is_missed_although_the_call_was_settled_since(
+    own_redis: RedisServer, replica: BudgetReplica
+) -> None:
+    """The ledger has what was presumed, and nothing would take that back: the record is closed like any other."""
+    assert (await replica.budgets.reserve(_swept_soon(replica, "a"))).allowed
+    own_redis.command("SAVE")
+    await replica.sweeping(LedgerBatchBooks(replica.path)).turn()
+    from_snapshot(own_redis)
+    replica.write_down("a", 100, reservation_id="a")
+    await replica.settle("a", 100)
+
+    await lost(replica)
+    await replica.written()
+    (drift,) = await replica.rebuilding.audit()
+    assert (drift.counted, drift.nanousd) == (400, 0)
+
+
 async def test_a_correction_goes_to_the_ledger_that_has_what_was_presumed(
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
