@@ -297,7 +297,7 @@ async def test_a_settlement_that_comes_after_a_flush_counts_beside_what_was_pres
 async def test_a_sweep_that_the_store_has_forgotten_is_missed_although_the_call_was_settled_since(
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
-    """The ledger has what was presumed, and nothing would take that back: the record is closed like any other."""
+    """The ledger has what was presumed, and nothing takes that back: the record is closed like any other."""
     assert (await replica.budgets.reserve(_swept_soon(replica, "a"))).allowed
     own_redis.command("SAVE")
     await replica.sweeping(LedgerBatchBooks(replica.path)).turn()
