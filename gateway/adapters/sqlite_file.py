@@ -20,6 +20,7 @@ from gateway.core.errors import StoreUnavailable
 
 BUSY_SECONDS: Final = 5.0
 """Nobody's call waits for it: a disk that stands still for a second is no error."""
+LOOK_SECONDS: Final = 0.001
 WRITING: Final = "BEGIN IMMEDIATE"
 """What is read first must still hold when it is written upon."""
 
@@ -30,15 +31,21 @@ def into_wal(connection: sqlite3.Connection, patience_seconds: float = BUSY_SECO
     """Have the file keep a write-ahead log; returns what it keeps. Of several that ask for it at once SQLite
     refuses all but one on the spot, as their locks would wait for each other, whatever the time that the
     connection would wait. Raises `sqlite3.OperationalError`."""
+    (mode,) = until_free(connection, "PRAGMA journal_mode = WAL", patience_seconds).fetchone()
+    return str(mode)
+
+
+def until_free(connection: sqlite3.Connection, statement: str, patience_seconds: float) -> sqlite3.Cursor:
+    """What comes of the statement once no other connection is in its way: it is tried every millisecond for
+    as long, then `sqlite3.OperationalError` is raised. On top of what the connection waits by itself."""
     until = time.monotonic() + patience_seconds
     while True:
         try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            return str(mode)
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
-        time.sleep(0.005)
+        time.sleep(LOOK_SECONDS)
 
 
 class SqliteFile:

@@ -6,14 +6,13 @@ Numbers are SQLite's 64-bit integers; a charge and a standing are rows of JSON, 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from gateway.adapters.sqlite_file import into_wal
+from gateway.adapters.sqlite_file import WRITING, into_wal, until_free
 from gateway.core.bucket import NOBODY, Level, Payer, Presumed, Standing
 from gateway.core.errors import ConfigError
 from gateway.core.ids import ReservationId
@@ -29,9 +28,6 @@ APPLICATION_ID: Final = 0x43_47_42_31
 BUSY_SECONDS: Final = 1.5
 """How long to wait for another connection's transaction, or for a checkpoint that holds writers back: less
 than callers wait, so that they hear the reason."""
-
-LOOK_SECONDS: Final = 0.001
-"""How often the writer looks whether the other's transaction is over."""
 
 LONG_WAL_PAGES: Final = 16_384
 """64 MB. A log as long is started again even if writers have to wait for it."""
@@ -100,15 +96,7 @@ def begin(connection: sqlite3.Connection) -> None:
     """Begin a transaction that writes, on a connection of `open_database`. Waits for those of other processes
     for `BUSY_SECONDS`, then raises `sqlite3.OperationalError`. SQLite's own way to wait sleeps for longer and
     longer: of four busy processes one then waited for half a second, while the others took turns."""
-    until = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        time.sleep(LOOK_SECONDS)
+    until_free(connection, WRITING, BUSY_SECONDS)
 
 
 def open_for_checkpoints(path: Path, synchronous: str) -> sqlite3.Connection:

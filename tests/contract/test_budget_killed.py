@@ -10,14 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
 from gateway.adapters.batch_books import LedgerBatchBooks
-from gateway.core.bucket import Payer
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
-from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid, usd
+from tests.support.budget_replica import BudgetReplica
+from tests.support.budgets import rid, usd
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -71,22 +69,8 @@ async def ground(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[_Groun
 
 
 async def admit(replica: BudgetReplica, id: str, nanousd: int, lease_seconds: float = LEASE_SECONDS) -> None:
-    payer = Payer(
-        received_at_ms=round(replica.clock.now() * 1000),
-        organisation=WHO.organisation,
-        workspace=WHO.workspace,
-        key_id=WHO.key_id,
-        model=MODEL,
-        endpoint="messages",
-    )
-    asked = reservation(id, *replica.limits.binding(WHO, MODEL), nanousd=nanousd, requests=1, input_tokens=7)
-    assert (
-        await replica.budgets.reserve(structs.replace(asked, payer=payer, lease_seconds=lease_seconds))
-    ).allowed
-
-
-async def standing(replica: BudgetReplica) -> tuple[int, int]:
-    return await replica.spent(), await replica.set_aside()
+    asked = replica.asking(id, nanousd, lease_seconds=lease_seconds, input_tokens=7)
+    assert (await replica.budgets.reserve(asked)).allowed
 
 
 def nothing(_: RedisServer) -> None: ...
@@ -115,7 +99,7 @@ async def test_a_call_that_ran_when_its_replica_was_killed_counts_once_whatever_
 
     for _ in range(3):
         again = await ground.start()
-        assert await standing(again) == (400, 0)
+        assert await again.standing() == (400, 0)
         assert (await again.rebuilding.audit())[0].nanousd == 0
         await again.die()
     assert ground.booked() == [("a", "estimated", 300), ("before", "reported", 100)]
@@ -129,17 +113,17 @@ async def test_a_call_of_a_replica_that_is_back_after_others_had_the_counters_re
     await one.die()
     flush(ground.redis)
     await two.until_open()
-    assert await standing(two) == (0, 0), "nobody knows of it, or this proves nothing"
+    assert await two.standing() == (0, 0), "nobody knows of it, or this proves nothing"
 
     for _ in range(2):
         again = await ground.start()
-        assert await standing(again) == (300, 0)
+        assert await again.standing() == (300, 0)
         await again.die()
     flush(ground.redis)
     again = await ground.start()
     await two.until_open()
 
-    assert await standing(two) == (300, 0)
+    assert await two.standing() == (300, 0)
 
 
 async def test_what_another_replica_presumed_of_it_is_taken_back(ground: _Ground) -> None:
@@ -152,7 +136,7 @@ async def test_what_another_replica_presumed_of_it_is_taken_back(ground: _Ground
     again = await ground.start()
     await two.sweeping(LedgerBatchBooks(two.path)).turn()
 
-    assert await standing(again) == (300, 0)
+    assert await again.standing() == (300, 0)
     assert ground.booked("one", "two") == [
         ("a", "estimated", 300),
         ("a:corrected", "presumed", -300),
@@ -167,7 +151,7 @@ async def test_a_sweep_finds_nothing_of_what_its_replica_has_booked(ground: _Gro
     again = await ground.start()
     await again.sweeping(LedgerBatchBooks(again.path)).turn()
 
-    assert await standing(again) == (300, 0)
+    assert await again.standing() == (300, 0)
     assert ground.booked() == [("a", "estimated", 300)]
 
 
@@ -183,7 +167,7 @@ async def test_a_call_whose_entry_was_written_before_the_replica_died_is_not_boo
 
     again = await ground.start()
 
-    assert await standing(again) == (250, 0)
+    assert await again.standing() == (250, 0)
     assert ground.booked() == [("a", "reported", 250)]
 
 
@@ -198,7 +182,7 @@ async def test_a_call_that_was_admitted_while_the_store_was_away_is_not_forgotte
 
     for _ in range(2):
         again = await ground.start()
-        assert await standing(again) == (300, 0)
+        assert await again.standing() == (300, 0)
         await again.die()
 
 
@@ -220,7 +204,7 @@ async def test_it_is_settled_when_the_store_is_back_and_stays_written_down_until
     ground.redis.start()
     flush(ground.redis)
 
-    assert await standing(await ground.start()) == (300, 0)
+    assert await (await ground.start()).standing() == (300, 0)
     assert ground.booked() == [("a", "estimated", 300)]
 
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from gateway.adapters import late_settling, ledger_unsettled, redis_fence
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.late_settling import Hold
-from gateway.core.bucket import Payer, Reservation
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import Basis, State
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
-from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid
+from tests.support.budget_replica import BudgetReplica
+from tests.support.budgets import rid
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -40,10 +38,6 @@ async def replica(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Budge
     await one.until_open()
     yield one
     await one.close()
-
-
-async def standing(replica: BudgetReplica) -> tuple[int, int]:
-    return await replica.spent(), await replica.set_aside()
 
 
 def from_snapshot(redis: RedisServer) -> None:
@@ -70,7 +64,7 @@ async def test_a_settlement_over_a_new_connection_is_looked_for_like_any_other(
     from_snapshot(own_redis)
 
     await lost(replica)
-    assert await standing(replica) == (250, 0)
+    assert await replica.standing() == (250, 0)
 
 
 async def test_a_write_is_looked_for_although_the_answer_of_an_earlier_one_came_after_its_own(
@@ -85,7 +79,7 @@ async def test_a_write_is_looked_for_although_the_answer_of_an_earlier_one_came_
     from_snapshot(own_redis)
 
     await lost(replica)
-    assert await standing(replica) == (250, 1)
+    assert await replica.standing() == (250, 1)
 
 
 async def test_a_reservation_that_the_store_forgot_is_noticed_when_it_is_settled(
@@ -100,7 +94,7 @@ async def test_a_reservation_that_the_store_forgot_is_noticed_when_it_is_settled
     await replica.until_open()
 
     assert replica.budgets.owed == 0
-    assert await standing(replica) == (250, 0)
+    assert await replica.standing() == (250, 0)
 
 
 async def test_what_was_booked_afterwards_is_looked_for_too(
@@ -115,7 +109,7 @@ async def test_what_was_booked_afterwards_is_looked_for_too(
     from_snapshot(own_redis)
 
     await lost(replica)
-    assert await standing(replica) == (250, 0)
+    assert await replica.standing() == (250, 0)
 
 
 async def test_a_ledger_whose_part_was_lost_is_added_again(
@@ -128,7 +122,7 @@ async def test_a_ledger_whose_part_was_lost_is_added_again(
 
     assert not replica.fence.generation
     await replica.until_open()
-    assert await standing(replica) == (300, 0)
+    assert await replica.standing() == (300, 0)
 
 
 async def test_what_was_settled_at_a_master_of_the_past_is_in_the_part_that_comes_late(
@@ -140,7 +134,7 @@ async def test_what_was_settled_at_a_master_of_the_past_is_in_the_part_that_come
     two.write_down("b", 400)
     await two.until_open()
 
-    assert await standing(replica) == (400, 0)
+    assert await replica.standing() == (400, 0)
     await two.close()
 
 
@@ -162,7 +156,7 @@ async def test_what_redis_and_a_replica_forgot_together_is_settled_by_the_next_p
         again.clock.jump(100.0)
         await again.until_open()
         await again.settle_found()
-        assert await standing(again) == (250, 0)
+        assert await again.standing() == (250, 0)
         await again.die()
 
 
@@ -174,11 +168,11 @@ async def test_a_snapshot_of_earlier_counters_is_noticed(
     await replica.spend("b", 500)
     own_redis.command("FLUSHALL")
     await lost(replica)
-    assert await standing(replica) == (800, 0)
+    assert await replica.standing() == (800, 0)
     from_snapshot(own_redis)
 
     await lost(replica)
-    assert await standing(replica) == (800, 0)
+    assert await replica.standing() == (800, 0)
 
 
 async def test_an_old_master_that_still_answers_takes_nothing_away_from_the_new_one(
@@ -216,7 +210,7 @@ async def test_an_answer_that_comes_after_counters_were_rebuilt_is_not_looked_fo
     await replica.fence.beat()
 
     assert replica.fence.generation
-    assert await standing(replica) == (250, 0)
+    assert await replica.standing() == (250, 0)
 
 
 async def test_what_is_released_while_others_are_set_aside_again_is_not(
@@ -239,7 +233,7 @@ async def test_what_is_released_while_others_are_set_aside_again_is_not(
     await lost(replica)
 
     assert held[0] == "a"
-    assert await standing(replica) == (0, 300)
+    assert await replica.standing() == (0, 300)
 
 
 async def test_refusals_push_nothing_unsettled_out_of_what_the_next_process_settles(
@@ -257,7 +251,7 @@ async def test_refusals_push_nothing_unsettled_out_of_what_the_next_process_sett
     again = BudgetReplica(own_redis.url, tmp_path / "two", [MONEY])
     await again.until_open()
     await again.settle_found()
-    assert await standing(again) == (250, 0)
+    assert await again.standing() == (250, 0)
     await again.die()
 
 
@@ -274,7 +268,7 @@ async def test_what_the_store_may_have_forgotten_rightly_is_not_settled_a_day_la
     await again.until_open()
     again.clock.jump(90_000.0)
     await again.settle_found()
-    assert await standing(again) == (250, 0)
+    assert await again.standing() == (250, 0)
     await again.die()
 
 
@@ -282,7 +276,7 @@ async def test_a_settlement_that_comes_after_a_flush_counts_beside_what_was_pres
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
     """The ledger has both, and no store can take the presumed back any more."""
-    assert (await replica.budgets.reserve(_swept_soon(replica, "a"))).allowed
+    assert (await replica.budgets.reserve(replica.asking("a", 300, lease_seconds=0.0))).allowed
     await replica.sweeping(LedgerBatchBooks(replica.path)).turn()
     own_redis.command("FLUSHALL")
     await lost(replica)
@@ -298,7 +292,7 @@ async def test_a_sweep_that_the_store_has_forgotten_is_missed_although_the_call_
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
     """The ledger has what was presumed, and nothing takes that back: the record is closed like any other."""
-    assert (await replica.budgets.reserve(_swept_soon(replica, "a"))).allowed
+    assert (await replica.budgets.reserve(replica.asking("a", 300, lease_seconds=0.0))).allowed
     own_redis.command("SAVE")
     await replica.sweeping(LedgerBatchBooks(replica.path)).turn()
     from_snapshot(own_redis)
@@ -315,7 +309,7 @@ async def test_a_correction_goes_to_the_ledger_that_has_what_was_presumed(
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
     """In another one it would be below zero, and a rebuilding without the first would count too little."""
-    assert (await replica.budgets.reserve(_swept_soon(replica, "a"))).allowed
+    assert (await replica.budgets.reserve(replica.asking("a", 300, lease_seconds=0.0))).allowed
     (presumed,) = await replica.redis.sweep("one")
     await replica.redis.booked("one", [presumed.id])
     replica.write_down("a", 100)
@@ -348,22 +342,9 @@ async def test_counters_that_took_long_to_gather_are_gathered_anew(
     await two.rebuilding.turn()
 
     assert two.budgets.owed == 0
-    assert await standing(two) == (700, 0)
+    assert await two.standing() == (700, 0)
     for replica in (one, two):
         await replica.close()
-
-
-def _swept_soon(replica: BudgetReplica, id: str) -> Reservation:
-    payer = Payer(
-        received_at_ms=round(replica.clock.now() * 1000),
-        organisation=WHO.organisation,
-        workspace=WHO.workspace,
-        key_id=WHO.key_id,
-        model=MODEL,
-        endpoint="messages",
-    )
-    asked = reservation(id, *replica.limits.binding(WHO, MODEL), nanousd=300, requests=1)
-    return structs.replace(asked, lease_seconds=0.0, payer=payer)
 
 
 async def _spend_of(replica: BudgetReplica, id: str) -> None:

@@ -37,10 +37,6 @@ async def replica(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Budge
     await one.close()
 
 
-async def standing(replica: BudgetReplica) -> tuple[int, int]:
-    return await replica.spent(), await replica.set_aside()
-
-
 async def test_a_reservation_that_somebody_wrote_over_is_settled_in_counters_that_are_computed_anew(
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
@@ -53,7 +49,7 @@ async def test_a_reservation_that_somebody_wrote_over_is_settled_in_counters_tha
     await replica.until_open()
 
     assert replica.budgets.owed == 0
-    assert await standing(replica) == (250, 20)
+    assert await replica.standing() == (250, 20)
 
 
 async def test_it_is_noticed_while_the_call_runs(own_redis: RedisServer, replica: BudgetReplica) -> None:
@@ -63,7 +59,7 @@ async def test_it_is_noticed_while_the_call_runs(own_redis: RedisServer, replica
     await replica.until_open()
     assert replica.fence.generation not in ("", generation)
 
-    assert await standing(replica) == (0, 300)
+    assert await replica.standing() == (0, 300)
 
 
 async def test_leases_behind_a_reservation_that_somebody_wrote_over_are_swept(
@@ -93,7 +89,7 @@ async def test_a_counter_of_money_that_somebody_wrote_over_is_computed_anew(
     await replica.until_open()
 
     assert replica.budgets.owed == 0
-    assert await standing(replica) == (350, 0)
+    assert await replica.standing() == (350, 0)
 
 
 async def test_settlements_behind_one_that_is_refused_go_on_and_so_does_that_in_the_end(

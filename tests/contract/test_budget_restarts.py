@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from gateway.adapters.batch_books import LedgerBatchBooks
-from gateway.core.bucket import Payer
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import ExchangeRecord
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
-from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid
+from tests.support.budget_replica import BudgetReplica
+from tests.support.budgets import rid
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -194,16 +192,7 @@ async def test_what_was_presumed_before_a_flush_is_in_the_ledger_before_its_part
 ) -> None:
     """The sum would lack it otherwise, and counters and ledger be apart for good."""
     one = await start()
-    asked = replace(reservation("a", *one.limits.binding(WHO, MODEL), nanousd=300), lease_seconds=0.0)
-    payer = Payer(
-        received_at_ms=round(one.clock.now() * 1000),
-        organisation=WHO.organisation,
-        workspace=WHO.workspace,
-        key_id=WHO.key_id,
-        model=MODEL,
-        endpoint="messages",
-    )
-    assert (await one.budgets.reserve(replace(asked, payer=payer))).allowed
+    assert (await one.budgets.reserve(one.asking("a", 300, lease_seconds=0.0))).allowed
     books = _Slow(one.path)
     async with asyncio.timeout(20), asyncio.TaskGroup() as both:
         both.create_task(one.sweeping(books).turn())

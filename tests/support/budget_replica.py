@@ -21,6 +21,7 @@ from gateway.adapters.ledger_unsettled import read_unsettled
 from gateway.adapters.open_calls import OpenCalls
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
+from gateway.core.bucket import Payer, Reservation
 from gateway.core.exchange import Timings
 from gateway.core.ids import KeyId, ReservationId, WorkspaceId
 from gateway.core.limits import Limit, Limits
@@ -103,6 +104,19 @@ class BudgetReplica:
         decision = await self.budgets.reserve(reservation(id, *bound, nanousd=nanousd, requests=1))
         return decision.allowed
 
+    def asking(self, id: str, nanousd: int, *, lease_seconds: float, **amounts: int) -> Reservation:
+        """A reservation that says for whom it is, as those of the pipeline do."""
+        payer = Payer(
+            received_at_ms=round(self.clock.now() * 1000),
+            organisation=WHO.organisation,
+            workspace=WHO.workspace,
+            key_id=WHO.key_id,
+            model=MODEL,
+            endpoint="messages",
+        )
+        asked = reservation(id, *self.limits.binding(WHO, MODEL), nanousd=nanousd, requests=1, **amounts)
+        return structs.replace(asked, lease_seconds=lease_seconds, payer=payer)
+
     def write_down(
         self,
         id: str,
@@ -170,6 +184,10 @@ class BudgetReplica:
 
     async def set_aside(self) -> int:
         return (await self.redis.peek(self.limits.binding(WHO, MODEL)))[0].set_aside
+
+    async def standing(self) -> tuple[int, int]:
+        """What the counter of the first limit says is spent, and what is set aside in it."""
+        return await self.spent(), await self.set_aside()
 
     async def close(self) -> None:
         if self._worker is not None:
