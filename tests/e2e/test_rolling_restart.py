@@ -5,58 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import signal
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
-import redis as sync_redis
 
-from gateway.adapters.key_store_redis import RedisKeyStore
-from gateway.core.ids import WorkspaceId
-from gateway.core.principal import RANDOM_BYTES, mint_key
-from gateway.settings import packaged_directory
-from gateway.settings.gateway import LEDGER_FILE
 from gateway.sim.pacing import Pacing
 from gateway.sim.server import Simulator
+from tests.support.gateways_on_redis import a_call, a_ground, a_replica, billed, counted, entries
 from tests.support.nginx import Nginx
-from tests.support.process import Running, a_gateway_process
+from tests.support.process import Running
 from tests.support.redis_server import RedisServer
-from tests.support.stack import UPSTREAM_CREDENTIAL, a_simulator
 
 PACING = Pacing(first_byte_seconds=0.2, events_per_second=25)
-TAG = "{cgw}"
 CLIENTS = 12
 SERVED = 4
 """Calls that each new replica has answered before the next thing happens."""
-KEY, RECORD = mint_key(
-    random_bytes=bytes(RANDOM_BYTES), name="app", workspace=WorkspaceId("demo"), created_at=0.0
-)
-GATEWAY = """\
-listen: {{data: "127.0.0.1:0", admin: "127.0.0.1:0"}}
-store: {{kind: redis}}
-prefixes: {{secret: {{env: PREFIX_SECRET}}}}
-upstreams: {{default: {{base_url: "{url}", credential: {{env: UPSTREAM_KEY}}}}}}
-placement: {{policy: rules}}
-tags: {{headers: [x-call]}}
-drain: {{announce: 6s, timeout: 30s}}
-"""
-LIMITS = """\
-defaults:
-  - {id: month, scope: workspace, unit: usd, amount: $50.00, per: month, comment: test}
-"""
-_ENTRIES = """
-SELECT tags, basis, uncached_input_nanousd + cache_read_nanousd + cache_write_5m_nanousd
-    + cache_write_1h_nanousd + output_nanousd + server_tools_nanousd
-FROM entries
-"""
 
 
 @dataclass(kw_only=True)
@@ -77,16 +46,9 @@ class Ground:
     done: bool = False
 
     async def replica(self) -> Running:
-        state = self.folder / f"state{len(self.states)}"
-        self.states.append(state)
-        environ = {
-            "REDIS_URL": self.redis.url,
-            "PREFIX_SECRET": "sk-test-prefix-secret-of-32-bytes-or-more",
-            "UPSTREAM_KEY": UPSTREAM_CREDENTIAL,
-        }
-        replica = await self.running.enter_async_context(
-            a_gateway_process(state, "--config", str(self.folder / "config"), environ=environ)
-        )
+        state = f"state{len(self.states)}"
+        self.states.append(self.folder / state)
+        replica = await a_replica(self.folder, state, self.running, self.redis)
         # Nobody reads what it logs otherwise, and a full pipe would stop it.
         assert replica.process.stdout is not None
         self.running.push_async_callback(
@@ -107,7 +69,9 @@ class Ground:
         """One call, which must be answered whole."""
         number = next(self.numbers)
         try:
-            async with session.post(f"{url}/v1/messages", **_call(number, stream=stream)) as answer:
+            async with session.post(
+                f"{url}/v1/messages", **a_call(f"call-{number}", stream=stream, words=60)
+            ) as answer:
                 said = await answer.read()
                 self.answered[answer.headers.get("x-replica", url)] += 1
                 whole = b"event: message_stop" in said if stream else b'"stop_reason"' in said
@@ -135,18 +99,7 @@ class Ground:
 async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
     async with AsyncExitStack() as running:
         redis = running.enter_context(RedisServer(tmp_path / "redis"))
-        keys = RedisKeyStore(redis.url)
-        await keys.put(RECORD)
-        await keys.close()
-        simulator = a_simulator(PACING)
-        await simulator.start()
-        running.push_async_callback(simulator.stop)
-        config = tmp_path / "config"
-        config.mkdir()
-        (config / "gateway.yaml").write_text(GATEWAY.format(url=simulator.url))
-        (config / "workspaces.yaml").write_text("workspaces: {demo: {upstream: default}}\n")
-        (config / "limits.yaml").write_text(LIMITS)
-        (config / "prices.yaml").write_bytes((packaged_directory() / "prices.yaml").read_bytes())
+        simulator = await a_ground(tmp_path, running, redis, PACING, drain="{announce: 6s, timeout: 30s}")
         nginx = await running.enter_async_context(Nginx(tmp_path / "nginx"))
         # A connection for each call: nginx closes idle ones when it is told of another list.
         connector = aiohttp.UnixConnector(str(nginx.socket), limit=0, force_close=True)
@@ -198,9 +151,10 @@ async def _replace(ground: Ground, old: Running, others: list[str]) -> int:
 async def _long_stream(ground: Ground, replica: Running, begun: asyncio.Event) -> None:
     """A stream of some nine seconds."""
     number = next(ground.numbers)
+    called = a_call(f"call-{number}", stream=True, words=650)
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{replica.url}/v1/messages", **_call(number, stream=True, words=650)) as answer,
+        session.post(f"{replica.url}/v1/messages", **called) as answer,
     ):
         said = await answer.content.readany()
         begun.set()
@@ -212,41 +166,18 @@ async def _long_stream(ground: Ground, replica: Running, begun: asyncio.Event) -
 
 def assert_one_sum(ground: Ground) -> None:
     """Every call is billed once and booked once, at what was billed; the counters come to the same."""
-    billed: dict[str, list[int]] = defaultdict(list)
-    calls = {
-        received.request_id: json.loads(received.body)["metadata"]["user_id"]
-        for received in ground.simulator.requests
-    }
-    for line in ground.simulator.bill.lines:
-        billed[calls[line.request_id]].append(line.cost_nanousd)
     booked: dict[str, list[int]] = defaultdict(list)
     for state in ground.states:
-        with closing(sqlite3.connect(state / LEDGER_FILE)) as connection:
-            for tags, basis, nanousd in connection.execute(_ENTRIES):
-                assert basis == "reported"
-                booked[json.loads(tags)["x-call"]].append(nanousd)
-    store: Any = sync_redis.Redis(port=ground.redis.port, decode_responses=True)
-    buckets = [store.hgetall(key) for key in store.scan_iter(f"{TAG}:b:*")]
-    open_reservations = store.zcard(f"{TAG}:leases")
-    store.close()
+        for call, basis, _, nanousd in entries(state):
+            assert basis == "reported"
+            booked[call].append(nanousd)
+    spent, set_aside, leases = counted(ground.redis)
 
-    assert booked == billed
+    assert booked == billed(ground.simulator)
     assert all(len(amounts) == 1 for amounts in booked.values())
     assert len(booked) == ground.answered.total()
-    assert open_reservations == sum(int(bucket.get("set_aside", 0)) for bucket in buckets) == 0
-    assert sum(int(bucket["spent"]) for bucket in buckets) == sum(sum(each) for each in booked.values()) > 0
-
-
-def _call(number: int, *, stream: bool, words: int = 60) -> Any:
-    body = {
-        "model": "claude-haiku-4-5",
-        "max_tokens": 1_000,
-        "stream": stream,
-        "metadata": {"user_id": f"call-{number}"},
-        "messages": [{"role": "user", "content": f"Write {words} words about number {number}."}],
-    }
-    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01", "x-call": f"call-{number}"}
-    return {"json": body, "headers": headers}
+    assert leases == set_aside == 0
+    assert spent == sum(sum(each) for each in booked.values()) > 0
 
 
 def _address(replica: Running) -> str:
