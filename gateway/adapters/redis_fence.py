@@ -111,6 +111,7 @@ class RedisFence:
         self._generation_key = f"{tag}:generation"
         self._gathering = [self._generation_key, f"{tag}:rebuild", f"{tag}:rebuild:spent"]
         self._ledgers, self._beats = f"{tag}:rebuild:ledgers", f"{tag}:budgets:beats"
+        self._announced = f"{tag}:rebuild:announced"
         self._leases = [f"{tag}:leases", f"{tag}:leases:lost"]
         before = budgets.clock_source + (_LUA / "common.lua").read_text()
         names = (
@@ -191,6 +192,7 @@ class RedisFence:
                 *(CLAIM_MS, GATHER_LEAST_MS, self._gather_most_ms),
                 *(f"{tag}:r:", RESET_BATCH, secrets.token_hex(8), GATHERED_ANEW_MS),
                 *(late_id(ReservationId("")), f"{tag}:b:*/{Unit.NANOUSD}/calendar_*", SCAN_BATCH),
+                self._newest,
                 len(windows),
                 *windows,
                 *self._living,
@@ -214,19 +216,19 @@ class RedisFence:
         windows' keys, and exchanges among them whose settlement may still come. While the counters are
         gathered it is part of them; else it is added to them. Of the shared ledger, `reached` says how far
         chains go in it. False where the rebuilding has moved on. Raises `StoreUnavailable`."""
-        tag, generation = self._budgets.tag, self.found
-        for start in range(0, len(known), KNOWN_BATCH):
+        tag, generation, part = self._budgets.tag, self.found, secrets.token_hex(8)
+        for start in range(0, max(len(known), 1), KNOWN_BATCH):
             records = [f"{tag}:r:{late_id(ReservationId(id))}" for id in known[start : start + KNOWN_BATCH]]
-            keys = [self._generation_key, self._leases[0], *records]
+            keys = [self._generation_key, self._leases[0], self._ledgers, self._announced, *records]
             if not await self._scripts.run(
-                self._lua["rebuild_known"], keys, [generation, LATE_KEPT_MS, f"{tag}:r:"]
+                self._lua["rebuild_known"], keys, [generation, LATE_KEPT_MS, f"{tag}:r:", ledger, part]
             ):
                 return False
         sums = [part for key, nanousd in windows.items() for part in (f"{tag}:b:{key}", nanousd)]
-        keys = [*self._gathering, self._ledgers]
+        keys = [*self._gathering, self._ledgers, self._announced]
         chains = [f"{_REACHED}{chain} {position}" for chain, position in reached.items()]
         args: list[str | int] = [
-            *(self._replica if ledger != SHARED else "", ledger, generation, self._begun),
+            *(self._replica if ledger != SHARED else "", ledger, generation, self._begun, part),
             *(len(chains), *chains, *sums),
         ]
         return bool(await self._scripts.run(self._lua["rebuild_add"], keys, args))

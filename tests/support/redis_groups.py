@@ -163,7 +163,7 @@ def ask(port: int, *words: str) -> bytes:
         return connection.recv(65536)
 
 
-def _wait(true: Callable[[], bool], seconds: float = 15.0) -> None:
+def _wait(true: Callable[[], bool], seconds: float = 45.0) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "the servers did not find together in time"

@@ -2,8 +2,8 @@
 -- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
 -- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text, after
 -- how many ms the gathering begins anew, how ids end under which is booked afterwards, a pattern of the counters of
--- dollars, how many keys are looked at for it at once, how many windows are computed anew, these as `period label`,
--- then the replicas that are expected to contribute.
+-- dollars, how many keys are looked at for it at once, the last generation that the replica knew of, how many windows
+-- are computed anew, these as `period label`, then the replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
 -- Returns the generation or '', then 1 where this replica is to read its ledger now, 2 where it is to read the
@@ -13,6 +13,14 @@ if generation then return {generation, 0, 0} end
 
 local now = now_ms()
 local begun = redis.call('HGET', KEYS[2], 'begun')
+-- What was gathered before counters that somebody has followed since lacks what was spent under them: the data went
+-- back in time. It begins anew, once for each generation that it does not know of.
+if ARGV[15] ~= '' and redis.call('HSETNX', KEYS[2], 'g:' .. ARGV[15], 1) == 1 and begun then
+  for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if string.sub(name, 1, 2) ~= 'g:' then redis.call('HDEL', KEYS[2], name) end
+  end
+  begun = false
+end
 if not begun then
   begun = now
   redis.call('HSET', KEYS[2], 'begun', now)
@@ -21,7 +29,7 @@ if not begun then
   redis.call('DEL', KEYS[5])
 end
 redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[1], 1)
-for i = 16 + ARGV[15], #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
+for i = 17 + ARGV[16], #ARGV do redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[i], 1) end
 
 -- Dollars that were set aside before: released, so that no lease books them later, and forgotten, so that who still
 -- runs can take them anew, under either id. The rest stays with its calls: nobody takes that anew. Of what was booked
@@ -51,7 +59,7 @@ if #lost == 2 * ARGV[9] then return {'', 3, begun} end
 local cursor = redis.call('HGET', KEYS[2], 'cursor') or '0'
 if cursor ~= 'done' then
   local windows = {}
-  for i = 16, 15 + ARGV[15] do windows[ARGV[i]] = true end
+  for i = 17, 16 + ARGV[16] do windows[ARGV[i]] = true end
   local found = redis.call('SCAN', cursor, 'MATCH', ARGV[13], 'COUNT', ARGV[14])
   for _, key in ipairs(found[2]) do
     local period, label = string.match(key, '/nanousd/(calendar_%a+)/.-([^/]*)$')
