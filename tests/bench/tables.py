@@ -58,7 +58,8 @@ def conditions_said(conditions: Mapping[str, object], rounds: int, streams: int)
     """The paragraph above the tables."""
     said = (
         f"On {str(conditions['at'])[:10]}, commit {str(conditions['commit'])[:10]}"
-        f"{' and changes' if conditions['changed'] else ''}, Python {conditions['python']}, uvloop, "
+        f"{' and changes' if conditions['changed'] else ''}, Python {conditions['python']} "
+        f"(a fixed piece of it in {conditions['python_ms']:.1f} ms), uvloop, "
         f"{conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_before']:.1f} before and "
         f"{conditions['load_after']:.1f} after. "
     )
