@@ -160,7 +160,11 @@ async def _run(config: Path, key_bytes: bytes) -> None:
     loop.add_signal_handler(signal.SIGTERM, ending.set)
 
     def read() -> None:
-        for line in os.read(0, 4096).decode().splitlines():
+        said = os.read(0, 4096)
+        if not said:  # whoever started this is gone
+            loop.remove_reader(0)
+            ending.set()
+        for line in said.decode().splitlines():
             failpoints.arm(line)
 
     os.set_blocking(0, False)
