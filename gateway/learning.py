@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -92,9 +93,9 @@ class Learning:
         if self._shelf is None:
             return
         if not (self._shared and await self._is_saved_elsewhere()):
-            data = msgspec.msgpack.encode((self.policy.snapshot(), self._estimates.snapshot()))
+            learned, estimates = self.policy.snapshot_pieces(), self._estimates.snapshot()
             try:
-                await self._shelf.save(await asyncio.to_thread(zlib.compress, data, 1))
+                await self._shelf.save(await asyncio.to_thread(_compressed, learned, estimates))
             except StoreUnavailable as error:
                 log.warning("what was learned could not be saved: %s", error.message)
                 return
@@ -175,3 +176,12 @@ class Learning:
             self._peers.tell(encode(news))
         if self._recording is not None:
             self._recording.tell(news)
+
+
+def _compressed(learned: Iterable[bytes | memoryview], estimates: bytes) -> bytes:
+    """Both as a pair in msgpack, compressed piece by piece: together they are some ten megabytes."""
+    pieces = [*learned]
+    begin = b"\x92\xc6" + sum(map(len, pieces)).to_bytes(4, "big")
+    packer = zlib.compressobj(1)
+    parts = [packer.compress(piece) for piece in (begin, *pieces, msgspec.msgpack.encode(estimates))]
+    return b"".join([*parts, packer.flush()])

@@ -14,7 +14,7 @@ together, but for what is decided in the instant that news travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -268,7 +268,11 @@ class LearnedPolicy:
     def snapshot(self) -> bytes:
         """All that was learned, to be given to `restore`. Mostly zeros in a young gateway: worth compressing.
         Instants are the planner's."""
-        return snapshot.dump(self.planner, self._time.now)
+        return b"".join(self.snapshot_pieces())
+
+    def snapshot_pieces(self) -> Iterator[bytes | memoryview]:
+        """The same, to be taken in another thread: see `snapshot.pieces`."""
+        return snapshot.pieces(self.planner, self._time.now)
 
     def restore(self, data: bytes) -> bool:
         """Take up what another process had learned. False, and nothing is changed, where it is damaged or of

@@ -98,7 +98,7 @@ def test_restored_planner_goes_on_as_if_nothing_had_happened(plan: list[Step], p
     upstream.run_until(end)
     other = Planner(options)
 
-    assert snapshot.restore(other, snapshot.take(upstream.planner, now=0.0))
+    assert snapshot.restore(other, snapshot.read(snapshot.dump(upstream.planner, 0.0)))
     for number, (_, question) in enumerate(asked[-5:]):
         later = ask(10_000 + number, [("t0", 700), ("s0", 900), (f"u{number}", 5000)], price)
         for again in (question, later):

@@ -15,7 +15,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -197,14 +198,28 @@ class Reuse:
 
     def export(self) -> tuple[bytes, bytes, bytes]:
         """All counts and all open observations, as they are to be given to `restore`."""
+        reached, ended, observing = self.exporting()
+        return bytes(reached), bytes(ended), observing()
+
+    def exporting(self) -> tuple[memoryview, memoryview, Callable[[], bytes]]:
+        """The same for another thread, as packing takes its time: counts as they are by then, observations
+        as they are now, but for those that end meanwhile."""
+        queues = [tuple(queue) for queue in self._queues]
+        return (
+            memoryview(self._reached).cast("B"),
+            memoryview(self._ended).cast("B"),
+            partial(self._pack, queues),
+        )
+
+    def _pack(self, queues: Sequence[Sequence[_Observation]]) -> bytes:
         rows = bytearray()
-        for index, queue in enumerate(self._queues):
+        for index, queue in enumerate(queues):
             for observation in queue:
                 began, key, contexts = observation
                 if self._open.get(key) is observation:
                     padded = (*contexts, *(_NONE,) * (MAX_CONTEXTS - len(contexts)))
                     rows += _OBSERVATION.pack(key, began, index, *padded)
-        return self._reached.tobytes(), self._ended.tobytes(), bytes(rows)
+        return bytes(rows)
 
     def restore(self, exported: tuple[bytes, bytes, bytes]) -> None:
         """Take over what was exported; `ValueError`, and nothing is changed, where it is of another size."""
