@@ -6,6 +6,24 @@
 -- that were rebuilt since is not in the new ones, and so is not to be booked either. What a lost ledger was given
 -- goes to this one.
 local now, generation = now_ms(), redis.call('GET', KEYS[4]) or ''
+
+-- Names and what is said, each once; before what was taken back what was presumed: a ledger that had only the first
+-- of them would be below what was spent for good, should the store forget the other.
+local function some_of(key)
+  local found, some, have = redis.call('HRANDFIELD', key, ARGV[2], 'WITHVALUES'), {}, {}
+  local function take(name, said)
+    if have[name] or not said then return end
+    have[name] = true
+    some[#some + 1], some[#some + 2] = name, said
+  end
+  for i = 1, #found, 2 do
+    local id = string.match(found[i], '^(.*):corrected$')
+    if id then take(id .. ':presumed', redis.call('HGET', key, id .. ':presumed')) end
+    take(found[i], found[i + 1])
+  end
+  return some
+end
+
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(due) do
   local record = ARGV[1] .. id
@@ -26,7 +44,7 @@ local asked = redis.call('HGETALL', KEYS[5])
 for i = 1, #asked, 2 do
   if now - asked[i + 1] > tonumber(ARGV[6]) then
     local lost = ARGV[5] .. asked[i]
-    local left = redis.call('HRANDFIELD', lost, ARGV[2], 'WITHVALUES')
+    local left = some_of(lost)
     for j = 1, #left, 2 do
       redis.call('HSET', KEYS[3], left[j], left[j + 1])
       redis.call('HDEL', lost, left[j])
@@ -38,12 +56,12 @@ for i = 1, #asked, 2 do
     if redis.call('EXISTS', lost) == 0 then redis.call('HDEL', KEYS[5], asked[i]) end
   end
 end
-local back = redis.call('HRANDFIELD', KEYS[2], ARGV[2], 'WITHVALUES')
+local back = some_of(KEYS[2])
 for i = 1, #back, 2 do
   redis.call('HSET', KEYS[3], back[i], back[i + 1])
   redis.call('HDEL', KEYS[2], back[i])
 end
-local owed, answer = redis.call('HRANDFIELD', KEYS[3], ARGV[2], 'WITHVALUES'), {}
+local owed, answer = some_of(KEYS[3]), {}
 for i = 1, #owed, 2 do
   local space = string.find(owed[i + 1], ' ', 1, true)
   if string.sub(owed[i + 1], 1, space - 1) == generation then
