@@ -95,7 +95,7 @@ def _nothing() -> None:
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request as it goes out. `body` in pieces, to be written without joining them; or a `body_stream` of
     pieces of unknown number for bodies that are passed through unread."""
 
@@ -146,7 +146,7 @@ class Answer(Protocol):
         ...
 
 
-class InboundBody(msgspec.Struct, frozen=True):
+class InboundBody(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     decoded: bool
     """Whether a content-encoding was taken off here."""

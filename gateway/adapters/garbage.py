@@ -3,7 +3,9 @@ gives way to the loop.
 
 What is loaded by the time the gateway listens (modules, rules, tables) stays until it ends, and yet every
 full collection would walk through all of it. Nothing here frees or keeps anything that is in use: what has no
-cycle is freed at once by its reference count, as ever.
+cycle is freed at once by its reference count, as ever. Values that are made for each call are structs with
+`gc=False` for that reason: they hold only what was there before them, so no cycle leads through them, and the
+collector need neither count nor visit them.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ RETRY_WHILE_SET_ASIDE_SECONDS: Final = 1.0
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class Amounts(msgspec.Struct, frozen=True, kw_only=True):
+class Amounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """So much of each unit."""
 
     requests: int = 0
@@ -66,7 +66,7 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
         return min(amount, MORE_THAN_ANY)
 
 
-class Payer(msgspec.Struct, frozen=True, kw_only=True):
+class Payer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """For whom a reservation is made: what the ledger needs to know of an exchange that nobody can tell of
     any more, since its replica died. Numbers and names from the configuration; kept by the store."""
 
@@ -84,7 +84,7 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
 NOBODY: Final = Payer()
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is set aside for one exchange. Its id is ours and known before the store is asked, so that it
     can be closed whatever became of the asking."""
 
@@ -124,7 +124,7 @@ class Presumed:
         return f"{self.reservation_id}:{'corrected' if self.taken_back else 'presumed'}"
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one limit answered."""
 
     bound: BoundLimit
@@ -143,7 +143,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Held by open reservations; of a refilled bucket they are part of `spent`."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer for all limits of a reservation at once. Nothing is held where `allowed` is False.
 
     `binding` is the strictest verdict of the limits that are enforced: of a refusal, the one that bound. It
@@ -158,7 +158,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """True where a policy decided because the store could not."""
 
 
-class Level(msgspec.Struct, frozen=True):
+class Level(msgspec.Struct, frozen=True, gc=False):
     """What is gone from one bucket, as of an instant."""
 
     spent: int = 0
@@ -171,7 +171,7 @@ class Level(msgspec.Struct, frozen=True):
     no difference within `REFILLED_KEPT_AT_LEAST_MS` comes near."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """A bucket as a reservation finds it: all that a verdict is made from."""
 
     level: Level

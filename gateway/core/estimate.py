@@ -35,7 +35,7 @@ _ANYWHERE = ("global", "not_available")
 
 
 # A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What to set aside for one request, and the usage that it stands for."""
 
     amounts: Amounts

@@ -121,7 +121,7 @@ class Hold:
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
+class Timings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Seconds. Upstream's time and ours apart; None where the exchange did not get that far."""
 
     total_seconds: float
@@ -137,7 +137,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """From the request's arrival to the first body byte relayed."""
 
 
-class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that became of one call; frozen, holds no content, no credential. What observers are told.
 
     `endpoint` is a route's name from a closed set (`messages`, `count_tokens`, `models`, `batches`,

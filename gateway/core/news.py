@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
+class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent", gc=False):
     """A call was planned, and goes upstream."""
 
     call: str
@@ -58,14 +58,14 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     """The planner's `Decision.known_at`: who hears of it need not look for it among all blocks."""
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered", gc=False):
     """The head of a good answer came: what the call wrote can be read."""
 
     call: str
     at: float
 
 
-class Billed(msgspec.Struct, frozen=True, array_like=True, tag="billed"):
+class Billed(msgspec.Struct, frozen=True, array_like=True, tag="billed", gc=False):
     """The call's usage, as upstream reported it."""
 
     call: str
@@ -77,14 +77,14 @@ class Billed(msgspec.Struct, frozen=True, array_like=True, tag="billed"):
     output: int
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", gc=False):
     """The call was not served: it wrote nothing."""
 
     call: str
     at: float
 
 
-class Warmed(msgspec.Struct, frozen=True, array_like=True, tag="warmed"):
+class Warmed(msgspec.Struct, frozen=True, array_like=True, tag="warmed", gc=False):
     """A warm-up gave an entry another lifetime."""
 
     key: int

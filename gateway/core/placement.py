@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class Breakpoint(msgspec.Struct, frozen=True):
+class Breakpoint(msgspec.Struct, frozen=True, gc=False):
     block: int
     """Index into `Prompt.blocks`."""
     ttl: TTL
@@ -41,7 +41,7 @@ class Breakpoint(msgspec.Struct, frozen=True):
     """A sentence a person understands, for `gateway explain` and the ledger."""
 
 
-class Placement(msgspec.Struct, frozen=True, kw_only=True):
+class Placement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The breakpoints that the gateway adds to one request, in block order. Empty: the very same bytes."""
 
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -68,7 +68,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The prompt up to this block may be asked for again as a warm-up: keep it in memory."""
 
 
-class Occasion(msgspec.Struct, frozen=True, kw_only=True):
+class Occasion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The call on which a policy is asked."""
 
     call_id: str

@@ -28,7 +28,7 @@ from gateway.core.typical import block_tokens
 UNPLACED = Placement(reason="placement is off")
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The decisions for one body. `pieces` is what goes upstream, to be written without joining."""
 
     prompt: Prompt
@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return b"previous_message_id" in thread or b"\\u" in thread  # a name may be spelled with escapes
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was found in one body, before anything is decided."""
 
     prompt: Prompt

@@ -77,7 +77,7 @@ def scope_parts(prompt: Prompt, headers: Iterable[Header] = ()) -> dict[str, byt
     return parts
 
 
-class KeyChain(msgspec.Struct, frozen=True, kw_only=True):
+class KeyChain(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The keys of a prompt, and from where on those of one that begins alike can be continued."""
 
     keys: tuple[PrefixKey, ...]

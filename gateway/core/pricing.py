@@ -27,7 +27,7 @@ _DECIMAL = re.compile(r"\d{1,18}(\.\d{1,18})?", re.ASCII)
 
 
 # A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
+class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Nano-dollars by kind. `total` is rounded up once; the kinds share it so that they sum to it.
 
     Where a kind's exact price is a fraction, the nano-dollars that rounding leaves over go to the kinds with

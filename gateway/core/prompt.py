@@ -61,7 +61,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """False for what the API leaves out of the prompt: deferred tools, Claude Code's attribution block."""
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A Messages body as far as the gateway reads it. `fields` maps each top-level key to the offsets of its
     value; nothing in it is decoded further than stated."""
 

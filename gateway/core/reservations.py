@@ -79,7 +79,7 @@ class State(StrEnum):
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class Charge(msgspec.Struct, frozen=True):
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What a reservation took from one bucket, with all that is needed to settle it there."""
 
     bucket_key: str
@@ -94,7 +94,7 @@ class Charge(msgspec.Struct, frozen=True):
     """A refilled bucket right after this was taken from it: what its close gives back follows from that."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """All that is kept of a reservation."""
 
     state: State

@@ -45,7 +45,7 @@ class Cohort(StrEnum):
 
 
 # A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
-class Savings(msgspec.Struct, frozen=True, kw_only=True):
+class Savings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What caching did to one exchange that was billed. Nano-dollars are of its input unless said otherwise;
     what it saved is `plain_nanousd - paid_nanousd`, and negative where caching lost money."""
 

@@ -24,7 +24,7 @@ ONE_REQUEST = Amounts(requests=1)
 
 
 # A msgspec.Struct, since it is made for each call: a frozen dataclass takes ten times as long to make.
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     usage: Usage | None
     cost: Cost | None
     amounts: Amounts

@@ -21,7 +21,7 @@ _MAX_TEXT_CHARS = 200
 
 
 # msgspec.Structs, since they are made for each call: a frozen dataclass takes ten times as long to make.
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens and counted extras of one request, or of one iteration of a server-side loop.
 
     `iterations` is empty unless upstream reported any; then the bill is the sum over all of them, each by
@@ -54,7 +54,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that the gateway reads of an answer's body, besides relaying it.
 
     `ended` is True when a stream reached `message_stop`, or a plain body was read to its end: upstream did

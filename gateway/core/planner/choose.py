@@ -21,7 +21,7 @@ MIN_ENDING = 0.02
 """No chain of reads is believed to end with a smaller chance than this after each."""
 
 
-class Candidate(msgspec.Struct):
+class Candidate(msgspec.Struct, gc=False):
     """A boundary that may be written."""
 
     block: int

@@ -23,7 +23,7 @@ from gateway.core.planner.values import (
 _HOLDS = WRITTEN | HOUR | LAYERED | GONE
 
 
-class Found(msgspec.Struct):
+class Found(msgspec.Struct, gc=False):
     """What of a prompt is cached."""
 
     read_at: int

@@ -33,7 +33,7 @@ MAX_BRANCHES = 3
 """Boundaries of one prompt, besides the ends of tools and system, that are watched as shared."""
 
 
-class Boundaries(msgspec.Struct):
+class Boundaries(msgspec.Struct, gc=False):
     """Where something is expected, and the contexts that it is learned in."""
 
     tail: Contexts
@@ -58,7 +58,7 @@ class Boundaries(msgspec.Struct):
         return GOES_ON * (question.ends[-1] - question.ends[read_at]) < question.ends[read_at]
 
 
-class Expected(msgspec.Struct):
+class Expected(msgspec.Struct, gc=False):
     """By boundary: the chances of its next access."""
 
     tail: Chances

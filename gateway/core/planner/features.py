@@ -33,7 +33,7 @@ class Place(IntEnum):
     BRANCH = 2
 
 
-class Shape(msgspec.Struct):
+class Shape(msgspec.Struct, gc=False):
     """A request's structure."""
 
     answers: int

@@ -12,7 +12,7 @@ from gateway.core.planner.values import Decision, Prices, Question, Reported
 MAX_FLIGHTS = 1 << 16
 
 
-class Flight(msgspec.Struct):
+class Flight(msgspec.Struct, gc=False):
     """One request, from its sending to its bill."""
 
     account: int

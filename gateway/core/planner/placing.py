@@ -30,7 +30,7 @@ FORK_DEPTH = 3
 last blocks edited, a turn tried again."""
 
 
-class Outlook(msgspec.Struct):
+class Outlook(msgspec.Struct, gc=False):
     """What is cached, and what is expected of this prompt's boundaries."""
 
     read_at: int
@@ -48,7 +48,7 @@ class Outlook(msgspec.Struct):
     """Deepest block whose prefix another request is writing, or -1."""
 
 
-class Known(msgspec.Struct):
+class Known(msgspec.Struct, gc=False):
     """What was known of a prompt before it was asked about; only passed on."""
 
     upto: int

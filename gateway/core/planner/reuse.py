@@ -65,7 +65,7 @@ _Observation = tuple[float, int, Contexts]
 _OBSERVATION = struct.Struct(f"<QdB{MAX_CONTEXTS}H")
 
 
-class Chances(msgspec.Struct):
+class Chances(msgspec.Struct, gc=False):
     """Of the next access: within 5 min; later than that, within an hour; and the hazards behind them."""
 
     five: float

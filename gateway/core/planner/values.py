@@ -78,7 +78,7 @@ class PlannerOptions:
     """Whether keep-alive warm-ups are asked for."""
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, gc=False):
     """One request as the planner sees it."""
 
     id: int
@@ -133,7 +133,7 @@ class Why(StrEnum):
     EMPTY = "empty"
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A breakpoint: the block, whether it asks for an hour, and why."""
 
     block: int
@@ -195,7 +195,7 @@ class Mark(msgspec.Struct, frozen=True):
         return odds
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What to do with one request."""
 
     marks: tuple[Mark, ...]
@@ -272,7 +272,7 @@ class Warm:
         return f"keeps {self.tokens:,} tokens cached: {chance} likely to be read before they expire"
 
 
-class Reported(msgspec.Struct, frozen=True):
+class Reported(msgspec.Struct, frozen=True, gc=False):
     """Usage as upstream billed it."""
 
     uncached: int
