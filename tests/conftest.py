@@ -1,5 +1,5 @@
 """After every test: nothing that it printed or logged holds a credential or a prompt that was planted. Before
-the first: Ctrl-C reaches the commands under test."""
+the first: Ctrl-C reaches the commands under test, and properties get the examples that they always get."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.canaries import found_in
+
+# The same examples in each run, however slow the machine is: a run that fails says something of its change.
+# `--hypothesis-profile=seeking` draws new ones.
+settings.register_profile("seeking", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("seeking"), derandomize=True)
+settings.load_profile("steady")
 
 
 def pytest_configure() -> None:

@@ -26,7 +26,8 @@ from gateway.core.alerts import (
 from gateway.core.errors import StoreUnavailable
 from gateway.ports import AlertLog
 from tests.support.place import Place, a_place
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 
 NOW = 1_800_000_000.125
 DONE = {"people": Outcome(delivered=True, final=True, said="status 200")}

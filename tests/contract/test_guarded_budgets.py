@@ -4,7 +4,6 @@ back. Each fault is caused in a real server; every decision comes in time."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gateway.core.ids import ReservationId
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import reservation, rid
+from tests.support.elapsed import elapsed
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
 
@@ -74,13 +74,13 @@ class _Replicas:
 
 async def in_time(replica: BudgetReplica, id: str, nanousd: int) -> bool | str:
     """The decision, or the message of a refusal; never later than the deadline and a little."""
-    begun = time.monotonic()
-    try:
-        return await replica.reserve(id, nanousd)
-    except StoreUnavailable as error:
-        return error.message
-    finally:
-        assert time.monotonic() - begun < DEADLINE_SECONDS + 0.15
+    with elapsed() as took:
+        try:
+            decision: bool | str = await replica.reserve(id, nanousd)
+        except StoreUnavailable as error:
+            decision = error.message
+    assert took.seconds < DEADLINE_SECONDS + 0.15
+    return decision
 
 
 async def end(replica: BudgetReplica, id: str, nanousd: int) -> None:
@@ -94,7 +94,7 @@ async def end(replica: BudgetReplica, id: str, nanousd: int) -> None:
 
 async def paid(replica: BudgetReplica) -> None:
     """The store is back, and has all that was owed to it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 if await replica.rebuilding.turn() == 1.0:
@@ -258,13 +258,12 @@ async def test_an_outage_costs_calls_nothing_once_it_is_known(
     own_redis.freeze()
     for n in range(Breaker.FAILURES):
         assert await in_time(replica, f"first{n}", 1) is True
-    begun = time.monotonic()
-    for n in range(100):
-        assert await replica.reserve(f"quick{n}", 1)
-    took = time.monotonic() - begun
+    with elapsed() as took:
+        for n in range(100):
+            assert await replica.reserve(f"quick{n}", 1)
     own_redis.thaw()
 
-    assert took < 0.2
+    assert took.seconds < 0.2
 
 
 async def test_a_refusal_whose_reservation_may_be_held_gives_it_back(
@@ -328,7 +327,7 @@ async def test_looking_at_the_fence_and_reserving_have_one_deadline(
     guarded = GuardedBudgets(
         _Never(replica.clock), replica.clock, fence=replica.fence, fenced=_Never(replica.clock)
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         decision = await guarded.reserve(reservation("a", *replica.limits.binding(WHO, MODEL), nanousd=400))
 
     assert decision.degraded

@@ -78,7 +78,7 @@ class Place:
         """What was told before it listened is not for it: so something is told until it is heard."""
         name = TELLER + replica.name
         teller = self._make(name, lambda kind: None)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while name not in replica.tellers and not isinstance(teller, NoPeers):
             assert time.monotonic() < deadline, "it does not hear"
             teller.tell(b"do you hear?")
@@ -91,7 +91,7 @@ class Place:
             await replica.peers.close()
 
 
-async def until(happened: Callable[[], bool], seconds: float = 5.0) -> float:
+async def until(happened: Callable[[], bool], seconds: float = 30.0) -> float:
     """Wait for it; how long it took."""
     begun = time.monotonic()
     while not happened():
@@ -217,9 +217,9 @@ async def test_claims_of_two_calls_of_one_replica_exclude_each_other(place: Plac
 
 async def test_a_claim_runs_out_by_itself(place: Place) -> None:
     one, two = await place.join("one"), await place.join("two")
-    await one.peers.claim([X], "call-1", 0.1)
+    await one.peers.claim([X], "call-1", 1.0)
     assert await two.peers.claim([X], "call-2", 5.0) == "call-1"
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(1.02)
 
     assert await two.peers.claim([X], "call-2", 5.0) is None
 
@@ -349,4 +349,4 @@ async def test_who_closes_has_told_everything_and_is_gone_at_once(place: Place) 
 
     assert two.heard == [("one", b"first"), ("one", b"last")]
     assert two.gone == ["one"]
-    assert took < 0.5
+    assert took < 1.5, "who is not heard of is gone after two seconds"

@@ -4,7 +4,6 @@ second or so; never a wrong answer. Here time is real: these stores run the scri
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +17,7 @@ from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.limits import BoundLimit, Period
 from tests.support.budgets import bound, reservation, rid, sweep, usd
 from tests.support.clock import FakeClock
+from tests.support.elapsed import elapsed
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
 
@@ -34,11 +34,10 @@ async def budgets(own_redis: RedisServer) -> AsyncIterator[RedisBudgets]:
 
 async def unavailable(budgets: RedisBudgets, id: str = "x") -> StoreUnavailable:
     """The error of a reserve, which must come in time."""
-    begun = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
+    with elapsed() as took, pytest.raises(StoreUnavailable) as caught:
         await budgets.reserve(reservation(id, LIMIT, nanousd=1))
 
-    assert time.monotonic() - begun < 0.8
+    assert took.seconds < 0.8
     return caught.value
 
 
@@ -174,7 +173,8 @@ async def test_a_short_pause_is_waited_out(own_redis: RedisServer, budgets: Redi
 async def test_a_pause_longer_than_one_try_is_bridged_without_charging_twice(
     own_redis: RedisServer, budgets: RedisBudgets
 ) -> None:
-    own_redis.command("CLIENT", "PAUSE", "300")
+    own_redis.command("CONFIG", "SET", "hz", "100")  # it looks at its clock as often: the pause is no longer
+    own_redis.command("CLIENT", "PAUSE", "280")
 
     assert (await budgets.reserve(reservation("a", LIMIT, RATE, nanousd=60))).allowed
     assert await gone(budgets) == (0, 60)
@@ -186,9 +186,9 @@ async def test_a_frozen_server_costs_a_deadline_thrice_and_then_nothing_until_it
 ) -> None:
     own_redis.freeze()
     first = [await unavailable(budgets, f"r{i}") for i in range(Breaker.FAILURES)]
-    begun = time.monotonic()
-    quick = [await unavailable(budgets, f"q{i}") for i in range(20)]
-    assert time.monotonic() - begun < 0.1
+    with elapsed() as took:
+        quick = [await unavailable(budgets, f"q{i}") for i in range(20)]
+    assert took.seconds < 0.1
     own_redis.thaw()
     for i in range(Breaker.FAILURES):
         await budgets_answer_again(budgets)
@@ -200,7 +200,7 @@ async def test_a_frozen_server_costs_a_deadline_thrice_and_then_nothing_until_it
 
 
 async def budgets_answer_again(budgets: RedisBudgets) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 return await budgets.ping()
@@ -213,11 +213,11 @@ async def test_no_server_at_all_is_said_at_once_and_the_gateway_starts_all_the_s
 ) -> None:
     own_redis.stop()
     budgets = await RedisBudgets(own_redis.url, SystemClock()).open()
-    begun = time.monotonic()
-    error = await unavailable(budgets)
+    with elapsed() as took:
+        error = await unavailable(budgets)
 
     assert error.outcome_known
-    assert time.monotonic() - begun < 0.2
+    assert took.seconds < 0.2
     own_redis.start()
     await budgets_answer_again(budgets)
     assert (await budgets.reserve(reservation("a", LIMIT, nanousd=60))).allowed

@@ -188,7 +188,7 @@ async def test_what_a_dead_replica_had_begun_to_save_is_deleted_by_itself(redis_
         shelf = RedisShelf(redis_server.url, prefix)
         saving = asyncio.get_running_loop().create_task(shelf.save(bytes(40 * PIECE_BYTES)))
         key = f"{{{prefix}}}:shelf"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (left := redis_server.command("KEYS", f"{key}:*")) == b"*0\r\n" and not saving.done():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.001)

@@ -165,7 +165,7 @@ async def test_leaving_early_is_noticed_upstream(way: Way) -> None:
     await way.to(script)
     async with way.upstream.open(way.request()):
         pass
-    await asyncio.wait_for(left.wait(), 5)
+    await asyncio.wait_for(left.wait(), 20)
 
 
 async def test_a_certificate_that_is_not_trusted_is_unreachable(certificate: Certificate) -> None:

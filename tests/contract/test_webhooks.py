@@ -180,12 +180,12 @@ async def test_a_name_is_judged_by_where_it_leads(private: bool, monkeypatch: py
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
-    outbound = Outbound(timeout_seconds=0.2, private=private)
     for address in ("169.254.169.254", "127.0.0.1"):
         leads_to(address)
         with pytest.raises(OutboundError, match="does not ask"):
-            await outbound.fetch("https://hooks.example.com/x", body=b"{}")
+            await Outbound(private=private).fetch("https://hooks.example.com/x", body=b"{}")
     leads_to("10.255.255.1")
+    outbound = Outbound(timeout_seconds=0.2 if private else 10.0, private=private)
     with pytest.raises(OutboundError) as refused:
         await outbound.fetch("https://hooks.example.com/x", body=b"{}")
     assert ("does not ask" in str(refused.value)) == (not private)

@@ -20,7 +20,7 @@ import pytest
 from gateway.sim.pacing import Pacing
 from gateway.sim.server import Simulator
 from tests.deploy.dockerfile import USER, Image, Instruction, Stage, in_context, read_dockerfile, unprivileged
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
@@ -130,7 +130,7 @@ async def test_the_image_starts_serves_says_that_it_is_alive_and_drains(image: I
         owner = os.stat(f"/proc/{process.pid}").st_uid
         assert key is not None, made
         stream = await _stream_and_stop(process, environ["GATEWAY_LISTEN__DATA"], key[0])
-        code = await asyncio.wait_for(process.wait(), 20)
+        code = await asyncio.wait_for(process.wait(), 60)
     finally:
         if process.returncode is None:
             process.kill()

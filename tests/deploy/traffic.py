@@ -62,7 +62,7 @@ async def _cached(stack: Stack, round_: int) -> None:
 
 async def _herd(stack: Stack, round_: int) -> None:
     """Twelve that share a cold prefix, while the first of them gets no answer yet."""
-    stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=0.3))
+    stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=1.0))
     cold = SYSTEM + f"Answer as in round {round_}."
     await asyncio.gather(*(call(stack, question(number, cold)) for number in range(12)))
 

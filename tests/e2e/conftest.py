@@ -24,10 +24,10 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture
 async def upstream() -> AsyncIterator[ClaudeUpstream]:
     upstream = ClaudeUpstream(
-        connect_timeout_seconds=2,
-        head_timeout_seconds=0.4,
-        idle_timeout_seconds=0.4,
-        send_timeout_seconds=0.4,
+        connect_timeout_seconds=20,
+        head_timeout_seconds=1.0,
+        idle_timeout_seconds=1.0,
+        send_timeout_seconds=1.0,
     )
     yield upstream
     await upstream.close()

@@ -14,7 +14,8 @@ import pytest
 
 from tests.e2e.whole.calls import ASK, call
 from tests.support.adjusting import PROMISED_SECONDS, Adjusting, adjusting
-from tests.support.clock import ShiftedClock
+from tests.support.clock import ShiftedClock, mid_month
+from tests.support.elapsed import elapsed
 from tests.support.stack import a_stack
 
 TOKEN = "an-admin-token-for-tests"
@@ -44,7 +45,7 @@ POOR = {"limit": "month", "subject": "poor", **MADE}
 
 @pytest.fixture
 def clock() -> ShiftedClock:
-    return ShiftedClock()
+    return mid_month()
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ async def settled(running: Adjusting, key: str) -> Any:
     """What `/v1/me` tells a key once its calls are booked, which nobody waits for."""
     begun = time.monotonic()
     while (me := await running.me(key))["this_month"]["spent"]["value"] == 0:
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         await asyncio.sleep(0.05)
     return me
 
@@ -87,10 +88,10 @@ async def test_a_refused_call_passes_after_a_grant_and_is_refused_again_after_it
     assert made["ends_at"] == until
 
     clock.jump(600)
-    begun = time.monotonic()
-    while await status_of(running) == 200:
-        assert time.monotonic() - begun < PROMISED_SECONDS
-        await asyncio.sleep(0.1)
+    with elapsed() as took:
+        while await status_of(running) == 200:
+            assert took.seconds < PROMISED_SECONDS
+            await asyncio.sleep(0.1)
     entry = (await running.send("GET", "/v1/adjustments"))["entries"][0]
     assert (entry["id"], entry["taken_back"]) == (made["id"], None), "it ended, and nobody took it back"
 
@@ -153,7 +154,7 @@ async def test_a_new_configuration_keeps_what_was_adjusted(running: Adjusting, t
     running.stack.service.reload_soon()
     begun = time.monotonic()
     while (budget := (await shown(running, workspace="poor"))["month"])["configured"]["text"] != "$0.25":
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         await asyncio.sleep(0.05)
 
     assert budget["amount"]["text"] == "$1.25"

@@ -24,8 +24,9 @@ from gateway.cli.findings import Finding, Outcome
 from gateway.settings import load_settings
 from gateway.settings.gateway import LEDGER_FILE
 from tests.support.clock import ShiftedClock
+from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer
 from tests.support.stack import Stack, a_stack
 
 CALL = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}

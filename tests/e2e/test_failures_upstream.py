@@ -130,7 +130,7 @@ async def test_no_pool_of_connections_makes_calls_wait_for_each_other(tmp_path: 
         await peer.say(OK + b"connection: close\r\n\r\n" + transcript())
         peer.finish()
 
-    async with in_front_of(script, tmp_path) as (stack, _), asyncio.timeout(20):
+    async with in_front_of(script, tmp_path) as (stack, _), asyncio.timeout(40):
         answers = await asyncio.gather(*(_raw(stack, STREAM) for _ in range(AT_ONCE)))
 
     assert {(status, whole) for status, _, whole in answers} == {(200, True)}

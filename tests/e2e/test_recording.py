@@ -296,7 +296,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("recording*.gz"))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     pause = threading.Event()
     for _ in range(int(seconds / 0.005)):
         if true():

@@ -20,6 +20,7 @@ from gateway.core.principal import RANDOM_BYTES, mint_key
 from gateway.sim.faults import Fault, FaultKind
 from gateway.sim.records import Received
 from gateway.sim.server import Simulator
+from tests.support.elapsed import elapsed
 from tests.support.process import a_gateway_process
 from tests.support.redis_server import RedisServer
 from tests.support.stack import UPSTREAM_CREDENTIAL, Stack, a_simulator, a_stack
@@ -151,19 +152,18 @@ async def test_a_replica_that_is_killed_lets_go_of_those_who_wait_for_its_call(g
         await asyncio.sleep(1.0)
         assert len(ground.simulator.requests) == before + 1, "they are held"
         doomed.signal(signal.SIGKILL)
-        begun = time.monotonic()
-        await asyncio.gather(*followers)
-        took = time.monotonic() - begun
+        with elapsed() as took:
+            await asyncio.gather(*followers)
         with pytest.raises(aiohttp.ClientError):
             await leader
 
-    assert took < HOLD_SECONDS / 2
+    assert took.seconds < HOLD_SECONDS / 2
     assert len(ground.simulator.requests) == before + 21
     assert len(ground.writes(before + 1)) == 1
 
 
 async def until_upstream_has(simulator: Simulator, requests: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(simulator.requests) < requests:
         assert time.monotonic() < deadline, "it was not sent"
         await asyncio.sleep(0.01)

@@ -115,7 +115,7 @@ async def test_what_the_clients_stream_raises_ends_the_exchange(patient: ClaudeU
         with pytest.raises(ClientGone):
             async with patient.open(a_request(mock.base_url, stream=stream)):
                 pass
-        await asyncio.wait_for(left.wait(), 2)
+        await asyncio.wait_for(left.wait(), 20)
 
 
 @pytest.mark.parametrize(

@@ -214,21 +214,21 @@ async def test_only_so_many_large_bodies_are_held_at_a_time(tmp_path: Path) -> N
 
 
 async def test_reading_a_large_batch_leaves_the_loop_to_others(tmp_path: Path) -> None:
-    """100,000 small items take seconds; whoever has the loop meanwhile waits for milliseconds."""
+    """100,000 small items take seconds; whoever has the loop meanwhile waits for milliseconds, of CPU time of
+    the thread that reads: those in which the machine has other work are not the gateway's."""
     rules: Rules = make_rules(tmp_path, {})
     workspace = rules.workspaces[WorkspaceId("demo")]
     body = a_batch(20_000)
     reading = asyncio.get_running_loop().create_task(
         asyncio.to_thread(read_batch, body, rules=rules, workspace=workspace, at=1.8e9)
     )
-    gaps, last = [], time.perf_counter()
+    gaps, last = [], time.process_time() - time.thread_time()
     while not reading.done():
         await asyncio.sleep(0.001)
-        now = time.perf_counter()
-        gaps.append(now - last)
-        last = now
+        others = time.process_time() - time.thread_time()
+        gaps.append(others - last)
+        last = others
 
     assert (await reading).items == 20_000
     assert len(gaps) > 20
-    # The median says what one waits for the interpreter; the worst, also how busy the machine is.
     assert sorted(gaps)[len(gaps) // 2] < 0.02

@@ -159,7 +159,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
 @settings(
     max_examples=250,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     database=None,
 )
 @given(

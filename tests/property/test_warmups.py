@@ -83,7 +83,7 @@ def usable(drawn: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(drawn=bodies(marks=False), write=writers, data=st.data())
 def test_what_a_warm_up_writes_is_what_the_real_call_reads(
     drawn: dict[str, Any], write: Any, data: st.DataObject
@@ -106,7 +106,7 @@ def test_what_a_warm_up_writes_is_what_the_real_call_reads(
     check_warms(prompt, upto, marks, real)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(drawn=bodies(), write=writers)
 def test_the_marks_of_a_client_are_warmed_as_they_are(drawn: dict[str, Any], write: Any) -> None:
     body = usable(drawn)

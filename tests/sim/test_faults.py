@@ -13,6 +13,7 @@ import pytest
 
 from gateway.sim import Fault, FaultKind, Match, Pacing, Simulator
 from gateway.sim.faults import Faults, parse_fault
+from tests.e2e.whole.calls import eventually
 from tests.sim.conftest import KEY, MODEL
 
 HEADERS = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
@@ -146,9 +147,11 @@ async def test_stall_before_the_head_lasts_until_the_client_leaves(
     raw: aiohttp.ClientSession, simulator: Simulator
 ) -> None:
     simulator.faults.add(Fault(kind=FaultKind.STALL))
+    asking = asyncio.get_running_loop().create_task(raw.post("/v1/messages", json=call()))
+    await eventually(lambda: simulator.requests)
     with pytest.raises(asyncio.TimeoutError):
         async with asyncio.timeout(0.1):
-            await raw.post("/v1/messages", json=call())
+            await asking
     await simulator.idle()
 
     assert simulator.requests[0].ended == "client_left"
@@ -171,9 +174,11 @@ async def test_a_client_that_leaves_is_billed_for_what_was_generated(stream: boo
     body = call(stream=stream, messages=[{"role": "user", "content": "Say 600 words."}], max_tokens=4_000)
     try:
         async with aiohttp.ClientSession(simulator.url, headers=HEADERS) as session:
+            asking = asyncio.get_running_loop().create_task(_read(session, body))
+            await eventually(lambda: simulator.requests)
             with pytest.raises(asyncio.TimeoutError):
-                async with asyncio.timeout(0.5), session.post("/v1/messages", json=body) as response:
-                    await response.read()
+                async with asyncio.timeout(0.5):
+                    await asking
         await simulator.idle()
     finally:
         await simulator.stop()
@@ -184,6 +189,11 @@ async def test_a_client_that_leaves_is_billed_for_what_was_generated(stream: boo
     assert line.usage["input_tokens"] > 0
     assert 5 < line.usage["output_tokens"] < 400
     assert simulator.requests[0].cost_nanousd == line.cost_nanousd
+
+
+async def _read(session: aiohttp.ClientSession, body: dict[str, Any]) -> bytes:
+    async with session.post("/v1/messages", json=body) as response:
+        return await response.read()
 
 
 def strikes(faults: Faults, **request: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from gateway.adapters.clock import SystemClock
 
@@ -66,6 +67,15 @@ class ShiftedClock(SystemClock):
     def jump(self, seconds: float) -> None:
         """Let so much time pass at once."""
         self.ahead += seconds
+
+
+def mid_month() -> ShiftedClock:
+    """A clock at noon of some tenth: no day, week or month ends while somebody looks."""
+    clock = ShiftedClock()
+    now = datetime.fromtimestamp(clock.now(), UTC)
+    later = datetime(now.year + 1, now.month, 10, 12, tzinfo=UTC)
+    clock.jump((later - now).total_seconds())
+    return clock
 
 
 def zone_at_noon() -> str:

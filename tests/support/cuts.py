@@ -108,7 +108,7 @@ class Between:
             except (EOFError, ConnectionError, ValueError, IndexError):  # the head was cut, or spoilt
                 ends.seen[case.name] = 0, b"", False
 
-    async def at_rest(self, seconds: float = 10) -> None:
+    async def at_rest(self, seconds: float = 40) -> None:
         """Until every exchange is settled and the simulator has no request open."""
         pipeline = self.stack.service.pipeline
         async with asyncio.timeout(seconds):

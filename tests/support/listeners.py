@@ -25,7 +25,7 @@ async def listening(
 
 async def emptied(listener: Listener) -> None:
     """Until no connection is open."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while listener.open:  # noqa: ASYNC110  # the listener offers no event for it
             await asyncio.sleep(0.01)
 

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+
+from tests.support.ports import free_port
 
 _UNPRIVILEGED = "postgres"
 """Made by Debian's package; the server refuses to run as root."""
@@ -32,7 +33,7 @@ class PostgresServer:
             user = pwd.getpwnam(_UNPRIVILEGED)
             os.chown(self._directory, user.pw_uid, user.pw_gid)
             self._as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._names = count()
         self._run("initdb", "-D", str(self._data), "-U", "ledger", "--auth=trust", "--no-sync", "-E", "UTF8")
@@ -64,7 +65,7 @@ class PostgresServer:
                 stderr=log,
                 cwd=self._directory,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 text = (self._directory / "log").read_text(errors="replace")
@@ -105,7 +106,7 @@ class PostgresServer:
 
     def _answers(self) -> bool:
         try:
-            with psycopg.connect(self.url("postgres"), connect_timeout=2):
+            with psycopg.connect(self.url("postgres"), connect_timeout=5):
                 return True
         except psycopg.OperationalError:
             return False
@@ -118,10 +119,3 @@ def _programs() -> Path:
     if not found and on_path is None:
         raise RuntimeError("These tests need PostgreSQL 15 or later; on Debian: apt-get install postgresql")
     return (found[-1] if found else Path(str(on_path)).resolve()).parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

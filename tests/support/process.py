@@ -29,7 +29,7 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def ended(self, seconds: float = 20.0) -> int:
+    async def ended(self, seconds: float = 50.0) -> int:
         return await asyncio.wait_for(self.process.wait(), seconds)
 
 

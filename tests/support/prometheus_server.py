@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from ruamel.yaml import YAML
 
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 _COMMENT = re.compile(r"#[^\n]*")
@@ -38,7 +38,7 @@ def metric_names(expression: str) -> set[str]:
 def checked(*command: str) -> str:
     """What promtool or amtool says; fails, with all of it, where it finds something wrong."""
     assert shutil.which(command[0]), f"{command[0]} is missing; on Debian: apt-get install prometheus"
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
 
@@ -62,7 +62,7 @@ class PrometheusServer:
         result = (await self.get("query", query=expression))["result"]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
-    async def until(self, expression: str, seconds: float = 15.0) -> None:
+    async def until(self, expression: str, seconds: float = 40.0) -> None:
         """Return once it has a value; fails after `seconds`."""
         deadline = time.monotonic() + seconds
         while not await self.query(expression):
@@ -80,7 +80,7 @@ async def a_prometheus(folder: Path, config: Mapping[str, Any]) -> AsyncIterator
             yield PrometheusServer(url, session)
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
 
 
 def _start(folder: Path, config: Mapping[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
@@ -102,7 +102,7 @@ def _start(folder: Path, config: Mapping[str, Any]) -> tuple[subprocess.Popen[by
 async def _ready(
     session: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes], folder: Path
 ) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while True:
         assert process.poll() is None, _log(folder)
         assert time.monotonic() < deadline, _log(folder)

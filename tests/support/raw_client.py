@@ -28,7 +28,7 @@ class RawClient:
     """One connection. Every wait is bounded by `patience` seconds."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float = 10.0
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float = 30.0
     ) -> None:
         self.reader = reader
         self.writer = writer

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from redis.crc import key_slot
 
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 
 SERVICE = "budgets"
 SLOTS = 16384
@@ -78,7 +79,7 @@ class SentinelGroup:
     def __exit__(self, *_: object) -> None:
         for process in self._sentinels:
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
         self.master.stop()
         self.replica.stop()
 
@@ -157,7 +158,7 @@ class Cluster:
 
 def ask(port: int, *words: str) -> bytes:
     """One command to whatever listens there, without authentication."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         parts = [f"*{len(words)}\r\n", *(f"${len(w.encode())}\r\n{w}\r\n" for w in words)]
         connection.sendall("".join(parts).encode())
         return connection.recv(65536)

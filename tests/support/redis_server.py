@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 
 class RedisServer:
     """Starts on construction, and is there when the constructor returns. `stop` it, or use it in `with`."""
@@ -64,7 +66,7 @@ class RedisServer:
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log = (self._directory / "redis.log").read_text(errors="replace")
@@ -78,7 +80,7 @@ class RedisServer:
         if process is not None:
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
 
     def freeze(self) -> None:
         """Connections stay, nothing is answered, until `thaw`."""
@@ -91,7 +93,7 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """One command over a connection of its own; its raw reply, for what is read in one piece."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             parts = [f"*{len(words)}\r\n", *(f"${len(w.encode())}\r\n{w}\r\n" for w in words)]
             connection.sendall("".join(parts).encode())
             return connection.recv(65536)
@@ -99,7 +101,7 @@ class RedisServer:
     def send(self, *words: str) -> None:
         """One command whose reply nobody waits for."""
         parts = [f"*{len(words)}\r\n", *(f"${len(w.encode())}\r\n{w}\r\n" for w in words)]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             connection.sendall("".join(parts).encode())
             time.sleep(0.05)  # closed at once, it would be dropped unread
 
@@ -108,10 +110,3 @@ class RedisServer:
             return self.command("PING") == b"+PONG\r\n"
         except OSError:
             return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

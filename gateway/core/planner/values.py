@@ -34,8 +34,7 @@ class Kind(IntEnum):
     ASSISTANT = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
+class Prices(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A model's caching facts. Factors of its price of one uncached input token."""
 
     read: float = 0.1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.planner.expecting import Boundaries, Expected
 from gateway.core.planner.index import HOUR, PrefixTable
@@ -38,8 +39,7 @@ MEMORY = 50.0
 """Expected reads after which half of what became of warmed prefixes is forgotten."""
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct, gc=False):
     """An entry that may be kept alive, if nobody comes before."""
 
     request: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.core.ids import KeyId, WorkspaceId
@@ -11,19 +10,10 @@ from gateway.sim.answers import Scripted
 from tests.e2e.whole.calls import ASK, call, eventually
 from tests.support.alert_trial import Page, Trial, assert_fires, booked, page, value
 from tests.support.budgets import reservation
-from tests.support.clock import ShiftedClock
+from tests.support.clock import mid_month
 from tests.support.stack import Stack, a_stack
 
 USED, OF_MONTH = "gateway_budget_used_usd", {"limit": "month", "workspace": "demo"}
-
-
-def mid_month(day: int = 10) -> ShiftedClock:
-    """So that no window ends while somebody looks."""
-    clock = ShiftedClock()
-    now = datetime.fromtimestamp(clock.now(), UTC)
-    later = datetime(now.year + 1, now.month, day, 12, tzinfo=UTC)
-    clock.jump((later - now).total_seconds())
-    return clock
 
 
 def a_month(usd: float) -> str:

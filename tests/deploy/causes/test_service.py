@@ -39,7 +39,7 @@ async def test_more_calls_than_capacity_fire(stack: Stack, tmp_path: Path) -> No
     start = page(stack)
     assert (await call(stack, ASK)).status == 200
     well = await booked(stack)
-    stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=0.5, times=2))
+    stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=1.5, times=2))
     statuses = [answer.status for answer in await asyncio.gather(*(call(stack, ASK) for _ in range(6)))]
     wrong = await booked(stack)
 

@@ -79,7 +79,7 @@ async def test_a_store_that_admits_and_takes_no_settlement_fires(tmp_path: Path)
     async with on_redis(tmp_path) as (stack, redis):
         guard = stack.service.spending._guard
         well = page(stack)
-        stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=0.3))
+        stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=2.0))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(call(stack, ASK))
             await eventually(lambda: len(guard._holds) == 1)

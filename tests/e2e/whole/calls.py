@@ -88,7 +88,7 @@ async def in_front_of(
             yield stack, upstream
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Until it holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -180,7 +180,7 @@ async def test_results_that_upstream_does_not_give_at_once_are_asked_for_again(r
 async def test_a_rejected_batch_holds_nothing(running: Running) -> None:
     with pytest.raises(anthropic.BadRequestError):
         await running.create([item("twice"), item("twice")])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while await running.dollars() != (0, 0):  # it is let go of in the background, after the answer
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -251,7 +251,7 @@ async def test_a_gateway_that_was_killed_settles_once_it_is_back(tmp_path: Path)
         sys.executable, "-c", SERVE, str(tmp_path), url, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    gateway = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+    gateway = (await asyncio.wait_for(process.stdout.readline(), 50)).decode().strip()
     async with a_stack(tmp_path / "unused") as unused:
         key = unused.keys["demo"]
     async with AsyncAnthropic(base_url=gateway, api_key=key, max_retries=0) as client:

@@ -116,7 +116,7 @@ async def test_trap_41_a_client_that_leaves_cancels_upstream_at_once(streams: bo
         left = time.monotonic()
         await eventually(lambda: stack.simulator.requests[0].ended == "client_left")
 
-        assert time.monotonic() - left < 2
+        assert time.monotonic() - left < 15, "where it was let run, its first byte would come after 30"
         totals = await stack.books(Dimension.WORKSPACE)
         assert (totals[0].failed, totals[0].guessed_nanousd > 0) == (1, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -13,19 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from anthropic import AsyncAnthropic
 
 from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ledger import Dimension
 from tests.support.process import ROOT, Running, a_gateway_process
 
+pytestmark = pytest.mark.timeout(180)
+
 ASK: list[Any] = [{"role": "user", "content": "Say 60 words."}]
 MODEL = "claude-opus-5-5"
+REFUSED = 'gateway_config_reloads_total{result="failure"} 1.0'
 
 
 async def get(url: str, path: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as session, session.get(url + path) as response:
         return response.status, await response.text()
+
+
+async def until_it_refuses(running: Running) -> None:
+    """Until it says that it is stopping."""
+    async with asyncio.timeout(30):
+        while (await get(running.admin_url, "/readyz"))[0] != 503:  # noqa: ASYNC110  # it can only be asked
+            await asyncio.sleep(0.02)
 
 
 async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_path: Path) -> None:
@@ -39,7 +51,7 @@ async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_pat
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "\n".join(lines), stdout=asyncio.subprocess.PIPE
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
         assert b"Message(" in out
 
         assert await get(running.admin_url, "/readyz") == (200, '{"status": "ok"}')
@@ -56,12 +68,10 @@ async def test_drains_long_streams_on_sigterm_and_writes_everything_down(tmp_pat
         ):
             first = await anext(aiter(stream.text_stream))
             running.signal(signal.SIGTERM)
-            await asyncio.sleep(0.3)
-            ready, _ = await get(running.admin_url, "/readyz")
+            await until_it_refuses(running)
             final = await stream.get_final_message()
 
         assert first
-        assert ready == 503
         assert final.stop_reason in ("end_turn", "max_tokens")
         assert await running.ended() == 0
     totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
@@ -80,11 +90,11 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
             )
             await anext(aiter(stream))
             running.signal(signal.SIGINT)
-            await asyncio.sleep(0.3)
+            await until_it_refuses(running)
             stopped = time.monotonic()
             running.signal(signal.SIGINT)
 
-            assert await running.ended(15) == 0
+            assert await running.ended() == 0
             assert time.monotonic() - stopped < 10
     totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
     assert totals[0].requests == 1
@@ -95,7 +105,9 @@ async def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> Non
     async with a_gateway_process(tmp_path, "--demo") as running:
         async with AsyncAnthropic(base_url=running.url, api_key=running.key) as client:
             message = await client.messages.create(model=MODEL, max_tokens=50, messages=ASK)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            while await set_aside(running) > 0:  # noqa: ASYNC110  # it can only be asked
+                await asyncio.sleep(0.05)
         running.signal(signal.SIGKILL)
         await running.ended()
     totals = read_totals(running.ledger, [Dimension.WORKSPACE], start_ms=0, end_ms=2**62)
@@ -106,8 +118,17 @@ async def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> Non
         assert await _gauge(running, "gateway_budget_used_usd") == spent > 0
 
 
+async def set_aside(running: Running) -> int:
+    """Of all budgets: what an answered call had set aside is given back once the ledger has its entry."""
+    status, told = await get(running.admin_url, "/v1/budgets")
+    assert status == 200, told
+    budgets = json.loads(told)["budgets"]
+    assert budgets
+    return sum(each["set_aside"]["value"] for each in budgets)
+
+
 async def _gauge(running: Running, name: str) -> float:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         _, page = await get(running.admin_url, "/metrics")
         if (match := re.search(rf'^{name}{{.*workspace="demo".*}} (\S+)$', page, re.MULTILINE)) is not None:
@@ -135,16 +156,18 @@ async def test_reloads_without_a_restart_and_keeps_the_last_good_configuration(t
             limits.write_text("defaults: [{id: x, nonsense: 1}]")
             workspaces.write_text(good.replace("models: []", "models: [claude-haiku-*]"))
             running.signal(signal.SIGHUP)
-            await asyncio.sleep(1.0)
+            async with asyncio.timeout(30):
+                while REFUSED not in (await get(running.admin_url, "/metrics"))[1]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
             assert await status() == 200, "a bad file changes nothing"
             shutil.copy(ROOT / "config/limits.yaml", limits)
             running.signal(signal.SIGHUP)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while await status() != 403:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.1)
         _, page = await get(running.admin_url, "/metrics")
-        assert 'gateway_config_reloads_total{result="failure"} 1.0' in page
+        assert REFUSED in page
 
 
 async def test_says_what_is_wrong_and_does_not_start(tmp_path: Path) -> None:
@@ -159,7 +182,7 @@ async def test_says_what_is_wrong_and_does_not_start(tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 1
     assert re.search(r'gateway\.yaml:\d+:\d+.*did you mean "placement"', out.decode(), re.DOTALL)
@@ -172,7 +195,7 @@ async def test_the_demo_plays_and_its_books_equal_the_bill() -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 55)
+    out, _ = await asyncio.wait_for(process.communicate(), 150)
     text = out.decode()
 
     assert process.returncode == 0, text

@@ -74,7 +74,7 @@ async def test_a_dead_redis_is_decided_by_policy_at_once_and_comes_back(
 
             assert frozen == status
             assert took < 3.0
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while await call(one) != 200:
                 assert time.monotonic() < deadline, "it did not come back"
                 await asyncio.sleep(0.2)

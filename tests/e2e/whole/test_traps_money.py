@@ -122,7 +122,7 @@ async def test_trap_60_what_is_set_aside_is_refused_to_others_and_comes_back(tmp
     async def script(peer: Peer) -> None:
         while True:
             await peer.asked()
-            await asyncio.wait_for(answering.wait(), 10)
+            await asyncio.wait_for(answering.wait(), 30)
             await peer.answer(body, b"content-type: application/json")
 
     ask = {**ASK, "max_tokens": 1_800}

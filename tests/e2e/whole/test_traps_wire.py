@@ -67,7 +67,7 @@ async def in_steps(pieces: Sequence[bytes], folder: Path) -> tuple[bytes, Mappin
         await peer.say(STREAM_HEAD)
         for piece in pieces:
             await peer.say(chunked(piece, end=False))
-            await asyncio.wait_for(arrived.wait(), 5)
+            await asyncio.wait_for(arrived.wait(), 30)
             arrived.clear()
         await peer.say(b"0\r\n\r\n")
 
@@ -78,7 +78,7 @@ async def in_steps(pieces: Sequence[bytes], folder: Path) -> tuple[bytes, Mappin
             for piece in pieces:
                 expected += piece
                 while len(received) < len(expected):
-                    more = await asyncio.wait_for(response.content.readany(), 5)
+                    more = await asyncio.wait_for(response.content.readany(), 30)
                     assert more, "the stream ended early"
                     received += more
                 assert received == expected
@@ -293,7 +293,7 @@ async def test_trap_68_a_file_goes_up_while_it_is_still_coming_in(tmp_path: Path
 
     async def pieces() -> AsyncIterator[bytes]:
         yield half
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), 30)
         yield half
 
     async with in_front_of(script, tmp_path) as (stack, _), aiohttp.ClientSession() as session:
@@ -312,13 +312,13 @@ async def test_trap_68_results_and_files_come_down_while_upstream_still_sends(
     async def script(peer: Peer) -> None:
         await peer.asked()
         await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * len(line)) + line)
-        await asyncio.wait_for(arrived.wait(), 5)
+        await asyncio.wait_for(arrived.wait(), 30)
         await peer.say(line)
 
     async with in_front_of(script, tmp_path) as (stack, _), aiohttp.ClientSession() as session:
         headers = {"x-api-key": stack.keys["demo"]}
         async with session.get(stack.url + path, headers=headers) as response:
-            assert await asyncio.wait_for(response.content.readexactly(len(line)), 5) == line
+            assert await asyncio.wait_for(response.content.readexactly(len(line)), 30) == line
             arrived.set()
             assert await response.content.read() == line
 
