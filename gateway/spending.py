@@ -13,7 +13,7 @@ from gateway.adapters.file_lock import FileLock
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.adapters.ledger_spend import identity, read_part
-from gateway.adapters.ledger_unsettled import read_unsettled
+from gateway.adapters.ledger_unsettled import read_presumed, read_unsettled
 from gateway.adapters.measured_budgets import MeasuredBudgets, MeasuredFencedBudgets
 from gateway.adapters.open_calls import OpenCalls, left_behind
 from gateway.adapters.prometheus import Metrics
@@ -74,7 +74,7 @@ class Spending:
         self._rules = rules
         ledger, source = file.state_path(LEDGER_FILE), ledger_source(file, settings)
         self._reading = FileLock(ledger)
-        self._rebuilding = self._rebuilt(ledger, source, written)
+        self._rebuilding = self._rebuilt(ledger, source, written, worker)
         self.auditing = self._audited(identity(source), shared=source != ledger, replica=replica)
         self._batches: BatchStore = open_batches(file, settings)
         books = open_batch_books(file, settings)
@@ -87,6 +87,7 @@ class Spending:
             unsettled=lambda more: read_unsettled(ledger, round(clock.now() * 1000), more),
             left_open=self._open_calls,
             expired=metrics.reservations_expired,
+            presumed=lambda: read_presumed(ledger, round(clock.now() * 1000)),
         )
         self.settler = BatchSettler(
             self._batches,
@@ -147,8 +148,16 @@ class Spending:
         await self._batches.close()
 
     def _rebuilt(
-        self, ledger: Path, source: LedgerSource, written: Callable[[], Awaitable[None]]
+        self,
+        ledger: Path,
+        source: LedgerSource,
+        written: Callable[[], Awaitable[None]],
+        worker: Worker | None,
     ) -> Rebuilding:
+        def joined() -> None:
+            if worker is not None:
+                self._sweeping.look_again()
+
         return Rebuilding(
             guard=self._guard,
             read=partial(read_part, ledger),
@@ -159,6 +168,7 @@ class Spending:
             ledger=identity(ledger),
             written=written,
             reading=self._reading,
+            joined=joined,
         )
 
     def _audited(self, ledger: str, *, shared: bool, replica: str) -> Auditing:

@@ -130,6 +130,7 @@ class GuardedBudgets:
         if not self._has_dollars(reservation.limits):
             return await self._reserve_rest(reservation, reservation.limits)
         decision: Decision | None = None
+        generation = ""
         try:
             if not fence.generation and fence.disturbed():
                 await fence.beat()
@@ -148,7 +149,7 @@ class GuardedBudgets:
                 if decision is not None:
                     error.outcome_known = False
                 return self._decide_alone(reservation, reservation.limits, error)
-            fence.gone()
+            fence.gone(generation)
         return await self._reserve_behind(reservation)
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
@@ -174,13 +175,23 @@ class GuardedBudgets:
             await self._late.renew(hold, lease_seconds)
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
-        generation = self._fence.generation if self._fence is not None else ""
-        found = await self._store.sweep(ledger)
-        if self._fence is not None and self._fence.generation == generation:
+        """Under the generation that this replica knows: in others its ledger may not be yet, and what is
+        presumed there would count once more with it."""
+        fence = self._fence
+        if fence is None:
+            return await self._store.sweep(ledger)
+        generation = fence.generation
+        try:
+            found = await self._fenced.sweep(ledger)
+        except StoreUnavailable as error:
+            if says_fenced(error):
+                fence.gone(generation)
+            raise
+        if fence.generation == generation:
             since_ms = self._clock.now() * 1000 - SWEPT_LOOKED_FOR_MS
             for one in found:
                 if not one.taken_back and not 0 < one.payer.received_at_ms < since_ms:
-                    self._fence.swept(one.reservation_id)
+                    fence.swept(one.reservation_id)
         return found
 
     async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
@@ -223,6 +234,13 @@ class GuardedBudgets:
         `late_settling.LateSettling.close_found`. Idempotent. Raises `StoreUnavailable`."""
         now = self._clock.now()
         await self._late.close_found(reservation, ended_at=ended_at, degraded=degraded, now=now)
+
+    def presumed_found(self, ledger: str, reservation_ids: Sequence[ReservationId]) -> None:
+        """What an earlier process on this ledger had swept, and booked: the store may have forgotten that
+        with it, and must not presume it once more, or for another ledger."""
+        if self._fence is not None:
+            for reservation_id in reservation_ids:
+                self._fence.swept(reservation_id, ledger)
 
     # What outlives its call: a batch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from msgspec.structs import replace
 
@@ -37,9 +37,9 @@ class Fence(Protocol):
 
     def acknowledged(self, reservation_id: ReservationId, *, closed: bool) -> None: ...
 
-    def swept(self, reservation_id: ReservationId) -> None: ...
+    def swept(self, reservation_id: ReservationId, before_by: str = "") -> None: ...
 
-    def gone(self) -> None: ...
+    def gone(self, generation: str) -> None: ...
 
     async def beat(self) -> None: ...
 
@@ -49,7 +49,7 @@ class Fence(Protocol):
 class FencedStore(BudgetStore, Protocol):
     """A store under a fence's generation."""
 
-    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool: ...
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool | None: ...
 
 
 @dataclass(slots=True)
@@ -88,15 +88,11 @@ class LateSettling:
         try:
             known = await self._known.settle_known(reservation_id, actual)
         except StoreUnavailable as error:
-            self._note(error)
+            self._note(error, generation)
             raise
-        if known:
-            self._acknowledged(reservation_id, generation, closed=True)
-            return
-        if fence.generation == generation:
-            log.warning("the store has forgotten %s, which it had set aside", reservation_id)
-            await fence.take_away(generation)
-        raise rebuilding()
+        if not known:
+            await self._forgotten(fence, reservation_id, generation)
+        self._acknowledged(reservation_id, generation, closed=True)
 
     async def hold_again(self, hold: Hold) -> None:
         """Set aside what the counters do not have, under the other id. Nothing where they have it."""
@@ -135,14 +131,14 @@ class LateSettling:
         if fence is None:
             await self._store.settle(reservation.id, amounts)
             return
+        generation = fence.generation
         try:
             assert self._known is not None
-            generation = fence.generation
             if await self._known.settle_known(reservation.id, amounts):
                 self._acknowledged(reservation.id, generation, closed=True)
                 return
         except StoreUnavailable as error:
-            self._note(error)
+            self._note(error, generation)
             raise
         began = reservation.payer.received_at_ms / 1000
         is_recent = now - ended_at < KNOWN_SECONDS and amounts.nanousd > 0
@@ -165,14 +161,21 @@ class LateSettling:
         if fence is not None and ended_at < fence.opened_at - SURELY_READ_SECONDS:
             return  # the counters were computed from the ledger since, and that knows it
         late = self._late(hold, actual or Amounts())
-        generation = fence.generation if fence is not None else ""
+        if fence is None or self._known is None:
+            if actual is not None:
+                await self._store.reserve(late)
+            await self._store.settle(late.id, actual or Amounts())
+            return
+        generation = fence.generation
         try:
             if actual is not None:
-                await self._fenced.reserve(late)
-            await self._fenced.settle(late.id, actual or Amounts())
+                await self._known.reserve(late)
+            known = await self._known.settle_known(late.id, actual or Amounts())
         except StoreUnavailable as error:
-            self._note(error)
+            self._note(error, generation)
             raise
+        if known is None and actual is not None:  # another server has answered, or the data went back
+            await self._forgotten(fence, late.id, generation)
         self._acknowledged(late.id, generation, closed=True)
 
     def _late(self, hold: Hold, amounts: Amounts) -> Reservation:
@@ -187,9 +190,16 @@ class LateSettling:
         if self._fence is not None and self._fence.generation == generation:
             self._fence.acknowledged(reservation_id, closed=closed)
 
-    def _note(self, error: StoreUnavailable) -> None:
+    def _note(self, error: StoreUnavailable, generation: str) -> None:
         if self._fence is not None and says_fenced(error):
-            self._fence.gone()
+            self._fence.gone(generation)
+
+    async def _forgotten(self, fence: Fence, reservation_id: ReservationId, generation: str) -> NoReturn:
+        """The store does not have what it had set aside: its counters are not to be trusted."""
+        if fence.generation == generation:
+            log.warning("the store has forgotten %s, which it had set aside", reservation_id)
+            await fence.take_away(generation)
+        raise rebuilding()
 
 
 CLOCKS_DIFFER_SECONDS = 30.0

@@ -1,6 +1,7 @@
 """The last entries of a replica's own ledger, as settlements: what it may have died before it could say to
-the store. Batches are left out: one reservation pays for several entries, and who settles them says it again.
-Reads only; what comes of saying it twice is the store's to know, which does nothing then."""
+the store, or what the store may have forgotten since. Batches are left out: one reservation pays for several
+entries, and who settles them says it again. Reads only; what comes of saying it twice is the store's to know,
+which does nothing then."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from gateway.adapters.ledger_source import Reading, reading
 from gateway.core.bucket import Amounts, Payer
 from gateway.core.ids import ReservationId
 from gateway.core.presumed import Unsettled
-from gateway.core.reservations import LATE_KEPT_MS, SWEPT_KEPT_MS
+from gateway.core.reservations import LATE_KEPT_MS, SWEEP_BATCH, SWEPT_KEPT_MS
 
 LAST_ENTRIES: Final = 2_000
 """Of those that have something to settle, in the order of their commits. An exchange is settled as soon as
@@ -44,6 +45,21 @@ _DEGRADED = f"""{_COLUMNS} FROM entries
 WHERE received_at_ms >= ? AND store_degraded = 1 AND basis <> 'none' AND {_OF_CALLS}
 ORDER BY sequence DESC LIMIT ?
 """
+
+_PRESUMED = """
+SELECT reservation_id FROM entries
+WHERE received_at_ms >= ? AND basis = 'presumed' AND endpoint <> 'batches'
+    AND id = reservation_id || ':presumed'
+ORDER BY sequence DESC LIMIT ?
+"""
+
+
+def read_presumed(path: Path, now_ms: int) -> tuple[ReservationId, ...]:
+    """The reservations of which this ledger was told last that their lease had ended. Blocks; raises
+    `ConfigError` where the file is no ledger."""
+    with reading(path) as ledger:
+        rows = ledger.rows(_PRESUMED, (now_ms - SWEPT_KEPT_MS // 2, SWEEP_BATCH))
+        return tuple(ReservationId(id) for (id,) in rows)
 
 
 def read_unsettled(path: Path, now_ms: int, more: int = 0) -> tuple[Unsettled, ...]:

@@ -84,7 +84,7 @@ class MeasuredFencedBudgets(MeasuredBudgets):
         super().__init__(store, took=took, failed=failed)
         self._fenced = store
 
-    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool:
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool | None:
         return await self._measure("settle", self._fenced.settle_known(reservation_id, actual))
 
 

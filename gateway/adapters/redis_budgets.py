@@ -92,7 +92,7 @@ class RedisBudgets:
         self._lua = {name: Script(before + (_LUA / f"{name}.lua").read_text()) for name in names}
         before += (_LUA / "fence.lua").read_text()
         self._fenced_lua = {}
-        for name in ("reserve", "close"):
+        for name in ("reserve", "close", "sweep"):
             self._fenced_lua[name] = Script(before + (_LUA / f"{name}.lua").read_text())
         self._generation: Callable[[], str] | None = None
         self._generation_key = f"{self._tag}:generation"
@@ -139,15 +139,16 @@ class RedisBudgets:
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
         await self.settle_known(reservation_id, actual)
 
-    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool:
+    async def settle_known(self, reservation_id: ReservationId, actual: Amounts) -> bool | None:
         """`settle`; whether the counters have it under this id now, by this or by an earlier call, as long as
-        that is remembered."""
+        that is remembered. None where nothing was known of the id."""
         keys = [self._record(reservation_id), self._leases, self._presumed(""), self._generation_key]
         args: list[str | int] = [
             *(reservation_id, closed_kept_ms(reservation_id), NEW_MS, SWEPT_KEPT_MS),
             *(actual.of(unit) for unit in _UNITS),
         ]
-        return bool(await self._run("close", keys, args))
+        reply: int = await self._run("close", keys, args)
+        return None if reply < 0 else reply > 0
 
     async def release(self, reservation_id: ReservationId) -> None:
         await self.settle(reservation_id, Amounts())
@@ -162,7 +163,7 @@ class RedisBudgets:
             *(self._record(ReservationId("")), SWEEP_BATCH, SWEPT_KEPT_MS),
             *(ledger, self._presumed(""), LOST_MS),
         ]
-        reply: list[bytes] = await self._scripts.run(self._lua["sweep"], keys, args)
+        reply: list[bytes] = await self._run("sweep", keys, args)
         return tuple(map(_read, reply[::2], reply[1::2]))
 
     async def booked(self, ledger: str, entry_ids: Sequence[str]) -> None:
@@ -183,8 +184,8 @@ class RedisBudgets:
         await self._scripts.close()
 
     def under(self, generation: Callable[[], str]) -> RedisBudgets:
-        """The same store; it reserves and closes only while the counters are of this generation, and raises
-        `StoreUnavailable` that says `FENCED` where they are not. See `redis_fence.py`."""
+        """The same store; it reserves, closes and sweeps only while the counters are of this generation, and
+        raises `StoreUnavailable` that says `FENCED` where they are not. See `redis_fence.py`."""
         fenced = copy(self)
         fenced._generation = generation
         return fenced

@@ -57,6 +57,9 @@ that in which Redis acted, but no more of them can overtake one than are under w
 
 assert LAST_WRITE_SECONDS * 1000 < CLOSED_KEPT_MS
 
+BROUGHT: Final = 1
+BROUGHT_BEFORE: Final = 2
+
 _REACHED: Final = "reached "
 
 _LUA: Final = Path(__file__).parent / "lua"
@@ -90,9 +93,10 @@ class RedisFence:
         self._alone = alone
         self._gather_most_ms = round(gather_most_seconds * 1000)
         self._joined = ""
-        self._newest = ""
+        """The last one that this replica wrote under."""
         self._left: set[str] = set()
-        """Generations that others have followed: one that is there again is an old snapshot's."""
+        """Generations that were there and are gone: one that is there again is of an old snapshot, or of a
+        failover that lost what ended it, and perhaps what was written under it."""
         self._asked = self._heard = 0
         self._begun = ""
         """When the gathering began that was last looked at."""
@@ -110,6 +114,7 @@ class RedisFence:
         tag = budgets.tag
         self._generation_key = f"{tag}:generation"
         self._gathering = [self._generation_key, f"{tag}:rebuild", f"{tag}:rebuild:spent"]
+        self._after = f"{tag}:rebuild:after"
         self._ledgers, self._beats = f"{tag}:rebuild:ledgers", f"{tag}:budgets:beats"
         self._announced = f"{tag}:rebuild:announced"
         self._leases = [f"{tag}:leases", f"{tag}:leases:lost"]
@@ -133,14 +138,17 @@ class RedisFence:
         """A Redis says that it has this write: it must be found from now on, wherever the next beat goes."""
         self._note(reservation_id, "closed" if closed else "open")
 
-    def swept(self, reservation_id: ReservationId) -> None:
-        """The same of a sweep, of which a ledger is about to be told: it must not be undone unnoticed."""
-        self._note(reservation_id, "swept")
+    def swept(self, reservation_id: ReservationId, before_by: str = "") -> None:
+        """The same of a sweep, of which a ledger is about to be told: it must not be undone unnoticed. With
+        `before_by` it was told by an earlier process: that ledger must still be the one, as long as anything
+        is remembered of the reservation."""
+        self._note(reservation_id, f"swept {before_by}" if before_by else "swept")
 
-    def gone(self) -> None:
-        """A script found another generation than the known one."""
-        self.generation = ""
-        self._learn("")
+    def gone(self, generation: str) -> None:
+        """A script found that this generation is not there. It is not trusted again, unless another one has
+        been learned of meanwhile: then it was an old answer."""
+        if generation == self.found:
+            self._learn("")
         self.lost.set()
 
     async def beat(self) -> None:
@@ -155,7 +163,7 @@ class RedisFence:
         ]
         if _between(self._beaten, instant) > LAST_BEAT_SECONDS:
             number = 0  # nothing is said of it
-        ledger = self._brought if self.generation else ""
+        ledger, known = self._brought if self.generation else "", self.found
         self._asked = turn = self._asked + 1
         reply: list[bytes] = await self._scripts.run(
             self._lua["fence_beat"],
@@ -163,22 +171,23 @@ class RedisFence:
                 *(*self._gathering, self._beats, self._ledgers),
                 *(f"{self._budgets.tag}:r:{write.reservation_id}" for write in looked),
             ],
-            [self._replica, number, LIVING_MS, self.found, ledger, *(write.state for write in looked)],
+            [self._replica, number, LIVING_MS, known, ledger, *(write.state for write in looked)],
         )
         self._number, self._beaten = max(self._number, number + 1), instant
         while self._since and self._since[0] in since:  # another beat may have come first
             self._checked.append(self._since.popleft())
         living = tuple(name.decode() for name in reply[1:])
-        if turn < self._heard:
-            return  # a later beat was answered before
+        if turn < self._heard or known != self.found:
+            return  # something later was answered before
         self._heard = turn
         if (found := reply[0].decode()) in self._left:
+            self.generation = ""
             await self.take_away(found)
             return
         if reply[0]:
             self._living = living
             self._connects = connects
-        self._learn(reply[0].decode())
+        self._learn(found)
 
     async def look(self, ledger: str, spans: Sequence[Span], *, shared: bool) -> Turn:
         """One turn of the rebuilding; which ledger this replica is to read now, to `add` what it says of
@@ -186,22 +195,22 @@ class RedisFence:
         tag, windows = self._budgets.tag, {f"{span.period} {span.window.label}" for span in spans}
         reply: list[bytes | int] = await self._scripts.run(
             self._lua["rebuild_look"],
-            [*self._gathering, self._ledgers, *self._leases],
+            [*self._gathering, self._ledgers, *self._leases, self._after],
             [
                 *(self._replica, ledger, int(shared), int(self._alone or len(self._living) > 0)),
                 *(CLAIM_MS, GATHER_LEAST_MS, self._gather_most_ms),
                 *(f"{tag}:r:", RESET_BATCH, secrets.token_hex(8), GATHERED_ANEW_MS),
                 *(late_id(ReservationId("")), f"{tag}:b:*/{Unit.NANOUSD}/calendar_*", SCAN_BATCH),
-                self._newest,
+                self._joined,
                 len(windows),
                 *windows,
                 *self._living,
             ],
         )
-        generation = reply[0]
-        assert isinstance(generation, bytes)
-        if generation:
-            self._learn(generation.decode())
+        assert isinstance(reply[0], bytes)
+        generation = reply[0].decode()
+        if not self.found and generation not in self._left:
+            self._learn(generation)
         self._begun = reply[2].decode() if isinstance(reply[2], bytes) else str(reply[2])
         return (Turn.WAIT, Turn.READ_OWN, Turn.READ_SHARED, Turn.LOOK_AGAIN)[int(reply[1])]
 
@@ -243,10 +252,15 @@ class RedisFence:
         return {chain: int(position) for chain, position in pairs}
 
     async def has(self, ledger: str) -> bool:
-        """Whether the counters that were found have this ledger in them. Raises `StoreUnavailable`."""
-        keys = [self._generation_key, self._ledgers]
+        """Whether the counters that were found have this ledger in them. Where they have it as it was before
+        this replica wrote to others, they are taken away. Raises `StoreUnavailable`."""
+        keys, generation = [self._generation_key, self._ledgers, self._after], self.found
         self._brought = ledger
-        return bool(await self._scripts.run(self._lua["rebuild_has"], keys, [self.found, ledger]))
+        args = [generation, ledger, self._joined]
+        answer: int = await self._scripts.run(self._lua["rebuild_has"], keys, args)
+        if answer == BROUGHT_BEFORE:
+            await self.take_away(generation)
+        return answer == BROUGHT
 
     def join(self) -> None:
         """This replica's ledger is in the counters that were found: from now on it reserves there."""
@@ -256,7 +270,7 @@ class RedisFence:
         """Have the counters rebuilt, whatever they say; with a generation, only its own. Raises
         `StoreUnavailable`."""
         await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [generation])
-        self.gone()
+        self.gone(generation or self.found)
 
     def _note(self, reservation_id: ReservationId, state: str) -> None:
         self._since.append(_Write(reservation_id, state, self._instant()))
@@ -267,11 +281,9 @@ class RedisFence:
         return self._clock.monotonic(), self._clock.now()
 
     def _learn(self, generation: str) -> None:
-        if generation and generation != self._newest:
-            if self._newest:
-                self._left.add(self._newest)
-            self._newest = generation
         if generation != self.found:
+            if self.found:
+                self._left.add(self.found)
             # What was acknowledged under another one may be among what was lost.
             self._checked.clear()
             self._since.clear()

@@ -104,10 +104,14 @@ class LedgerReader(Protocol):
     ) -> LedgerPart: ...
 
 
+def _nothing() -> None: ...
+
+
 class Rebuilding:
     """One replica's share of it. `read` reads its own ledger, whose identity is `ledger`, and `written`
     returns once that has all that was observed when it was called; `read_shared` reads the one that all
-    share, where there is such. `reading` is held while a part is read and brought."""
+    share, where there is such. `reading` is held while a part is read and brought. `joined` is called when
+    others, or an earlier turn, had brought this ledger's part to the counters that are joined."""
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class Rebuilding:
         read_shared: LedgerReader | None = None,
         written: Callable[[], Awaitable[None]],
         reading: AbstractAsyncContextManager[None] | None = None,
+        joined: Callable[[], None] = _nothing,
     ) -> None:
         self._reading = asyncio.Lock() if reading is None else reading
         self._guard = guard
@@ -131,6 +136,7 @@ class Rebuilding:
         self._ledger = ledger
         self._read_shared = read_shared
         self._written = written
+        self._joined = joined
         self._is_written = False
         self._said = False
 
@@ -260,7 +266,8 @@ class Rebuilding:
         to be settled is named, and so not counted once more."""
         if await fence.has(self._ledger):
             fence.join()
-        else:
+            self._joined()
+        elif fence.found:
             await self._all_written()
             if await self._bring(fence, opened_ms=round(fence.opened_at * 1000)):
                 fence.join()

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gateway.core.bucket import Payer, Reservation
 from gateway.core.errors import StoreUnavailable
-from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.ids import KeyId, ReservationId, WorkspaceId
 from gateway.core.limits import BoundLimit
 from gateway.core.presumed import Unsettled, lost_record, presumed_record
 from gateway.core.principal import Principal
@@ -34,6 +34,8 @@ class FoundBudgets(Protocol):
 
     async def settle_found(self, reservation: Reservation, *, ended_at: float, degraded: bool) -> None: ...
 
+    def presumed_found(self, ledger: str, reservation_ids: Sequence[ReservationId]) -> None: ...
+
 
 class LeftOpen(Protocol):
     """What is asked of `adapters.open_calls.OpenCalls`; its docstrings say more."""
@@ -47,7 +49,7 @@ class Sweeping:
     """One replica's share of it. `unsettled` reads what may be unsettled in this replica's own ledger, with
     so many more than usual, and `guard` settles that; `left_open` has what the process before had under way;
     `reading` is held while that ledger's part of lost counters is read; `expired` is told how many
-    reservations were closed."""
+    reservations were closed; `presumed` reads which ones that ledger was told of last."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Sweeping:
         unsettled: Callable[[int], Sequence[Unsettled]],
         left_open: LeftOpen,
         expired: Callable[[int], None],
+        presumed: Callable[[], Sequence[ReservationId]] = tuple,
     ) -> None:
         self._budgets = budgets
         self._guard = guard
@@ -73,6 +76,8 @@ class Sweeping:
         self._settled = 0
         self._read = unsettled
         self._expired = expired
+        self._read_presumed = presumed
+        self._presumed: Sequence[ReservationId] = ()
 
     async def begin(self) -> None:
         """At the start, before this process books anything: book what the last one had under way, and find
@@ -95,8 +100,17 @@ class Sweeping:
             await self._guard.settle_found(reservation, ended_at=one.ended_at, degraded=one.degraded)
             self._settled += 1
         self._unsettled, self._settled = (), 0
+        if self._presumed:
+            self._guard.presumed_found(self._books.name, self._presumed)
+            self._presumed = ()
         self._left_open.forget()
         self._lost = ()
+
+    def look_again(self) -> None:
+        """Counters were rebuilt with what another worker had read of this ledger. What this one settled
+        since, at a server that was the master until then, may be in none: so all of the ledger's last entries
+        are settled once more, at the next turn."""
+        self._is_booked = False
 
     async def _find(self) -> None:
         """Calls that have an entry already were over: that stays as it is."""
@@ -105,7 +119,8 @@ class Sweeping:
             self._expired(new)
             if new:
                 log.warning("%d calls that the last process had under way are booked as estimated", new)
-        self._unsettled = await asyncio.to_thread(self._read, len(self._lost))
+        self._presumed = await asyncio.to_thread(self._read_presumed)
+        self._unsettled, self._settled = await asyncio.to_thread(self._read, len(self._lost)), 0
         self._is_booked = True
 
     async def turn(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.ledger_spend import identity, read_part
-from gateway.adapters.ledger_unsettled import read_unsettled
+from gateway.adapters.ledger_unsettled import read_presumed, read_unsettled
 from gateway.adapters.open_calls import OpenCalls
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_fence import RedisFence
@@ -81,7 +81,9 @@ class BudgetReplica:
             ledger=self.identity,
             written=self.written,
             reading=self.reading,
+            joined=lambda: self.on_joined(),  # noqa: PLW0108 - a test may replace it
         )
+        self.on_joined: Callable[[], None] = lambda: None
         self._worker: asyncio.Task[None] | None = None
 
     async def written(self) -> None:
@@ -162,6 +164,7 @@ class BudgetReplica:
             unsettled=lambda more: read_unsettled(self.path, round(self.clock.now() * 1000), more),
             left_open=self.open_calls,
             expired=lambda _: None,
+            presumed=lambda: read_presumed(self.path, round(self.clock.now() * 1000)),
         )
 
     async def die(self) -> None:

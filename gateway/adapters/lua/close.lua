@@ -4,7 +4,7 @@
 -- Settles in the buckets that the record names; at zero amounts it releases. Corrects what was swept. An unknown
 -- id is remembered, so that a reserve which is still under way will not open it. What is corrected is to be taken
 -- back in the ledger too. Returns 1 where the counters have it under this id, by this close or an earlier one;
--- 0 also where a rebuilding left it its rest, which is no dollars.
+-- 0 also where a rebuilding left it its rest, which is no dollars; -1 where the id is unknown.
 local known = record_of(KEYS[1], 'state', 'charges', 'said', 'generation', 'closed_in', 'ledger', 'rest')
 local generation = redis.call('GET', KEYS[4]) or ''
 if known[1] == 'closed' then return known[5] == generation and 1 or 0 end
@@ -12,7 +12,7 @@ if known[1] == 'refused' then return 0 end
 
 redis.call('HSET', KEYS[1], 'state', 'closed')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if not known[1] then return 0 end
+if not known[1] then return -1 end
 
 if known[1] == 'swept' then
   -- Counters that were rebuilt since have what ledgers say: the presumed and, from its own entry, the actual.

@@ -2,7 +2,7 @@
 -- number of its last beat, after how many ms a replica is not counted as living, the generation that it knows, the
 -- ledger that it has in those counters ('': none), then for each record the state that it must be in, or a later
 -- one ('open': any). What was swept names a ledger for good: a reservation whose sweep was lost, and which was
--- closed since like any other, does not.
+-- closed since like any other, does not. What an earlier process swept ('swept' and its ledger) may be forgotten.
 -- Says that this replica lives. Where what was acknowledged to it is not there, the data went back in time (an
 -- old snapshot, a failover that lost writes), and the generation is taken away.
 -- Returns the generation or '', then the living replicas.
@@ -11,6 +11,8 @@ local now = now_ms()
 local function is_missing(key, wanted)
   local known = record_of(key, 'state', 'ledger')
   local state = known[1]
+  local before_by = string.match(wanted, '^swept (.+)$')
+  if before_by then return state and known[2] ~= before_by end
   if not state then return true end
   if wanted == 'swept' and not known[2] then return true end
   return wanted ~= 'open' and state ~= wanted and state ~= 'closed' and state ~= 'refused'

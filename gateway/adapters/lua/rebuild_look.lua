@@ -1,8 +1,8 @@
--- KEYS: generation, gathering, staged, ledgers, leases, lost leases. ARGV: replica, its ledger, whether there is
+-- KEYS: generation, gathering, staged, ledgers, leases, lost leases, which generations the gathering comes after. ARGV: replica, its ledger, whether there is
 -- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
 -- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text, after
 -- how many ms the gathering begins anew, how ids end under which is booked afterwards, a pattern of the counters of
--- dollars, how many keys are looked at for it at once, the last generation that the replica knew of, how many windows
+-- dollars, how many keys are looked at for it at once, the last generation that the replica wrote under, how many windows
 -- are computed anew, these as `period label`, then the replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
@@ -13,19 +13,23 @@ if generation then return {generation, 0, 0} end
 
 local now = now_ms()
 local begun = redis.call('HGET', KEYS[2], 'begun')
+local is_new = not begun
 -- What was gathered before counters that somebody has followed since lacks what was spent under them: the data went
--- back in time. It begins anew, once for each generation that it does not know of.
-if ARGV[15] ~= '' and redis.call('HSETNX', KEYS[2], 'g:' .. ARGV[15], 1) == 1 and begun then
-  for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
-    if string.sub(name, 1, 2) ~= 'g:' then redis.call('HDEL', KEYS[2], name) end
-  end
+-- back in time. It begins anew, once for each generation that it does not know of. Which it knows of is kept with the
+-- counters, for who comes when they are there.
+if begun and ARGV[15] ~= '' and redis.call('SADD', KEYS[7], ARGV[15]) == 1 then
+  redis.call('DEL', KEYS[2])
   begun = false
 end
 if not begun then
   begun = now
   redis.call('HSET', KEYS[2], 'begun', now)
   redis.call('DEL', KEYS[3], KEYS[4])
-  redis.call('ZUNIONSTORE', KEYS[6], 2, KEYS[5], KEYS[6])
+  if is_new then
+    redis.call('DEL', KEYS[7])
+    if ARGV[15] ~= '' then redis.call('SADD', KEYS[7], ARGV[15]) end
+  end
+  redis.call('ZUNIONSTORE', KEYS[6], 2, KEYS[5], KEYS[6], 'AGGREGATE', 'MAX')
   redis.call('DEL', KEYS[5])
 end
 redis.call('HSETNX', KEYS[2], 'x:' .. ARGV[1], 1)
