@@ -119,7 +119,7 @@ class Simulator:
         self._world.base_url = (public_url or self.url).rstrip("/")
         return self.url
 
-    async def idle(self, timeout_seconds: float = 5.0) -> None:
+    async def idle(self, timeout_seconds: float = 30.0) -> None:
         """Until no request is being served, so that records and bill are final. Raises TimeoutError."""
         async with asyncio.timeout(timeout_seconds):
             await self._world.records.idle.wait()

@@ -28,7 +28,7 @@ from gateway.workers.auditing import Auditing
 from gateway.workers.rebuild import Rebuilding
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import reservation, rid, usd
-from tests.support.clock import ShiftedClock
+from tests.support.clock import ShiftedClock, zone_at_noon
 from tests.support.fakes import make_rules
 from tests.support.records import a_record
 from tests.support.redis_server import RedisServer
@@ -40,6 +40,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=1_000 * USD,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 ADDED = replace(MONEY, id="added", scope=Scope.KEY, amount=500 * USD)

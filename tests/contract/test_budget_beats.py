@@ -13,6 +13,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import reservation
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 HARD = Limit(
@@ -21,6 +22,7 @@ HARD = Limit(
     unit=Unit.NANOUSD,
     amount=1_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 

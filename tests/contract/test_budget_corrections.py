@@ -11,6 +11,7 @@ import pytest
 from gateway.adapters import redis_budgets
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -19,6 +20,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=100_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 CALLS = [f"call{number}" for number in range(12)]

@@ -19,6 +19,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
 from tests.support.budgets import rid, usd
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -27,6 +28,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=100_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 
@@ -82,6 +84,56 @@ async def apart(*replicas: BudgetReplica) -> int:
     spent, set_aside = await replicas[0].standing()
     assert set_aside == 0
     return spent - sum(drift.spend.nanousd for drift in drifts)
+
+
+async def test_what_was_gathered_before_counters_that_are_lost_is_gathered_anew(
+    own_redis: RedisServer, ground: _Ground
+) -> None:
+    """A failover goes back to the middle of a rebuilding, whose end was acknowledged, and followed."""
+    one, two = await ground.open("1", "2", alone=False)
+    own_redis.command("FLUSHALL")
+    await two.rebuilding.turn()
+    assert two.identity.encode() in own_redis.command("SMEMBERS", "{gw}:rebuild:ledgers")
+    own_redis.command("SAVE")
+    await asyncio.gather(one.until_open(), two.until_open())
+    await two.spend("a", 500)
+    ground.go_back()
+    await asyncio.gather(one.until_open(), two.until_open())
+
+    assert await one.standing() == (500, 0)
+
+
+async def test_a_part_that_comes_after_a_later_one_was_announced_is_not_taken(
+    own_redis: RedisServer, ground: _Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one names what ended meanwhile, so that nothing books it: it must be in the sum then."""
+    (replica,) = await ground.open("one")
+    late: list[tuple[Any, Any]] = []
+    scripts = vars(replica.fence)["_scripts"]
+    real, adds = scripts.run, vars(replica.fence)["_lua"]["rebuild_add"]
+
+    async def slow(script: Any, keys: Any, args: Any) -> Any:
+        if script is not adds:
+            return await real(script, keys, args)
+        if not late:
+            late.append((keys, args))
+            raise StoreUnavailable("no answer in time")
+        await real(script, *late[0])
+        return await real(script, keys, args)
+
+    await replica.spend("a", 300)
+    assert await replica.reserve("b", 200)
+    own_redis.command("FLUSHALL")
+    monkeypatch.setattr(scripts, "run", slow)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await replica.rebuilding.turn()
+    replica.write_down("b", 100)
+    with pytest.raises(StoreUnavailable):
+        await replica.settle("b", 100)
+    await replica.written()
+    await replica.until_open()
+
+    assert await replica.standing() == (400, 0)
 
 
 async def test_counters_that_were_taken_away_are_not_trusted_when_a_failover_brings_them_back(

@@ -27,6 +27,7 @@ HARD = Limit(
     unit=Unit.NANOUSD,
     amount=1_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 RATE = Limit(id="rate", scope=Scope.KEY, unit=Unit.REQUESTS, amount=100_000, period=Period.HOUR)

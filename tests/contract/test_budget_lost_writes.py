@@ -19,6 +19,7 @@ from gateway.core.exchange import Basis, State
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
 from tests.support.budgets import rid
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -27,6 +28,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=100_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 SOFT = replace(MONEY, on_store_failure=OnStoreFailure.ALLOW)
@@ -173,60 +175,6 @@ async def test_a_snapshot_of_earlier_counters_is_noticed(
 
     await lost(replica)
     assert await replica.standing() == (800, 0)
-
-
-async def test_what_was_gathered_before_counters_that_are_lost_is_gathered_anew(
-    own_redis: RedisServer, tmp_path: Path
-) -> None:
-    """A failover goes back to the middle of a rebuilding, whose end was acknowledged, and followed."""
-    one, two = (BudgetReplica(own_redis.url, tmp_path / name, [MONEY], alone=False) for name in ("1", "2"))
-    await asyncio.gather(one.until_open(), two.until_open())
-    for replica in (one, two, one):
-        await replica.rebuilding.turn()
-    own_redis.command("FLUSHALL")
-    await two.rebuilding.turn()
-    assert two.identity.encode() in own_redis.command("SMEMBERS", "{gw}:rebuild:ledgers")
-    own_redis.command("SAVE")
-    await asyncio.gather(one.until_open(), two.until_open())
-    await two.spend("a", 500)
-    from_snapshot(own_redis)
-    await asyncio.gather(one.until_open(), two.until_open())
-
-    assert await one.standing() == (500, 0)
-    for replica in (one, two):
-        await replica.close()
-
-
-async def test_a_part_that_comes_after_a_later_one_was_announced_is_not_taken(
-    own_redis: RedisServer, replica: BudgetReplica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The later one names what ended meanwhile, so that nothing books it: it must be in the sum then."""
-    late: list[tuple[Any, Any]] = []
-    scripts = vars(replica.fence)["_scripts"]
-    real, adds = scripts.run, vars(replica.fence)["_lua"]["rebuild_add"]
-
-    async def slow(script: Any, keys: Any, args: Any) -> Any:
-        if script is not adds:
-            return await real(script, keys, args)
-        if not late:
-            late.append((keys, args))
-            raise StoreUnavailable("no answer in time")
-        await real(script, *late[0])
-        return await real(script, keys, args)
-
-    await replica.spend("a", 300)
-    assert await replica.reserve("b", 200)
-    own_redis.command("FLUSHALL")
-    monkeypatch.setattr(scripts, "run", slow)
-    with pytest.raises(StoreUnavailable, match="in time"):
-        await replica.rebuilding.turn()
-    replica.write_down("b", 100)
-    with pytest.raises(StoreUnavailable):
-        await replica.settle("b", 100)
-    await replica.written()
-    await replica.until_open()
-
-    assert await replica.standing() == (400, 0)
 
 
 async def test_an_old_master_that_still_answers_takes_nothing_away_from_the_new_one(

@@ -16,6 +16,7 @@ from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from gateway.core.windows import windows_around
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import reservation
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -24,6 +25,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=100_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.ALLOW,
 )
 REQUESTS = replace(MONEY, id="requests", unit=Unit.REQUESTS)

@@ -16,6 +16,7 @@ from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import reservation, rid
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -24,6 +25,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=1_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 PLACES = Limit(id="places", scope=Scope.KEY, unit=Unit.CONCURRENT, amount=1, period=Period.OPEN)

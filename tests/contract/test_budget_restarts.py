@@ -15,6 +15,7 @@ from gateway.core.exchange import ExchangeRecord
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
 from tests.support.budgets import rid
+from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
 
 MONEY = Limit(
@@ -23,6 +24,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=1_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.ALLOW,
 )
 

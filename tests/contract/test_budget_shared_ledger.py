@@ -16,6 +16,7 @@ from gateway.adapters.postgres_ledger_schema import migrate
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from gateway.workers.rebuild import Rebuilding
 from tests.support.budget_replica import BudgetReplica
+from tests.support.clock import zone_at_noon
 from tests.support.ledgers import ship
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
@@ -26,6 +27,7 @@ MONEY = Limit(
     unit=Unit.NANOUSD,
     amount=10_000,
     period=Period.CALENDAR_MONTH,
+    timezone=zone_at_noon(),
     on_store_failure=OnStoreFailure.REFUSE,
 )
 

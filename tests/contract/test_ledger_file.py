@@ -207,7 +207,7 @@ def test_a_full_disk_delays_entries_and_loses_none(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL_DISK, str(path)],
         check=False,
         capture_output=True,
-        timeout=50,
+        timeout=120,
         text=True,
         cwd=Path(__file__).parents[2],
     )

@@ -49,11 +49,11 @@ async def test_processes_that_write_at_once_make_one_whole_chain(tmp_path: Path)
     ]
     for writer in writers:
         assert writer.stdout is not None
-        assert await asyncio.wait_for(writer.stdout.readline(), 50) == b"ready\n"
+        assert await asyncio.wait_for(writer.stdout.readline(), 120) == b"ready\n"
     for writer in writers:  # all at once
         assert writer.stdin is not None
         writer.stdin.write(b"go\n")
-    assert [await asyncio.wait_for(writer.wait(), 50) for writer in writers] == [0] * PROCESSES
+    assert [await asyncio.wait_for(writer.wait(), 120) for writer in writers] == [0] * PROCESSES
 
     walked = verify(path, [ChainKey(KEY)])
     assert walked.findings == ()

@@ -213,7 +213,7 @@ def test_two_processes_on_one_file_write_one_chain(tmp_path: Path) -> None:
     )
     root = Path(__file__).parents[2]
     running = [subprocess.Popen([sys.executable, "-c", script, str(path), name], cwd=root) for name in "ab"]
-    assert [process.wait(50) for process in running] == [0, 0]
+    assert [process.wait(120) for process in running] == [0, 0]
 
     found = verify(path, KEYS)
     assert found.findings == ()

@@ -98,9 +98,9 @@ def test_a_process_killed_between_outbox_and_shared_ledger_books_each_entry_once
 ) -> None:
     path = tmp_path / "a.sqlite3"
     arguments = [sys.executable, "-c", DYING, str(path), shared.url, when]
-    first = subprocess.run([*arguments, "x"], cwd=ROOT, timeout=50, check=False)
+    first = subprocess.run([*arguments, "x"], cwd=ROOT, timeout=120, check=False)
     there = len(_ids(shared))
-    second = subprocess.run([*arguments, "y"], cwd=ROOT, timeout=50, check=False)
+    second = subprocess.run([*arguments, "y"], cwd=ROOT, timeout=120, check=False)
     ship(path, shared)
 
     assert (first.returncode, second.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
@@ -299,7 +299,7 @@ def test_a_full_disk_under_the_outbox_delays_entries_and_loses_none(
         [sys.executable, "-c", FULL_OUTBOX, str(tmp_path / "a.sqlite3"), shared.url],
         check=False,
         capture_output=True,
-        timeout=50,
+        timeout=120,
         text=True,
         cwd=ROOT,
         env={**os.environ},

@@ -184,7 +184,7 @@ def test_several_processes_on_one_file_admit_the_limit_exactly(tmp_path: Path) -
         )
         for name in ("one", "two", "three")
     ]
-    admitted = [int(worker.communicate(timeout=50)[0]) for worker in workers]
+    admitted = [int(worker.communicate(timeout=120)[0]) for worker in workers]
 
     assert sum(admitted) == 50
     assert set_aside_in(path, bound(500)) == 500
@@ -221,7 +221,7 @@ def test_a_full_disk_is_the_store_being_down_and_nothing_is_torn(tmp_path: Path)
         [sys.executable, "-c", WORKER, str(path), "300000"],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=True,
     )
     *answered, last = worker.stdout.splitlines()

@@ -94,7 +94,7 @@ def test_the_context_holds_no_more_than_the_image_is_made_from() -> None:
     assert in_context(ROOT, "gateway/core/plan.py")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_image_holds_the_product_compiled_and_nothing_to_build_or_test_with(image: Image) -> None:
     packages = next((image.folder / "opt/gateway/lib").glob("python3.*/site-packages"))
     names = {path.name.partition("-")[0] for path in packages.glob("*.dist-info")}
@@ -107,7 +107,7 @@ def test_the_image_holds_the_product_compiled_and_nothing_to_build_or_test_with(
     assert list((packages / "gateway/__pycache__").glob("pipeline.*.pyc"))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_the_image_starts_serves_says_that_it_is_alive_and_drains(image: Image) -> None:
     simulator = Simulator(pacing=Pacing(first_byte_seconds=0.1, events_per_second=40))
     environ = image.environ | {
@@ -130,7 +130,7 @@ async def test_the_image_starts_serves_says_that_it_is_alive_and_drains(image: I
         owner = os.stat(f"/proc/{process.pid}").st_uid
         assert key is not None, made
         stream = await _stream_and_stop(process, environ["GATEWAY_LISTEN__DATA"], key[0])
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), 120)
     finally:
         if process.returncode is None:
             process.kill()
@@ -174,7 +174,7 @@ async def _start(image: Image, environ: dict[str, str], *command: str) -> asynci
 
 async def _run(image: Image, environ: dict[str, str], *command: str) -> tuple[int | None, str]:
     process = await _start(image, environ, *command)
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, said.decode()
 
 
@@ -182,7 +182,7 @@ async def _until_it_says(process: asyncio.subprocess.Process, text: str) -> None
     assert process.stdout is not None
     said = ""
     while text not in said:
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 120)
         assert line, f"it ended: {said}"
         said += line.decode()
 

@@ -206,7 +206,7 @@ async def test_it_stops_when_the_client_leaves(serve: Serve, asked: Asked) -> No
     asked.free.release()
     await answer.content.readline()
     answer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not asked.closed.is_set():
             asked.free.release()
             await asyncio.sleep(0.01)

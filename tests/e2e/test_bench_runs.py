@@ -13,7 +13,7 @@ import pytest
 from tests.bench.bars import BARS
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_run_of_the_bench_has_every_row_of_every_target(tmp_path: Path) -> None:
     out, markdown = tmp_path / "out.json", tmp_path / "out.md"
     arguments = ["--quick", "--rounds", "1", "--no-parts", "--out", str(out), "--markdown", str(markdown)]

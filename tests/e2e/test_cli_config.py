@@ -133,7 +133,7 @@ def test_an_address_in_use_is_told_with_what_to_set_instead(tmp_path: Path, conf
             },
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=120,
             check=False,
         )
 

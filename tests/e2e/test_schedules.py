@@ -75,7 +75,7 @@ async def running(*replicas: Replica) -> AsyncIterator[None]:
 
 async def until(condition: Callable[[], bool], clock: FakeClock, sleepers: int = 1) -> None:
     """Let time pass whenever all who live by this clock are asleep."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             if clock.sleeping >= sleepers:
                 clock.advance(1.0)

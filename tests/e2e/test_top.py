@@ -24,7 +24,7 @@ from gateway.sim.pacing import Pacing
 from tests.support.process import ROOT
 from tests.support.stack import Stack, a_stack
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 CANARY = "canary-of-a-prompt"
 MODEL = "claude-opus-5-5"
@@ -53,7 +53,7 @@ async def run(*arguments: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode is not None
     return process.returncode, said.decode()
 
@@ -136,7 +136,7 @@ async def test_in_a_terminal_it_shows_calls_follows_its_size_and_leaves_at_q(tmp
         await terminal.until_shown("open 0")
         assert CANARY not in terminal.shown
         terminal.press(b"q")
-        assert await asyncio.wait_for(terminal.process.wait(), 60) == 0
+        assert await asyncio.wait_for(terminal.process.wait(), 120) == 0
         assert terminal.is_as_before()
 
 
@@ -153,7 +153,7 @@ async def test_it_waits_for_a_gateway_that_is_away_and_goes_on_when_it_is_back(t
             assert "Trying" not in terminal.shown.rpartition("gateway top")[2]
             await back.cleanup()
             terminal.process.send_signal(signal.SIGINT)
-            await asyncio.wait_for(terminal.process.wait(), 60)
+            await asyncio.wait_for(terminal.process.wait(), 120)
             assert terminal.is_as_before()
 
 

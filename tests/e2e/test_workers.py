@@ -30,7 +30,7 @@ from gateway.supervisor import Supervisor
 from tests.support.process import ROOT, Running, a_gateway_process
 from tests.support.stack import UPSTREAM_CREDENTIAL, a_simulator
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 PACING = Pacing(events_per_second=40)
 MODEL = "claude-opus-5-5"
@@ -325,7 +325,7 @@ async def test_a_worker_that_cannot_start_ends_the_gateway_and_says_why(ground: 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 1
     assert b"the budget file is damaged" in said
     assert b"ended with exit code 1 before it served" in said

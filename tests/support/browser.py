@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-WAIT_MS = 20_000
+WAIT_MS = 60_000
+"""For a page, and for what is expected of it: playwright's own five seconds are few on a busy machine."""
 _QUIET = (
     "--no-sandbox",
     "--disable-background-networking",
@@ -47,7 +48,10 @@ class Tab:
 @asynccontextmanager
 async def a_browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
+        expect.set_options(timeout=WAIT_MS)
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(_QUIET), timeout=WAIT_MS
+        )
         try:
             yield browser
         finally:

@@ -67,7 +67,7 @@ class Nginx:
             self._process = await asyncio.create_subprocess_exec(
                 self._program, "-p", str(self._home), "-c", str(config), stderr=log
             )
-        for _ in range(500):
+        for _ in range(1_500):
             if self.socket.exists():
                 return
             assert self._process.returncode is None, self.errors()

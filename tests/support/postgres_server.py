@@ -101,7 +101,7 @@ class PostgresServer:
             check=True,
             capture_output=True,
             cwd=self._directory,
-            timeout=60,
+            timeout=120,
         )
 
     def _answers(self) -> bool:

@@ -56,7 +56,7 @@ async def a_gateway_process(
     )
     try:
         last = "drains and stops" if "--demo" in arguments else "/readyz"
-        greeting = await asyncio.wait_for(_greeting(process, last), 60)
+        greeting = await asyncio.wait_for(_greeting(process, last), 120)
         yield Running(
             process=process,
             greeting=greeting,

@@ -38,7 +38,7 @@ def metric_names(expression: str) -> set[str]:
 def checked(*command: str) -> str:
     """What promtool or amtool says; fails, with all of it, where it finds something wrong."""
     assert shutil.which(command[0]), f"{command[0]} is missing; on Debian: apt-get install prometheus"
-    run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
 
@@ -80,7 +80,7 @@ async def a_prometheus(folder: Path, config: Mapping[str, Any]) -> AsyncIterator
             yield PrometheusServer(url, session)
     finally:
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def _start(folder: Path, config: Mapping[str, Any]) -> tuple[subprocess.Popen[bytes], str]:

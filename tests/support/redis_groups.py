@@ -79,7 +79,7 @@ class SentinelGroup:
     def __exit__(self, *_: object) -> None:
         for process in self._sentinels:
             process.kill()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         self.master.stop()
         self.replica.stop()
 

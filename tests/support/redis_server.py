@@ -80,7 +80,7 @@ class RedisServer:
         if process is not None:
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
     def freeze(self) -> None:
         """Connections stay, nothing is answered, until `thaw`."""

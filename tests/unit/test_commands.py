@@ -83,7 +83,7 @@ def test_what_is_asked_often_loads_next_to_nothing(arguments: list[str]) -> None
         text=True,
         env={**os.environ, "GATEWAY_LISTEN__ADMIN": "127.0.0.1:1"},
         check=True,
-        timeout=50,
+        timeout=120,
     ).stdout
     loaded = told.partition("LOADED")[2].split()
 
@@ -114,7 +114,7 @@ def test_a_shell_completes_commands_and_options() -> None:
             text=True,
             env=environ,
             check=False,
-            timeout=50,
+            timeout=120,
         )
         return told.stdout.split()
 

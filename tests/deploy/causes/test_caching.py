@@ -131,7 +131,7 @@ async def test_a_schedule_without_its_file_fires(tmp_path: Path, monkeypatch: py
         well = page(stack)
         prompts.unlink()
         (waiting,) = stack.service.warming._schedules._waiting
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while waiting._last is None:
                 clock.jump(60.0)
                 await asyncio.sleep(0.1)

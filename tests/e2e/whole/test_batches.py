@@ -20,11 +20,11 @@ from gateway.core.ledger import Dimension
 from gateway.core.limits import Unit
 from gateway.settings.gateway import BATCHES_FILE
 from gateway.sim.faults import Fault, FaultKind
-from tests.support.clock import ShiftedClock
+from tests.support.clock import ShiftedClock, zone_at_noon
 from tests.support.process import ROOT
 from tests.support.reconciling import DAY, MovableClock, reconciled
 from tests.support.redis_server import RedisServer
-from tests.support.stack import UPSTREAM_CREDENTIAL, Stack, a_simulator, a_stack
+from tests.support.stack import LIMITS, UPSTREAM_CREDENTIAL, Stack, a_simulator, a_stack
 
 OPUS, HAIKU = "claude-opus-5-5", "claude-haiku-5-5"
 ASK: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -36,6 +36,8 @@ MARKED: list[Any] = [
     }
 ]
 HOUR = 3600.0
+MONTHLY = LIMITS.replace("per: month", f"per: month, timezone: {zone_at_noon()}")
+"""A batch takes an hour here; none crosses the end of a month, where it would be looked for in the next."""
 
 
 def item(custom_id: str, model: str = OPUS, **params: Any) -> Any:
@@ -88,7 +90,7 @@ class Running:
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     clock = ShiftedClock()
-    async with a_stack(tmp_path, clock=clock) as stack:
+    async with a_stack(tmp_path, clock=clock, limits=MONTHLY) as stack:
         yield Running(stack, clock)
 
 
@@ -211,7 +213,9 @@ async def test_two_replicas_settle_a_batch_once(tmp_path: Path) -> None:
             for name in ("one", "two"):
                 (tmp_path / name).mkdir()
                 environ = {"REDIS_URL": redis.url, "GATEWAY_STORE__KIND": "redis"}
-                entered = a_stack(tmp_path / name, environ=environ, clock=clock, simulator=simulator)
+                entered = a_stack(
+                    tmp_path / name, environ=environ, clock=clock, limits=MONTHLY, simulator=simulator
+                )
                 replicas.append(Running(await stack.enter_async_context(entered), clock))
             one, two = replicas
             for _ in range(3):
@@ -235,7 +239,7 @@ from tests.support.stack import a_stack
 
 async def serve() -> None:
     simulator = types.SimpleNamespace(url=sys.argv[2])
-    async with a_stack(Path(sys.argv[1]), simulator=simulator) as stack:
+    async with a_stack(Path(sys.argv[1]), simulator=simulator, limits=sys.argv[3]) as stack:
         print(stack.url, flush=True)
         await asyncio.Event().wait()
 
@@ -248,10 +252,10 @@ async def test_a_gateway_that_was_killed_settles_once_it_is_back(tmp_path: Path)
     simulator = a_simulator(clock=clock)
     url = await simulator.start()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, str(tmp_path), url, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", SERVE, str(tmp_path), url, MONTHLY, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    gateway = (await asyncio.wait_for(process.stdout.readline(), 50)).decode().strip()
+    gateway = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().strip()
     async with a_stack(tmp_path / "unused") as unused:
         key = unused.keys["demo"]
     async with AsyncAnthropic(base_url=gateway, api_key=key, max_retries=0) as client:
@@ -259,7 +263,7 @@ async def test_a_gateway_that_was_killed_settles_once_it_is_back(tmp_path: Path)
     process.kill()
     await process.wait()
 
-    async with a_stack(tmp_path, clock=clock, simulator=simulator) as stack:
+    async with a_stack(tmp_path, clock=clock, limits=MONTHLY, simulator=simulator) as stack:
         running = Running(stack, clock)
         spent, set_aside = await running.dollars()
         assert (spent, set_aside > 0) == (0, True)

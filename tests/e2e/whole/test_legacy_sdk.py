@@ -27,7 +27,7 @@ async def test_an_older_sdk_works_unchanged(stack: Stack) -> None:
     process = await asyncio.create_subprocess_exec(
         PYTHON, Path(__file__).with_name("legacy_app.py"), env=environ, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 45)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     seen = json.loads(out)
 
     assert process.returncode == 0

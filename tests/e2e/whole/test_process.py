@@ -21,7 +21,7 @@ from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ledger import Dimension
 from tests.support.process import ROOT, Running, a_gateway_process
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 ASK: list[Any] = [{"role": "user", "content": "Say 60 words."}]
 MODEL = "claude-opus-5-5"
@@ -51,7 +51,7 @@ async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_pat
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "\n".join(lines), stdout=asyncio.subprocess.PIPE
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), 120)
         assert b"Message(" in out
 
         assert await get(running.admin_url, "/readyz") == (200, '{"status": "ok"}')
@@ -182,7 +182,7 @@ async def test_says_what_is_wrong_and_does_not_start(tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
 
     assert process.returncode == 1
     assert re.search(r'gateway\.yaml:\d+:\d+.*did you mean "placement"', out.decode(), re.DOTALL)

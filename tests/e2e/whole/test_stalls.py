@@ -101,7 +101,7 @@ async def test_a_page_over_a_year_stalls_nobody(tmp_path: Path) -> None:
     async with a_stack(tmp_path) as stack:
         url = f"{stack.service.admin_url}/page"
         with watching_stalls() as stalls:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await _status(f"{url}/spend?period=365d") == 503:  # noqa: ASYNC110  # it has no event
                     await asyncio.sleep(0.05)
             pages = [

@@ -95,7 +95,7 @@ def test_speaks_over_standard_input_and_output() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=120,
             env={"PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
