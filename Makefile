@@ -60,8 +60,9 @@ soak: redis .venv/ready-dev ## Mixed traffic with faults for MINUTES, and whethe
 	@$(PY) -m tests.soak.run --minutes $(MINUTES)
 
 SECONDS := 600
-fuzz: .venv/ready-dev ## Send what nobody thought of to whatever reads strangers' bytes, for SECONDS
+fuzz: redis .venv/ready-dev ## Send what nobody thought of to whatever reads strangers' bytes, for SECONDS; new examples for all properties
 	@$(PY) -m tests.fuzz.run --seconds $(SECONDS)
+	@$(PYTEST) -q --hypothesis-profile=seeking tests/property
 
 audit: .venv/ready-dev ## Ask a public database for known weaknesses of the locked packages
 	@$(PY) -c 'import socket; socket.create_connection(("api.osv.dev", 443), 5)' 2>/dev/null \
