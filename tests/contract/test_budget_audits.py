@@ -19,7 +19,7 @@ from gateway.adapters.ledger_spend import identity, read_part
 from gateway.adapters.memory_budgets import MemoryBudgets
 from gateway.adapters.redis_audits import RedisAudits
 from gateway.adapters.sqlite_budgets import SqliteBudgets
-from gateway.core.limits import Limit, Limits, OnStoreFailure, Period, Scope, Unit
+from gateway.core.limits import Limit, Limits, OnStoreFailure, Scope
 from gateway.core.pricing import Cost
 from gateway.core.rules import Rules
 from gateway.ports import BudgetStore
@@ -27,22 +27,14 @@ from gateway.workers import auditing
 from gateway.workers.auditing import Auditing
 from gateway.workers.rebuild import Rebuilding
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid, usd
-from tests.support.clock import ShiftedClock, zone_at_noon
+from tests.support.budgets import money_a_month, reservation, rid, usd
+from tests.support.clock import ShiftedClock
 from tests.support.fakes import make_rules
 from tests.support.records import a_record
 from tests.support.redis_server import RedisServer
 
 USD = 1_000_000_000
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=1_000 * USD,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.REFUSE,
-)
+MONEY = money_a_month(1_000 * USD)
 ADDED = replace(MONEY, id="added", scope=Scope.KEY, amount=500 * USD)
 
 

@@ -9,20 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters import redis_budgets
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=100_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.REFUSE,
-)
+MONEY = money_a_month(100_000)
 CALLS = [f"call{number}" for number in range(12)]
 
 

@@ -13,19 +13,10 @@ from gateway.core.bucket import Held
 from gateway.core.endpoints import Endpoint
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import BudgetReplica
-from tests.support.budgets import rid, usd
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month, rid, usd
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=1_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.ALLOW,
-)
+MONEY = money_a_month(1_000, OnStoreFailure.ALLOW)
 ITEMS = Limit(
     id="items", scope=Scope.ORGANISATION, unit=Unit.REQUESTS, amount=1_000, period=Period.CALENDAR_DAY
 )

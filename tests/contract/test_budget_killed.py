@@ -13,21 +13,12 @@ import pytest
 
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
+from gateway.core.limits import OnStoreFailure
 from tests.support.budget_replica import BudgetReplica
-from tests.support.budgets import rid, usd
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month, rid, usd
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=1_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.ALLOW,
-)
+MONEY = money_a_month(1_000, OnStoreFailure.ALLOW)
 LEASE_SECONDS = 900.0
 
 

@@ -16,21 +16,12 @@ from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.adapters.late_settling import Hold
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import Basis, State
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
+from gateway.core.limits import OnStoreFailure
 from tests.support.budget_replica import BudgetReplica
-from tests.support.budgets import rid
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month, rid
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=100_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.REFUSE,
-)
+MONEY = money_a_month(100_000)
 SOFT = replace(MONEY, on_store_failure=OnStoreFailure.ALLOW)
 
 

@@ -12,22 +12,13 @@ from msgspec import structs
 
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
+from gateway.core.limits import Limit, OnStoreFailure, Unit
 from gateway.core.windows import windows_around
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month, reservation
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=100_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.ALLOW,
-)
+MONEY = money_a_month(100_000, OnStoreFailure.ALLOW)
 REQUESTS = replace(MONEY, id="requests", unit=Unit.REQUESTS)
 
 

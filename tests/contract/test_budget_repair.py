@@ -12,22 +12,13 @@ from msgspec.structs import replace
 from gateway.adapters import redis_fence
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.core.bucket import Amounts, Payer
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
+from gateway.core.limits import Limit, Period, Scope, Unit
 from gateway.core.reservations import CLOSED_KEPT_MS, SWEPT_KEPT_MS
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month, reservation, rid
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=1_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.REFUSE,
-)
+MONEY = money_a_month(1_000)
 PLACES = Limit(id="places", scope=Scope.KEY, unit=Unit.CONCURRENT, amount=1, period=Period.OPEN)
 A_DAY = Limit(id="day", scope=Scope.KEY, unit=Unit.REQUESTS, amount=100, period=Period.CALENDAR_DAY)
 AN_HOUR = Limit(

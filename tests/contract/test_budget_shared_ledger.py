@@ -13,23 +13,14 @@ import pytest
 from gateway.adapters.ledger_source import PostgresUrl
 from gateway.adapters.ledger_spend import read_part
 from gateway.adapters.postgres_ledger_schema import migrate
-from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from gateway.workers.rebuild import Rebuilding
 from tests.support.budget_replica import BudgetReplica
-from tests.support.clock import zone_at_noon
+from tests.support.budgets import money_a_month
 from tests.support.ledgers import ship
 from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 
-MONEY = Limit(
-    id="money",
-    scope=Scope.ORGANISATION,
-    unit=Unit.NANOUSD,
-    amount=10_000,
-    period=Period.CALENDAR_MONTH,
-    timezone=zone_at_noon(),
-    on_store_failure=OnStoreFailure.REFUSE,
-)
+MONEY = money_a_month(10_000)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.sqlite_budgets import SqliteBudgets
 from gateway.core.bucket import Amounts, Reservation, Verdict
 from gateway.core.ids import KeyId, ReservationId, WorkspaceId
-from gateway.core.limits import BoundLimit, Limit, Limits, Mode, Period, Scope, Unit
+from gateway.core.limits import BoundLimit, Limit, Limits, Mode, OnStoreFailure, Period, Scope, Unit
 from gateway.core.principal import Principal
 from gateway.ports import BudgetStore
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, zone_at_noon
 from tests.support.redis_server import RedisServer
 
 PERIOD_MS = {Period.SECOND: 1000, Period.MINUTE: 60_000, Period.HOUR: 3_600_000}
@@ -141,6 +141,19 @@ def reservation(
 
 def rid(name: str) -> ReservationId:
     return ReservationId(name)
+
+
+def money_a_month(nanousd: int, on_store_failure: OnStoreFailure = OnStoreFailure.REFUSE) -> Limit:
+    """Of the organisation, in months that neither begin nor end while a test runs."""
+    return Limit(
+        id="money",
+        scope=Scope.ORGANISATION,
+        unit=Unit.NANOUSD,
+        amount=nanousd,
+        period=Period.CALENDAR_MONTH,
+        timezone=zone_at_noon(),
+        on_store_failure=on_store_failure,
+    )
 
 
 def usd(nanousd: int) -> Amounts:
