@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
+from gateway.adapters import sqlite_budgets
 from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ids import WorkspaceId
 from gateway.core.ledger import Dimension, Total
@@ -71,7 +73,8 @@ async def a_stack(
     """Start on free ports; stop at the end, if a test has not done so. Not `quiet`: with the access log.
     `settings` are added to gateway.yaml; `clock` is the gateway's and the simulator's. A `simulator` that is
     given runs already, is shared, and is not stopped. Fails at the end where the gateway left a planted text
-    or a key behind."""
+    or a key behind. A disk that others load may take its time for a sync: decisions wait for the budget file
+    for longer than they do in service."""
     shared = simulator is not None
     simulator = simulator or a_simulator(pacing, clock)
     url = simulator.url if shared else await simulator.start()
@@ -91,7 +94,8 @@ async def a_stack(
     await service.start()
     stack = Stack(simulator=simulator, service=service, keys=keys, state=state)
     try:
-        yield stack
+        with patch.object(sqlite_budgets, "DECIDE_SECONDS", 10.0):
+            yield stack
     finally:
         await service.stop()
         if not shared:
