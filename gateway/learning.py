@@ -19,6 +19,7 @@ from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.news import Answered, Billed, Failed, News, Sent, decode, encode
 from gateway.core.planner import PlannerOptions
 from gateway.core.planner.listing import PrefixListing
+from gateway.core.planner.snapshot import begin_bytes
 from gateway.placing import Flights
 from gateway.ports import Clock, Peers, Shelf
 from gateway.tasks import TaskSet
@@ -30,6 +31,8 @@ SAVE_SECONDS = 60.0
 """How much of what was learned a crash may forget."""
 CLAIMED_SECONDS = 55.0
 """For so long no other replica saves: all know the same."""
+_PAIR = b"\x92"
+"""As msgpack begins an array of two."""
 
 
 class Learning:
@@ -93,7 +96,7 @@ class Learning:
         if self._shelf is None:
             return
         if not (self._shared and await self._is_saved_elsewhere()):
-            learned, estimates = self.policy.snapshot_pieces(), self._estimates.snapshot()
+            learned, estimates = self.policy.snapshot(), self._estimates.snapshot()
             try:
                 await self._shelf.save(await asyncio.to_thread(_compressed, learned, estimates))
             except StoreUnavailable as error:
@@ -181,7 +184,7 @@ class Learning:
 def _compressed(learned: Iterable[bytes | memoryview], estimates: bytes) -> bytes:
     """Both as a pair in msgpack, compressed piece by piece: together they are some ten megabytes."""
     pieces = [*learned]
-    begin = b"\x92\xc6" + sum(map(len, pieces)).to_bytes(4, "big")
+    begin = _PAIR + begin_bytes(sum(map(len, pieces)))
     packer = zlib.compressobj(1)
     parts = [packer.compress(piece) for piece in (begin, *pieces, msgspec.msgpack.encode(estimates))]
     return b"".join([*parts, packer.flush()])

@@ -265,14 +265,11 @@ class LearnedPolicy:
 
     # Over a restart
 
-    def snapshot(self) -> bytes:
-        """All that was learned, to be given to `restore`. Mostly zeros in a young gateway: worth compressing.
-        Instants are the planner's."""
-        return b"".join(self.snapshot_pieces())
-
-    def snapshot_pieces(self) -> Iterator[bytes | memoryview]:
-        """The same, to be taken in another thread: see `snapshot.pieces`."""
-        return snapshot.pieces(self.planner, self._time.now)
+    def snapshot(self) -> Iterator[bytes | memoryview]:
+        """All that was learned, in pieces which may be taken in another thread (see `snapshot.dump`), to be
+        given to `restore` as one. Mostly zeros in a young gateway: worth compressing. Instants are the
+        planner's."""
+        return snapshot.dump(self.planner, self._time.now)
 
     def restore(self, data: bytes) -> bool:
         """Take up what another process had learned. False, and nothing is changed, where it is damaged or of

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.planner import Decision, Planner, PlannerOptions, Prices, Question, snapshot
+from tests.support.remembered import dumped
 from tests.unit.planner.conversations import Upstream, ask
 
 BUDGET = settings(max_examples=60, deadline=None)
@@ -98,7 +99,7 @@ def test_restored_planner_goes_on_as_if_nothing_had_happened(plan: list[Step], p
     upstream.run_until(end)
     other = Planner(options)
 
-    assert snapshot.restore(other, snapshot.read(snapshot.dump(upstream.planner, 0.0)))
+    assert snapshot.restore(other, snapshot.read(dumped(upstream.planner)))
     for number, (_, question) in enumerate(asked[-5:]):
         later = ask(10_000 + number, [("t0", 700), ("s0", 900), (f"u{number}", 5000)], price)
         for again in (question, later):

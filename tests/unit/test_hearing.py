@@ -14,6 +14,7 @@ from gateway.core.learned import LearnedPolicy
 from gateway.core.news import Answered, News, Sent, Warmed
 from gateway.core.rules import PlacementMode
 from gateway.core.usage import Usage
+from tests.support.remembered import exported
 from tests.unit.planner.callers import QUIET, SYSTEM, Caller, Replica, a_call, a_warm_up, by_turns, replicas
 
 
@@ -25,7 +26,7 @@ def test_trap_28_replicas_that_hear_of_each_other_decide_as_one(tmp_path: Path) 
 
     assert placed == expected
     assert one.policy.planner.accounts == other.policy.planner.accounts == alone.policy.planner.accounts
-    counts = [policy.planner.reuse.export()[:2] for policy in (one.policy, other.policy, alone.policy)]
+    counts = [exported(policy.planner.reuse)[:2] for policy in (one.policy, other.policy, alone.policy)]
     assert counts[0] == counts[1] == counts[2]
 
 
@@ -57,7 +58,7 @@ def test_replica_that_is_not_told_what_was_known_of_a_prompt_finds_it_out(
 
     assert sum(bool(news.known) for news in one.news if isinstance(news, Sent)) > 10
     assert untold.learned.planner.accounts == one.policy.planner.accounts
-    assert untold.learned.planner.reuse.export()[:2] == one.policy.planner.reuse.export()[:2]
+    assert exported(untold.learned.planner.reuse)[:2] == exported(one.policy.planner.reuse)[:2]
 
 
 def test_trap_28_follower_on_another_replica_waits_for_the_leader(tmp_path: Path) -> None:

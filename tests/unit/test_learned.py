@@ -13,6 +13,7 @@ from gateway.core.news import Answered, Billed, Failed, News, Sent, Warmed
 from gateway.core.planner import PlannerOptions
 from gateway.core.rules import ClientMarks, PlacementMode
 from gateway.core.usage import Usage
+from tests.support.remembered import exported
 from tests.unit.planner.callers import QUIET, SYSTEM, Caller, a_call, a_warm_up, by_turns, replicas
 
 WARMING = PlannerOptions(capacity=1 << 12, opening_tokens=1e9, layered_trust=0.0)
@@ -161,7 +162,7 @@ def test_says_that_a_call_was_held_by_anothers_claim(tmp_path: Path) -> None:
 def test_warm_up_of_a_client_is_read_and_is_no_reuse(tmp_path: Path) -> None:
     caller = Caller(tmp_path)
     caller.ask(a_warm_up(SYSTEM))
-    watched = len(caller.policy.planner.reuse.export()[2])
+    watched = len(exported(caller.policy.planner.reuse)[2])
     read = caller.ask(a_call("q", system=SYSTEM))
 
     assert watched == 0
@@ -262,7 +263,7 @@ def test_restored_policy_decides_as_the_one_before(tmp_path: Path) -> None:
     by_turns(before, before)
     after = Caller(tmp_path)
 
-    assert after.policy.restore(before.policy.snapshot())
+    assert after.policy.restore(b"".join(before.policy.snapshot()))
     after.at = before.at
     body = a_call("3", system=SYSTEM)
     assert after.ask(body, final=True).placement == before.ask(body, final=True).placement
@@ -285,7 +286,7 @@ def test_holdout_leaves_whole_conversations_alone_and_learns_from_them(tmp_path:
     assert {True} in by_session
     assert {False} in by_session
     assert all(not plan.placement.breakpoints for plan in plans if plan.placement.holdout)
-    assert caller.policy.planner.reuse.export()[2]
+    assert exported(caller.policy.planner.reuse)[2]
 
 
 def test_shadow_holds_nobody_and_tells_only_what_is_sent(tmp_path: Path) -> None:

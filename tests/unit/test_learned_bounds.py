@@ -111,7 +111,7 @@ def test_what_a_clock_that_was_ahead_has_saved_is_no_longer_in_the_future(tmp_pa
     ahead, right = Caller(tmp_path), Caller(tmp_path)
     ahead.at += 30 * 86_400.0
     ahead.ask(a_call("q", system=SYSTEM))
-    right.policy.restore(ahead.policy.snapshot())
+    right.policy.restore(b"".join(ahead.policy.snapshot()))
     soon = right.ask(a_call("r", system=SYSTEM), seconds=60.0)
     late = right.ask(a_call("s", system=SYSTEM), seconds=700.0)
 

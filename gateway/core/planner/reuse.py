@@ -196,14 +196,10 @@ class Reuse:
                 reached[at] *= 0.5
                 self._ended[at] *= 0.5
 
-    def export(self) -> tuple[bytes, bytes, bytes]:
-        """All counts and all open observations, as they are to be given to `restore`."""
-        reached, ended, observing = self.exporting()
-        return bytes(reached), bytes(ended), observing()
-
-    def exporting(self) -> tuple[memoryview, memoryview, Callable[[], bytes]]:
-        """The same for another thread, as packing takes its time: counts as they are by then, observations
-        as they are now, but for those that end meanwhile."""
+    def export(self) -> tuple[memoryview, memoryview, Callable[[], bytes]]:
+        """All counts and all open observations, as they are to be given to `restore` in bytes. For another
+        thread, as packing takes its time: counts as they are by then, observations as they are now, but for
+        those that end meanwhile."""
         queues = [tuple(queue) for queue in self._queues]
         return (
             memoryview(self._reached).cast("B"),

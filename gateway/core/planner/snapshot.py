@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -49,49 +49,48 @@ class Snapshot:
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Snapshot)
 _MAP = 0x80
-_BYTES = b"\xc6"
-"""How msgpack begins a map of few members, and a string of bytes; four bytes of its length follow."""
 
 
-def dump(planner: Planner, now: float) -> bytes:
-    """What the planner knows at `now`, as one string."""
-    return b"".join(pieces(planner, now))
-
-
-def pieces(planner: Planner, now: float) -> Iterator[bytes | memoryview]:
-    """The same in pieces, which another thread may take while the planner goes on: nothing is copied, and to
-    pack the observations takes tens of milliseconds. What changes meanwhile is there as it was or as it is,
-    so that a prefix may have something of another's; that can cost a little money."""
+def dump(planner: Planner, now: float) -> Iterator[bytes | memoryview]:
+    """What the planner knows at `now`, in pieces, which another thread may take while the planner goes on:
+    nothing is copied, and to pack the observations takes tens of milliseconds. What changes meanwhile is
+    there as it was or as it is, so that a prefix may have something of another's; that can cost a little."""
     table = planner.table
-    reached, ended, observing = planner.reuse.exporting()
-    members: dict[str, object] = {
-        "made_by": MADE_BY,
-        "taken_at": now,
-        "keys": memoryview(table.keys).cast("B"),
-        "last": memoryview(table.last).cast("B"),
-        "expires": memoryview(table.expires).cast("B"),
-        "flags": memoryview(table.flags),
-        "accesses": memoryview(table.accesses),
-        "reached": reached,
-        "ended": ended,
-        "accounts": _pack(planner.accounts),
-        "kept_accounts": _pack(planner.stakes.kept_accounts),
-        "trust": (planner.layered_read, planner.layered_tried),
-    }
-    return _in_msgpack(members, observing)
+    reached, ended, observing = planner.reuse.export()
+    return _in_msgpack(
+        {
+            "made_by": MADE_BY,
+            "taken_at": now,
+            "keys": memoryview(table.keys).cast("B"),
+            "last": memoryview(table.last).cast("B"),
+            "expires": memoryview(table.expires).cast("B"),
+            "flags": memoryview(table.flags),
+            "accesses": memoryview(table.accesses),
+            "reached": reached,
+            "ended": ended,
+            "observing": observing,
+            "accounts": _pack(planner.accounts),
+            "kept_accounts": _pack(planner.stakes.kept_accounts),
+            "trust": (planner.layered_read, planner.layered_tried),
+        }
+    )
 
 
-def _in_msgpack(members: dict[str, object], observing: Callable[[], bytes]) -> Iterator[bytes | memoryview]:
-    yield bytes([_MAP + len(members) + 1])
+def begin_bytes(size: int) -> bytes:
+    """How msgpack begins a string of so many bytes."""
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
+def _in_msgpack(members: dict[str, object]) -> Iterator[bytes | memoryview]:
+    """What can be called is called when its turn comes."""
+    yield bytes([_MAP + len(members)])
     for name, value in members.items():
         yield _ENCODER.encode(name)
         if isinstance(value, memoryview):
-            yield _BYTES + len(value).to_bytes(4, "big")
+            yield begin_bytes(len(value))
             yield value
         else:
-            yield _ENCODER.encode(value)
-    yield _ENCODER.encode("observing")
-    yield _ENCODER.encode(observing())
+            yield _ENCODER.encode(value() if callable(value) else value)
 
 
 def load(planner: Planner, data: bytes) -> bool:

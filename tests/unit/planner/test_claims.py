@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.planner import Planner, PlannerOptions
+from tests.support.remembered import exported
 from tests.unit.planner.conversations import ask
 
 BOLD = PlannerOptions(capacity=1 << 14, opening_tokens=1e9)
@@ -17,7 +18,7 @@ def test_claims_come_before_anything_is_learned() -> None:
     assert set(claiming.claims) == {ask(1, COLD).keys[0], ask(1, COLD).keys[1]}
     assert claiming.wait_tokens == 30_000
     assert final == untouched.plan(ask(1, COLD), 0.1)
-    assert planner.reuse.export() == untouched.reuse.export()
+    assert exported(planner.reuse) == exported(untouched.reuse)
     assert planner.accounts == untouched.accounts
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.planner.reuse import AGES, AGES_SECONDS, BYTES, CONTEXTS, MAX_WEIGHT, Reuse, context
+from tests.support.remembered import exported
 
 NEVER = (0.0,) * AGES
 EVEN = (0.1,) * AGES
@@ -93,10 +94,10 @@ def test_export_restores_to_the_same_chances() -> None:
         reuse.watch(500 + number, (3, 9), 90_000.0 + 20 * number)
         reuse.advance(90_000.0 + 20 * number)
     other = Reuse()
-    other.restore(reuse.export())
+    other.restore(exported(reuse))
 
     assert other.chances((3,), EVEN) == reuse.chances((3,), EVEN)
-    assert other.export() == reuse.export()
+    assert exported(other) == exported(reuse)
     with pytest.raises(ValueError, match="another size"):
         other.restore((b"", b"", b""))
 
@@ -114,7 +115,7 @@ def test_observations_are_bounded_and_leave_room_for_what_is_shared(monkeypatch:
 
 
 def test_memory_is_as_stated() -> None:
-    assert sum(map(len, Reuse().export()[:2])) == BYTES == CONTEXTS * AGES * 8
+    assert sum(map(len, exported(Reuse())[:2])) == BYTES == CONTEXTS * AGES * 8
     assert list(AGES_SECONDS) == sorted(AGES_SECONDS)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.planner import Planner, PlannerOptions, snapshot
+from tests.support.remembered import dumped
 from tests.unit.planner.conversations import Blocks, Upstream, ask
 
 
@@ -29,7 +30,7 @@ def test_restored_planner_decides_as_the_one_it_was_taken_from() -> None:
     taught(planner)
     other = Planner(PlannerOptions(capacity=4096, warming=False))
 
-    assert snapshot.restore(other, snapshot.read(snapshot.dump(planner, 0.0)))
+    assert snapshot.restore(other, snapshot.read(dumped(planner)))
     for number, blocks in enumerate([turns(19, 6), turns(50, 1), turns(3, 2)]):
         question = ask(1000 + number, blocks)
         assert planner.plan(question, 2500.0) == other.plan(question, 2500.0)
@@ -40,20 +41,20 @@ def test_table_of_another_size_is_filled_prefix_by_prefix() -> None:
     taught(planner)
     larger = Planner(PlannerOptions(capacity=16384))
 
-    assert snapshot.restore(larger, snapshot.read(snapshot.dump(planner, 0.0)))
+    assert snapshot.restore(larger, snapshot.read(dumped(planner)))
     assert larger.table.used == planner.table.used
 
 
 def test_memory_of_another_version_is_not_taken_up() -> None:
     planner = Planner(PlannerOptions(capacity=64))
-    taken = replace(snapshot.read(snapshot.dump(planner, 0.0)), made_by=b"other")
+    taken = replace(snapshot.read(dumped(planner)), made_by=b"other")
 
     assert not snapshot.restore(Planner(PlannerOptions(capacity=64)), taken)
 
 
 def test_damaged_memory_is_not_taken_up() -> None:
     planner = Planner(PlannerOptions(capacity=64))
-    taken = snapshot.read(snapshot.dump(planner, 0.0))
+    taken = snapshot.read(dumped(planner))
 
     assert not snapshot.restore(Planner(), replace(taken, keys=taken.keys[:-8]))
     assert not snapshot.restore(Planner(), replace(taken, reached=b""))
@@ -63,17 +64,17 @@ def test_goes_through_one_string_of_bytes() -> None:
     planner = Planner(PlannerOptions(capacity=4096, warming=False))
     taught(planner)
     other = Planner(PlannerOptions(capacity=4096, warming=False))
-    data = snapshot.dump(planner, 0.0)
+    data = dumped(planner)
 
     assert snapshot.load(other, data)
-    assert snapshot.dump(other, 0.0) == data
+    assert dumped(other) == data
     assert len(zlib.compress(data, 1)) < len(data) / 5
 
 
 def test_another_thread_takes_it_while_the_planner_goes_on() -> None:
     planner = Planner(PlannerOptions(capacity=4096, warming=False))
     upstream = taught(planner)
-    pieces = snapshot.pieces(planner, 2400.0)
+    pieces = snapshot.dump(planner, 2400.0)
     upstream.send(ask(500, turns(77, 3)), 2500.0)
     taken: list[bytes | memoryview] = []
     thread = threading.Thread(target=lambda: taken.extend(pieces))
@@ -91,7 +92,7 @@ def test_another_thread_takes_it_while_the_planner_goes_on() -> None:
 @given(st.binary(max_size=64), st.integers(0, 400))
 def test_no_damage_is_taken_up_or_raises(rubbish: bytes, at: int) -> None:
     planner = Planner(PlannerOptions(capacity=16))
-    data = snapshot.dump(planner, 0.0)
+    data = dumped(planner)
     at = at * len(data) // 400
     snapshot.load(Planner(PlannerOptions(capacity=16)), data[:at] + rubbish + data[at + len(rubbish) :])
 
@@ -100,7 +101,7 @@ def test_no_damage_is_taken_up_or_raises(rubbish: bytes, at: int) -> None:
 
 
 def test_belief_that_cannot_be_is_not_taken_up() -> None:
-    taken = snapshot.read(snapshot.dump(Planner(PlannerOptions(capacity=64)), 0.0))
+    taken = snapshot.read(dumped(Planner(PlannerOptions(capacity=64))))
 
     assert not snapshot.restore(Planner(), replace(taken, trust=(2.0, 1.0)))
     assert not snapshot.restore(Planner(), replace(taken, accounts=b"x"))

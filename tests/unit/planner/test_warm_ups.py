@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.planner import Planner, PlannerOptions, Question, Reported
+from tests.support.remembered import exported
 from tests.unit.planner.conversations import ask, bill
 
 BOLD = PlannerOptions(capacity=1 << 14, opening_tokens=1e9)
@@ -30,11 +31,11 @@ def test_warm_up_writes_what_the_next_request_reads() -> None:
 def test_warm_up_is_no_access() -> None:
     planner = Planner(BOLD)
     planner.billed(1, bill(ask(1, COLD), planner.plan(ask(1, COLD), 0.0)), 1.0)
-    before = planner.reuse.export()[1], bytes(planner.table.accesses), planner.table.last.tobytes()
+    before = exported(planner.reuse)[1], bytes(planner.table.accesses), planner.table.last.tobytes()
     planner.plan(a_warm_up(2), 250.0)
     planner.billed(2, Reported(5, 30_000, 0, 0), 251.0)
 
-    assert (planner.reuse.export()[1], bytes(planner.table.accesses), planner.table.last.tobytes()) == before
+    assert (exported(planner.reuse)[1], bytes(planner.table.accesses), planner.table.last.tobytes()) == before
     assert planner.plan(ask(3, COLD), 540.0).read_tokens == 30_000
 
 
