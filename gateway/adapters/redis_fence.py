@@ -59,6 +59,7 @@ assert LAST_WRITE_SECONDS * 1000 < CLOSED_KEPT_MS
 
 BROUGHT: Final = 1
 BROUGHT_BEFORE: Final = 2
+"""What `rebuild_has` answers; nothing is 0."""
 
 _REACHED: Final = "reached "
 
@@ -225,19 +226,19 @@ class RedisFence:
         windows' keys, and exchanges among them whose settlement may still come. While the counters are
         gathered it is part of them; else it is added to them. Of the shared ledger, `reached` says how far
         chains go in it. False where the rebuilding has moved on. Raises `StoreUnavailable`."""
-        tag, generation, part = self._budgets.tag, self.found, secrets.token_hex(8)
+        tag, generation, announced = self._budgets.tag, self.found, secrets.token_hex(8)
         for start in range(0, max(len(known), 1), KNOWN_BATCH):
             records = [f"{tag}:r:{late_id(ReservationId(id))}" for id in known[start : start + KNOWN_BATCH]]
             keys = [self._generation_key, self._leases[0], self._ledgers, self._announced, *records]
             if not await self._scripts.run(
-                self._lua["rebuild_known"], keys, [generation, LATE_KEPT_MS, f"{tag}:r:", ledger, part]
+                self._lua["rebuild_known"], keys, [generation, LATE_KEPT_MS, f"{tag}:r:", ledger, announced]
             ):
                 return False
         sums = [part for key, nanousd in windows.items() for part in (f"{tag}:b:{key}", nanousd)]
         keys = [*self._gathering, self._ledgers, self._announced]
         chains = [f"{_REACHED}{chain} {position}" for chain, position in reached.items()]
         args: list[str | int] = [
-            *(self._replica if ledger != SHARED else "", ledger, generation, self._begun, part),
+            *(self._replica if ledger != SHARED else "", ledger, generation, self._begun, announced),
             *(len(chains), *chains, *sums),
         ]
         return bool(await self._scripts.run(self._lua["rebuild_add"], keys, args))

@@ -71,7 +71,7 @@ class Sweeping:
         self._books = books
         self._left_open = left_open
         self._lost: Sequence[Unsettled] = ()
-        self._is_booked = True
+        self._is_found = True
         self._unsettled: Sequence[Unsettled] = ()
         self._settled = 0
         self._read = unsettled
@@ -87,12 +87,12 @@ class Sweeping:
         try:
             await self._find()
         except StoreUnavailable as error:
-            self._is_booked = False
+            self._is_found = False
             log.error("what the last process had under way is booked later: %s", error.message)
 
     async def resume(self) -> None:
         """Settle that. Idempotent. Raises `StoreUnavailable`; asked again, it goes on where it was."""
-        if not self._is_booked:
+        if not self._is_found:
             await self._find()
         while self._settled < len(self._unsettled):
             one = self._unsettled[self._settled]
@@ -110,7 +110,7 @@ class Sweeping:
         """Counters were rebuilt with what another worker had read of this ledger. What this one settled
         since, at a server that was the master until then, may be in none: so all of the ledger's last entries
         are settled once more, at the next turn."""
-        self._is_booked = False
+        self._is_found = False
 
     async def _find(self) -> None:
         """Calls that have an entry already were over: that stays as it is."""
@@ -121,7 +121,7 @@ class Sweeping:
                 log.warning("%d calls that the last process had under way are booked as estimated", new)
         self._presumed = await asyncio.to_thread(self._read_presumed)
         self._unsettled, self._settled = await asyncio.to_thread(self._read, len(self._lost)), 0
-        self._is_booked = True
+        self._is_found = True
 
     async def turn(self) -> None:
         """Close, and book, all there is. Raises nothing: what failed is there the next time."""

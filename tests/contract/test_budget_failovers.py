@@ -17,7 +17,7 @@ from gateway.core.bucket import Decision, Reservation
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Period, Scope, Unit
-from tests.support.budget_replica import BudgetReplica
+from tests.support.budget_replica import BudgetReplica, Replicas
 from tests.support.budgets import money_a_month, rid, usd
 from tests.support.redis_server import RedisServer
 
@@ -26,18 +26,12 @@ MONEY = money_a_month(100_000)
 PLACES = Limit(id="places", scope=Scope.KEY, unit=Unit.CONCURRENT, amount=100, period=Period.OPEN)
 
 
-class _Ground:
-    """Replicas on one Redis, each on a state directory; those that wait for others do so for a second."""
+class _Ground(Replicas):
+    """Those that wait for others do so for a second."""
 
-    def __init__(self, redis: RedisServer, folder: Path) -> None:
-        self._redis = redis
-        self._folder = folder
-        self._all: list[BudgetReplica] = []
-
-    def replica(self, name: str, *, alone: bool = True) -> BudgetReplica:
-        replica = BudgetReplica(self._redis.url, self._folder / name, [MONEY], alone=alone)
+    def replica(self, name: str = "one", *, alone: bool = True) -> BudgetReplica:
+        replica = super().replica(name, alone=alone)
         vars(replica.fence)["_gather_most_ms"] = 1_000
-        self._all.append(replica)
         return replica
 
     async def open(self, *names: str, alone: bool = True) -> list[BudgetReplica]:
@@ -49,17 +43,13 @@ class _Ground:
 
     def go_back(self) -> None:
         """To what was saved."""
-        self._redis.stop()
-        self._redis.start()
-
-    async def close(self) -> None:
-        for replica in self._all:
-            await replica.close()
+        self.redis.stop()
+        self.redis.start()
 
 
 @pytest.fixture
 async def ground(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[_Ground]:
-    made = _Ground(own_redis, tmp_path)
+    made = _Ground(own_redis, tmp_path, [MONEY])
     yield made
     await made.close()
 

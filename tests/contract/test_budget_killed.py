@@ -14,7 +14,7 @@ import pytest
 from gateway.adapters.batch_books import LedgerBatchBooks
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import OnStoreFailure
-from tests.support.budget_replica import BudgetReplica
+from tests.support.budget_replica import BudgetReplica, Replicas
 from tests.support.budgets import money_a_month, rid, usd
 from tests.support.redis_server import RedisServer
 
@@ -22,17 +22,7 @@ MONEY = money_a_month(1_000, OnStoreFailure.ALLOW)
 LEASE_SECONDS = 900.0
 
 
-class _Ground:
-    def __init__(self, redis: RedisServer, folder: Path) -> None:
-        self.redis = redis
-        self._folder = folder
-        self._all: list[BudgetReplica] = []
-
-    def replica(self, name: str = "one", *, alone: bool = True) -> BudgetReplica:
-        replica = BudgetReplica(self.redis.url, self._folder / name, [MONEY], alone=alone)
-        self._all.append(replica)
-        return replica
-
+class _Ground(Replicas):
     async def start(self, name: str = "one", *, alone: bool = True) -> BudgetReplica:
         """As the service does it."""
         replica = self.replica(name, alone=alone)
@@ -45,18 +35,14 @@ class _Ground:
     def booked(self, *names: str) -> list[tuple[str, str, int]]:
         rows = []
         for name in names or ("one",):
-            with closing(sqlite3.connect(self._folder / name / "ledger.db")) as ledger:
+            with closing(sqlite3.connect(self.folder / name / "ledger.db")) as ledger:
                 rows += ledger.execute("SELECT id, basis, output_nanousd FROM entries ORDER BY id").fetchall()
         return rows
-
-    async def close(self) -> None:
-        for replica in self._all:
-            await replica.close()
 
 
 @pytest.fixture
 async def ground(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[_Ground]:
-    made = _Ground(own_redis, tmp_path)
+    made = _Ground(own_redis, tmp_path, [MONEY])
     yield made
     await made.close()
 

@@ -35,6 +35,7 @@ from tests.support.budgets import reservation, usd
 from tests.support.clock import ShiftedClock
 from tests.support.fakes import make_rules
 from tests.support.records import a_record
+from tests.support.redis_server import RedisServer
 
 WHO = Principal(workspace=WorkspaceId("w"), key_id=KeyId("k"), key_name="k", organisation="org")
 MODEL = "claude-test-1"
@@ -199,3 +200,22 @@ class BudgetReplica:
         self.ledger.close()
         self.open_calls.close()
         await self.budgets.close()
+
+
+class Replicas:
+    """On one Redis, each on a state directory of its name."""
+
+    def __init__(self, redis: RedisServer, folder: Path, limits: Sequence[Limit]) -> None:
+        self.redis = redis
+        self.folder = folder
+        self._limits = limits
+        self._all: list[BudgetReplica] = []
+
+    def replica(self, name: str = "one", *, alone: bool = True) -> BudgetReplica:
+        replica = BudgetReplica(self.redis.url, self.folder / name, self._limits, alone=alone)
+        self._all.append(replica)
+        return replica
+
+    async def close(self) -> None:
+        for replica in self._all:
+            await replica.close()

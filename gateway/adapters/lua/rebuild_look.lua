@@ -1,9 +1,10 @@
--- KEYS: generation, gathering, staged, ledgers, leases, lost leases, which generations the gathering comes after. ARGV: replica, its ledger, whether there is
--- one that all share and that comes first, whether it knew the living ones, for how many ms a claim holds, how long is gathered at
--- least and at most, the beginning of the records' keys, how many reservations are closed at once, a random text, after
--- how many ms the gathering begins anew, how ids end under which is booked afterwards, a pattern of the counters of
--- dollars, how many keys are looked at for it at once, the last generation that the replica wrote under, how many windows
--- are computed anew, these as `period label`, then the replicas that are expected to contribute.
+-- KEYS: generation, gathering, staged, ledgers, leases, lost leases, which generations the gathering comes after. ARGV:
+-- replica, its ledger, whether there is one that all share and that comes first, whether it knew the living ones, for
+-- how many ms a claim holds, how long is gathered at least and at most, the beginning of the records' keys, how many
+-- reservations are closed at once, a random text, after how many ms the gathering begins anew, how ids end under which
+-- is booked afterwards, a pattern of the counters of dollars, how many keys are looked at for it at once, the last
+-- generation that the replica wrote under, how many windows are computed anew, these as `period label`, then the
+-- replicas that are expected to contribute.
 -- One turn of the rebuilding: begins it, closes what the lost time had left open, claims the reading of a ledger,
 -- and at last sets the counters and opens the fence, all in one step. Safe to repeat, and for any replica.
 -- Returns the generation or '', then 1 where this replica is to read its ledger now, 2 where it is to read the
