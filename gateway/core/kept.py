@@ -6,7 +6,8 @@ Bounded by their bytes and by time. Which calls are kept, and when one is asked 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.core.headers import Headers
 from gateway.core.ids import WorkspaceId
@@ -27,16 +28,19 @@ NEEDED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 """Headers that alter the prompt or its cache. Nothing else of the caller's is kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptPrompt:
+class KeptPrompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What it takes to send a call's prompt again, up to block `upto` at least."""
 
     workspace: WorkspaceId
     target: str
     """Path and query as the client sent them."""
     upto: int
-    body: bytes = field(repr=False)
-    headers: Headers = field(repr=False)
+    body: bytes
+    headers: Headers
+
+    def __repr__(self) -> str:
+        """Without the prompt: what is shown of an object ends in logs."""
+        return f"KeptPrompt({self.workspace!r}, {self.target!r}, upto={self.upto})"
 
 
 class KeptPrompts:

@@ -6,8 +6,9 @@ prompt itself are found in `changes.py`. What a miss cost is reckoned in `saving
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class MissCause(StrEnum):
@@ -71,8 +72,7 @@ _DONE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(msgspec.Struct, frozen=True, gc=False):
     """A known prefix deeper than what is read, and why it cannot be read."""
 
     block: int

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.core.planner.values import Kind
 
 if TYPE_CHECKING:
     from gateway.core.prompt import Block
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, gc=False):
     """The tokens up to and including each block, at so many bytes a token."""
 
     bytes_per_token: float
@@ -30,8 +31,7 @@ class Measured:
         return Measured(self.bytes_per_token, self.sums[:blocks], self.ends[:blocks])
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True, gc=False):
     """Which of the first `blocks` blocks show an image, or have citations switched on, anywhere in them."""
 
     blocks: int = 0

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from gateway.core.bearer import looks_like_token
 from gateway.core.claims import Bearer
 from gateway.core.errors import StoreUnavailable, Unauthenticated
@@ -36,8 +38,7 @@ _WARMING = "warming:"
 _ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 8, 32, 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The caller as the gateway knows it. Never carries the secret."""
 
     workspace: WorkspaceId

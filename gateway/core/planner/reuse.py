@@ -60,9 +60,15 @@ Contexts = tuple[int, ...]
 
 MAX_CONTEXTS = 6
 _NONE = 0xFFFF
-_Observation = tuple[float, int, Contexts]
-"""Since when, of which prefix, in which contexts. One object from its beginning to its end."""
 _OBSERVATION = struct.Struct(f"<QdB{MAX_CONTEXTS}H")
+
+
+class _Observation(msgspec.Struct, frozen=True, gc=False):
+    """One object from its beginning to its end."""
+
+    began: float
+    key: int
+    contexts: Contexts
 
 
 class Chances(msgspec.Struct, gc=False):
@@ -103,7 +109,7 @@ class Reuse:
         crowd = len(self._open)
         if crowd >= MAX_OPEN or (sampled and key & 7 and crowd >= MAX_OPEN // 2):
             return
-        self._open[key] = observation = (now, key, contexts)
+        self._open[key] = observation = _Observation(now, key, contexts)
         self._queues[0].append(observation)
         self._reach(contexts, 0, _STEPS[0][2])
 
@@ -112,31 +118,30 @@ class Reuse:
         opened = self._open
         for key in [*filter(opened.__contains__, keys)]:
             if key in opened:  # else it is there twice
-                began, _, contexts = opened.pop(key)
-                age = now - began
+                ended = opened.pop(key)
+                age = now - ended.began
                 for upper, index, _, left in _STEPS:
                     if age <= upper:
-                        for context in contexts:
+                        for context in ended.contexts:
                             self._ended[context * AGES + index] += 1.0
                         if left:
-                            self._reach(contexts, index, left)
+                            self._reach(ended.contexts, index, left)
                         break
 
     def advance(self, now: float) -> None:
         """Let open observations grow older. To be called before anything else happens at `now`."""
         opened = self._open
         for index, (upper, queue) in enumerate(zip(_UPPERS, self._queues, strict=True)):
-            while queue and queue[0][0] < now - upper:
+            while queue and queue[0].began < now - upper:
                 observation = queue.popleft()
-                _, key, contexts = observation
-                if opened.get(key) is not observation:
+                if opened.get(observation.key) is not observation:
                     continue
                 if index + 1 < len(_STEPS):
                     _, age, share, _ = _STEPS[index + 1]
-                    self._reach(contexts, age, share)
+                    self._reach(observation.contexts, age, share)
                     self._queues[index + 1].append(observation)
                 else:
-                    del opened[key]
+                    del opened[observation.key]
 
     def chances(self, contexts: Contexts, prior: Sequence[float], *, doubt: float = 0.0) -> Chances:
         """What to expect of a prefix that is being accessed. `prior` are hazards per age; `doubt` is how many
@@ -172,7 +177,7 @@ class Reuse:
     def watched(self, key: int) -> tuple[float, Contexts] | None:
         """Since when the next access of a prefix is waited for, and in which contexts; None: it is not."""
         found = self._open.get(key)
-        return None if found is None else (found[0], found[2])
+        return None if found is None else (found.began, found.contexts)
 
     def proven(self, contexts: Contexts) -> float:
         """The chance of an access within 5 min that what was seen supports by itself: each count less its
@@ -211,10 +216,10 @@ class Reuse:
         rows = bytearray()
         for index, queue in enumerate(queues):
             for observation in queue:
-                began, key, contexts = observation
-                if self._open.get(key) is observation:
+                if self._open.get(observation.key) is observation:
+                    contexts = observation.contexts
                     padded = (*contexts, *(_NONE,) * (MAX_CONTEXTS - len(contexts)))
-                    rows += _OBSERVATION.pack(key, began, index, *padded)
+                    rows += _OBSERVATION.pack(observation.key, observation.began, index, *padded)
         return bytes(rows)
 
     def restore(self, exported: tuple[bytes, bytes, bytes]) -> None:
@@ -228,7 +233,7 @@ class Reuse:
             queue.clear()
         for key, began, index, *padded in _OBSERVATION.iter_unpack(rows):
             contexts = tuple(_PLACES[context] for context in padded if context < CONTEXTS)
-            self._open[key] = observation = (began, key, contexts)
+            self._open[key] = observation = _Observation(began, key, contexts)
             self._queues[min(index, len(_STEPS) - 1)].append(observation)
 
 
