@@ -59,7 +59,7 @@ from gateway.tasks import TaskSet
 from gateway.tracing import Tracing
 from gateway.warming import Warming
 from gateway.web.dataplane import GOING_AWAY
-from gateway.web.malloc import give_back_idle_memory
+from gateway.web.malloc import MEMORY_SECONDS, IdleMemory
 from gateway.workers.periodic import every
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,6 @@ ADJUSTMENTS_SECONDS = 2.0
 """With what reading takes, a change is in force everywhere within three seconds."""
 CONFIG_SECONDS = 5.0
 LAG_SECONDS = 1.0
-TRIM_SECONDS = 5.0
 
 
 class Service:
@@ -95,6 +94,7 @@ class Service:
         self._announcing = self._refusing = False
         self._quiet = quiet
         self._estimates = LearnedEstimates()
+        self._idle_memory = IdleMemory()
         self.worker = worker
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
@@ -354,7 +354,7 @@ class Service:
             (KEYS_SECONDS, self._refresh_keys, "reading keys", None),
             (ADJUSTMENTS_SECONDS, self._refresh_adjustments, "reading adjustments", None),
             (CONFIG_SECONDS, self._reload_if_changed, "reading the configuration", self._in_force.wake),
-            (TRIM_SECONDS, self._give_back, "giving back memory", None),
+            (MEMORY_SECONDS, self._give_back, "giving back memory", None),
         ]
         for seconds, work, name, wake in loops:
             self._loops.spawn(every(seconds, work, name=name, clock=self._clock, wake=wake), name)
@@ -387,7 +387,7 @@ class Service:
 
     async def _give_back(self) -> None:
         self._recent.expire(self._clock.now())
-        await asyncio.to_thread(give_back_idle_memory)
+        await self._idle_memory.look(self._clock.monotonic(), self.pipeline.open_streams())
 
     async def _watch_lag(self) -> None:
         while True:

@@ -8,8 +8,12 @@ libraries it does nothing.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import os
 import sys
+from math import inf
+from pathlib import Path
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -17,6 +21,12 @@ _M_MMAP_THRESHOLD = -3
 KEPT_BYTES = 64 * 2**20
 LARGEST_HEAP_BLOCK_BYTES = 32 * 2**20
 """The most that glibc accepts as a threshold on 64-bit systems."""
+MEMORY_SECONDS = 5.0
+"""How often to look whether some is to be given back."""
+GROWN_BYTES = 64 * 2**20
+MORE_STREAMS = 32
+LONGEST_SECONDS = 60.0
+_STATM = Path("/proc/self/statm")
 
 
 def keep_freed_memory() -> bool:
@@ -35,9 +45,43 @@ def keep_freed_memory() -> bool:
     )
 
 
+class IdleMemory:
+    """Knows when giving back is worth what it costs: the allocator serves nobody for as long as it takes, and
+    what is in use soon again is fetched anew. So: when memory has grown by 64 MB or there are 32 more streams
+    than the last time, and else once a minute. Instants are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._next_at = -inf
+        self._resident_bytes = 0
+        self._streams = 0
+
+    async def look(self, now: float, streams: int) -> None:
+        """Give back, in a thread, if it is time; `streams` are those that are open."""
+        if self.is_due(now, streams):
+            await asyncio.to_thread(give_back_idle_memory)
+            self._next_at, self._streams = now + LONGEST_SECONDS, streams
+            self._resident_bytes = resident_bytes()
+
+    def is_due(self, now: float, streams: int) -> bool:
+        self._streams = min(self._streams, streams)
+        return (
+            now >= self._next_at
+            or streams >= self._streams + MORE_STREAMS
+            or resident_bytes() >= self._resident_bytes + GROWN_BYTES
+        )
+
+
+def resident_bytes() -> int:
+    """Of this process; 0 where the system does not tell."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def give_back_idle_memory() -> bool:
     """Return whole idle pages, also from between what is in use; they come back at the first touch. True
-    where some were returned. Takes some milliseconds for a large heap: call it in a thread."""
+    where some were returned. Takes some milliseconds for a large heap."""
     if sys.platform != "linux":
         return False
     try:

@@ -8,7 +8,15 @@ import sys
 
 import pytest
 
-from gateway.web.malloc import give_back_idle_memory, keep_freed_memory
+from gateway.web import malloc
+from gateway.web.malloc import (
+    GROWN_BYTES,
+    LONGEST_SECONDS,
+    MORE_STREAMS,
+    IdleMemory,
+    give_back_idle_memory,
+    keep_freed_memory,
+)
 
 GAPS = """
 import json
@@ -46,3 +54,33 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert not keep_freed_memory()
     assert not give_back_idle_memory()
+
+
+async def test_is_given_back_again_once_there_is_reason_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, resident = 0.0, 100 * 2**20
+    given: list[float] = []
+    monkeypatch.setattr(malloc, "resident_bytes", lambda: resident)
+    monkeypatch.setattr(malloc, "give_back_idle_memory", lambda: given.append(now))
+    memory = IdleMemory()
+
+    async def look(at: float, streams: int) -> None:
+        nonlocal now
+        now = at
+        await memory.look(at, streams)
+
+    await look(5.0, 100)
+    await look(10.0, 100 + MORE_STREAMS - 1)
+    assert given == [5.0]
+
+    await look(15.0, 100 + MORE_STREAMS)
+    await look(20.0, 40)  # many have ended, and others come
+    await look(25.0, 40 + MORE_STREAMS)
+    assert given == [5.0, 15.0, 25.0]
+
+    resident += GROWN_BYTES
+    await look(30.0, 40)
+    await look(35.0, 40)
+    assert given == [5.0, 15.0, 25.0, 30.0]
+
+    await look(30.0 + LONGEST_SECONDS, 40)
+    assert given[-1] == 30.0 + LONGEST_SECONDS
