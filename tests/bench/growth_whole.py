@@ -24,6 +24,7 @@ from urllib.request import urlopen
 from gateway.core.ids import WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
 from gateway.settings import packaged_directory
+from tests.bench.loads import GOES_ON
 from tests.bench.processes import Measured, free_port
 from tests.bench.whole import LIMITS
 
@@ -148,7 +149,7 @@ def bench_key() -> str:
 
 def _head(key: str, length: int) -> bytes:
     return (
-        "POST /v1/messages HTTP/1.1\r\nhost: growth.test\r\n"
+        f"POST /v1/messages?{GOES_ON} HTTP/1.1\r\nhost: growth.test\r\n"
         f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n"
         f"anthropic-version: 2023-06-01\r\ncontent-length: {length}\r\n\r\n"
     ).encode()

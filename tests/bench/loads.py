@@ -19,6 +19,10 @@ from tests.support.bodies import agent_body, dump, large_body, single
 MARK = "@" * 12
 """In whose place `load.c` puts the number of the request."""
 STREAM_EVENTS = 200
+GOES_ON = "read=98&write=1"
+"""What upstream reports of a prompt that goes on from one that it has cached, per cent."""
+IS_NEW = "write=98"
+"""The same where it has cached nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +72,24 @@ class Sizes:
         return (
             Workload(name="small", body="small", requests=self.small),
             self.agents,
-            Workload(name="agent, nothing shared", body="agent-new", requests=self.new),
+            Workload(name="agent, nothing shared", body="agent-new", query=f"?{IS_NEW}", requests=self.new),
             self.bodies_of_2_mb,
-            Workload(name="stream", body="agent", query=f"?events={STREAM_EVENTS}", requests=self.stream),
+            Workload(
+                name="stream",
+                body="agent",
+                query=f"?events={STREAM_EVENTS}&{GOES_ON}",
+                requests=self.stream,
+            ),
         )
 
     @property
     def agents(self) -> Workload:
-        return Workload(name="agent", body="agent", requests=self.agent)
+        return Workload(name="agent", body="agent", query=f"?{GOES_ON}", requests=self.agent)
 
     @property
     def bodies_of_2_mb(self) -> Workload:
-        return Workload(name="large", body="large", connections=8, requests=self.large)
+        query = f"?{GOES_ON}"
+        return Workload(name="large", body="large", query=query, connections=8, requests=self.large)
 
 
 QUICK = Sizes(
@@ -253,7 +263,7 @@ class Bench:
         lines += ["content-type: application/json", "anthropic-version: 2023-06-01"]
         head = self.home / f"head-{load.name.partition(',')[0]}"
         head.write_text("".join(line + "\r\n" for line in lines))
-        body = self.home / f"{load.body}{'-stream' if load.query else ''}.json"
+        body = self.home / f"{load.body}{'-stream' if 'events=' in load.query else ''}.json"
         command = [self.load, target.port, load.connections, load.requests, head, body]
         if load.rate:
             command.append(load.rate)
@@ -286,7 +296,7 @@ class Held:
 
 
 def streams(events: int, gap: str, count: int) -> Workload:
-    query = f"?events={events}&{gap}"
+    query = f"?events={events}&{gap}&{GOES_ON}"
     return Workload(name="event", body="agent", query=query, connections=count, requests=count)
 
 

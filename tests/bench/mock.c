@@ -3,8 +3,11 @@
  *   mock PORT        (0: any free port; the port is printed on standard output)
  *
  * The answer is chosen by the query: `?events=N` streams N text deltas between the usual opening and closing
- * events, `&gap_us=G` spaces them, each event one chunk and one write; without `events` a JSON message of about
- * 1 kB. `&hold_ms=H` waits before the answer's head. Every delta carries the instant at which it was due
+ * events, `&gap_us=G` spaces them, each event one chunk and one write, and the streams lie evenly in that gap however
+ * quickly they were opened: events that come together cost a proxy less. Without `events`: a JSON message of about
+ * 1 kB. `&read=P` and `&write=Q` are the per cent of the prompt that its usage reports as read from the cache and as
+ * written to it: who is told that nothing was read of what it had cached takes that for lost, and begins anew.
+ * `&hold_ms=H` waits before the answer's head. Every delta carries the instant at which it was due
  * (CLOCK_MONOTONIC, ns) as `t=...`, so that the load generator can tell the lag.
  */
 #define _GNU_SOURCE
@@ -27,19 +30,28 @@
 typedef struct {
     char head[HEAD_BYTES];
     int used;
+    long long body_bytes;
     long long body_left; /* >= 0: bytes; -1: no request yet; -2: chunked */
     char tail[5];        /* last bytes of a chunked body */
     int events_left, gap_us, closing;
+    unsigned stream; /* its number: a connection may carry another by the time an entry of the queue is looked at */
     int64_t due;
 } Conn;
 
-static Conn *conns[MAX_FD];
-static int queue[MAX_FD * 4]; /* streams in the order in which their next event is due */
-static unsigned queue_head, queue_tail;
-#define QUEUE_MASK (MAX_FD * 4 - 1)
+typedef struct {
+    int fd;
+    unsigned stream;
+} Entry;
 
-static char json_answer[2048], opening[2048], closing_events[1024];
-static int json_bytes, opening_bytes, closing_bytes;
+static Conn *conns[MAX_FD];
+static Entry queue[MAX_FD * 4]; /* streams in the order in which their next event is due */
+static unsigned queue_head, queue_tail, streams_begun;
+#define PROBED "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+#define QUEUE_MASK (MAX_FD * 4 - 1)
+#define GOLDEN 2654435769u /* of 2^32: its multiples lie evenly, however many there are */
+
+static char text[600], closing_events[1024];
+static int closing_bytes;
 
 static int64_t now_ns(void) {
     struct timespec t;
@@ -52,40 +64,44 @@ static int add_chunk(char *out, const char *data) {
 }
 
 static void make_answers(void) {
-    static char text[600];
     memset(text, 'w', sizeof text - 1);
-    const char *usage = "{\"input_tokens\":12,\"cache_creation_input_tokens\":0,"
-                        "\"cache_read_input_tokens\":0,\"output_tokens\":90}";
-    char body[1500];
-    int n = sprintf(body,
-                    "{\"id\":\"msg_mock\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-sonnet-4-5\","
-                    "\"content\":[{\"type\":\"text\",\"text\":\"%s\"}],\"stop_reason\":\"end_turn\","
-                    "\"stop_sequence\":null,\"usage\":%s}",
-                    text, usage);
-    json_bytes = sprintf(json_answer,
-                         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_mock\r\n"
-                         "content-length: %d\r\n\r\n%s",
-                         n, body);
-    char *p = opening;
-    p += sprintf(p, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nrequest-id: req_mock\r\n"
-                    "cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n");
-    char event[800];
-    sprintf(event,
-            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_mock\","
-            "\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-sonnet-4-5\",\"content\":[],"
-            "\"stop_reason\":null,\"stop_sequence\":null,\"usage\":%s}}\n\n",
-            usage);
-    p += add_chunk(p, event);
-    p += add_chunk(p, "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,"
-                      "\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
-    opening_bytes = (int)(p - opening);
-    p = closing_events;
+    char *p = closing_events;
     p += add_chunk(p, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n");
     p += add_chunk(p, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\","
                       "\"stop_sequence\":null},\"usage\":{\"output_tokens\":90}}\n\n");
     p += add_chunk(p, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
     p += sprintf(p, "0\r\n\r\n");
     closing_bytes = (int)(p - closing_events);
+}
+
+static int message(char *out, const char *content, const char *stop, const char *usage) {
+    return sprintf(out,
+                   "{\"id\":\"msg_mock\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-sonnet-4-5\","
+                   "\"content\":[%s],\"stop_reason\":%s,\"stop_sequence\":null,\"usage\":%s}",
+                   content, stop, usage);
+}
+
+static int json_answer(char *out, const char *usage) {
+    char content[700], body[1500];
+    sprintf(content, "{\"type\":\"text\",\"text\":\"%s\"}", text);
+    int n = message(body, content, "\"end_turn\"", usage);
+    return sprintf(out,
+                   "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_mock\r\n"
+                   "content-length: %d\r\n\r\n%s",
+                   n, body);
+}
+
+static int opening(char *out, const char *usage) {
+    char begun[600], event[800];
+    message(begun, "", "null", usage);
+    sprintf(event, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":%s}\n\n", begun);
+    char *p = out;
+    p += sprintf(p, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nrequest-id: req_mock\r\n"
+                    "cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n");
+    p += add_chunk(p, event);
+    p += add_chunk(p, "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,"
+                      "\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
+    return (int)(p - out);
 }
 
 static void drop(int fd) {
@@ -113,19 +129,51 @@ static long query_number(const char *head, const char *name) {
     return at && at < end ? atol(at + strlen(name)) : 0;
 }
 
+/* At four bytes a token. */
+static void usage_of(const Conn *c, char *out) {
+    long long tokens = c->body_bytes / 4 + 12;
+    long long read = tokens * query_number(c->head, "read=") / 100, write = tokens * query_number(c->head, "write=") / 100;
+    sprintf(out,
+            "{\"input_tokens\":%lld,\"cache_creation_input_tokens\":%lld,\"cache_read_input_tokens\":%lld,"
+            "\"output_tokens\":90}",
+            tokens - read - write, write, read);
+}
+
+static Conn *stream_of(Entry entry) {
+    Conn *c = conns[entry.fd];
+    return c && c->events_left && c->stream == entry.stream ? c : NULL;
+}
+
+/* Streams have one gap, so only those that begin find others that are due later. */
+static void enqueue(int fd, Conn *c) {
+    unsigned at = queue_tail++;
+    for (; at != queue_head; at--) {
+        Entry before = queue[(at - 1) & QUEUE_MASK];
+        Conn *other = stream_of(before);
+        if (other && other->due <= c->due) break;
+        queue[at & QUEUE_MASK] = before;
+    }
+    queue[at & QUEUE_MASK] = (Entry){fd, c->stream};
+}
+
 static int answer(int fd, Conn *c) {
     long events = query_number(c->head, "events="), gap = query_number(c->head, "gap_us=");
     long hold = query_number(c->head, "hold_ms=");
+    int is_probe = !strncmp(c->head, "HEAD ", 5);
+    char usage[200], out[2500];
+    usage_of(c, usage);
     c->used = 0;
     c->body_left = -1;
     if (hold) usleep(hold * 1000);
-    if (!events) return put(fd, json_answer, json_bytes);
-    if (put(fd, opening, opening_bytes)) return -1;
+    if (is_probe) return put(fd, PROBED, sizeof PROBED - 1);
+    if (!events) return put(fd, out, json_answer(out, usage));
+    if (put(fd, out, opening(out, usage))) return -1;
     if (gap) {
         c->events_left = events;
         c->gap_us = gap;
-        c->due = now_ns() + (int64_t)gap * 1000;
-        queue[queue_tail++ & QUEUE_MASK] = fd;
+        c->stream = ++streams_begun;
+        c->due = now_ns() + (gap * 1000 >> 8) * (c->stream * GOLDEN >> 16) / 256;
+        enqueue(fd, c);
         return 0;
     }
     for (long i = 0; i < events; i++)
@@ -158,7 +206,8 @@ static int readable(int fd, Conn *c) {
     *end = 0;
     int rest_at = (int)(end + 4 - c->head) - before;
     char *length = strcasestr(c->head, "\r\ncontent-length:");
-    c->body_left = strcasestr(c->head, "\r\ntransfer-encoding:") ? -2 : length ? atoll(length + 17) : 0;
+    c->body_bytes = length ? atoll(length + 17) : 0;
+    c->body_left = strcasestr(c->head, "\r\ntransfer-encoding:") ? -2 : c->body_bytes;
     strcat(c->head, "\r\n");
     memset(c->tail, 0, sizeof c->tail);
     if (strcasestr(c->head, "\r\nexpect:") && put(fd, "HTTP/1.1 100 Continue\r\n\r\n", 25)) return -1;
@@ -169,21 +218,21 @@ static int readable(int fd, Conn *c) {
 /* Sends what is due; returns when more is, 0 where nothing is waited for. */
 static int64_t run_streams(void) {
     while (queue_head != queue_tail) {
-        int fd = queue[queue_head & QUEUE_MASK];
-        Conn *c = conns[fd];
-        if (!c || !c->events_left) {
+        Entry first = queue[queue_head & QUEUE_MASK];
+        Conn *c = stream_of(first);
+        if (!c) {
             queue_head++;
             continue;
         }
         if (c->due > now_ns()) return c->due;
         queue_head++;
-        int failed = put_event(fd, c->due);
-        if (!failed && --c->events_left == 0)
-            failed = put(fd, closing_events, closing_bytes);
-        else
-            queue[queue_tail++ & QUEUE_MASK] = fd;
+        int failed = put_event(first.fd, c->due);
         c->due += (int64_t)c->gap_us * 1000;
-        if (failed) drop(fd);
+        if (!failed && --c->events_left == 0)
+            failed = put(first.fd, closing_events, closing_bytes);
+        else if (!failed)
+            enqueue(first.fd, c);
+        if (failed) drop(first.fd);
     }
     return 0;
 }

@@ -25,7 +25,7 @@ A_STREAM = "memory a stream, kB"
 MORE_LATER = "memory a stream, kB more half a minute on"
 
 PLAIN = ("nginx", "transport")
-"""Targets that only pass on: of these no stalls, and no memory over time."""
+"""Targets that only pass on: of these no memory over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class Row:
     name: str
     take: Callable[[Target], Mapping[str, float]]
     """The figures of this target, by the row of the table that they stand in."""
-    but_plain: bool = False
 
 
 @dataclass(slots=True)
@@ -52,8 +51,7 @@ class Book:
         for row in rows:
             self.say(f"[{time.monotonic() - self.began:5.0f} s] {title} {row.name}:")
             for target in targets:
-                if not (row.but_plain and target.name in PLAIN):
-                    self._take(row, target)
+                self._take(row, target)
             self.say("\n")
             noted()
 
@@ -184,6 +182,6 @@ def latency_rows(bench: Bench, direct: Target) -> tuple[Row, ...]:
     return (
         Row("agent, added to p50", alone),
         Row("half load", half),
-        Row("stall, one at a time", stall, but_plain=True),
-        Row("stall, 8 at a time", stall_by_many, but_plain=True),
+        Row("stall, one at a time", stall),
+        Row("stall, 8 at a time", stall_by_many),
     )

@@ -41,14 +41,6 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on() -> None:
     assert "529" in "".join(said)
 
 
-def test_what_only_passes_on_is_left_out_where_a_row_says_nothing_of_it() -> None:
-    book = Book(lambda _: None)
-    row = Row("x", lambda _: {"x": 1.0}, but_plain=True)
-    book.turn([row], [a_target("nginx"), a_target("transport"), a_target("gateway")], "round", nothing)
-
-    assert book.medians() == {"x": {"gateway": 1.0}}
-
-
 def test_a_spread_is_half_of_the_range_as_a_share_of_the_median() -> None:
     book = Book(lambda _: None, values={"x": {"a": [90.0, 100.0, 120.0], "b": [5.0]}})
 
