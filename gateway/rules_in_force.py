@@ -1,5 +1,6 @@
 """The rules that a replica works by, and how they change while it runs: keys and adjustments from the stores,
-files that are edited. What cannot be read or used changes nothing."""
+files that are edited. What cannot be read or used changes nothing. What takes time with thousands of keys or
+workspaces is made in threads, and taken over by the loop when it is whole."""
 
 from __future__ import annotations
 
@@ -46,9 +47,10 @@ class RulesInForce:
         self.wake = asyncio.Event()
         """Set when a reload was asked for."""
         self.generation = 0
+        self.rules: Rules
         self.configured: Limits
         """The limits without adjustments."""
-        self.rules = self._build()
+        self._take_over(settings, self._make(settings))
 
     @property
     def complete(self) -> bool:
@@ -86,7 +88,8 @@ class RulesInForce:
             self._keys_away.over()
             if stored != self._stored_keys:
                 self._stored_keys = stored
-                self.rules = replace(self.rules, keyring=self._keyring())
+                keyring = await asyncio.to_thread(self._keyring, self._settings)
+                self.rules = replace(self.rules, keyring=keyring)
 
     async def refresh_adjustments(self, store: AdjustmentStore, at: float) -> bool:
         """Take over what the store has and what begins or ends by `at`: also where the store does not answer,
@@ -102,7 +105,8 @@ class RulesInForce:
             self._adjusted_at = at
             now = in_force(self._standing or (), at)
             if now != self.adjustments:
-                self.rules = self._adjusted(self.rules, now)
+                limits = await asyncio.to_thread(build_limits, self._settings, now, at)
+                self.rules = replace(self.rules, limits=limits, freezes=Freezes(now))
                 self.adjustments = now
                 log.info("adjustments in force: %d", len(now))
             return answered
@@ -119,8 +123,8 @@ class RulesInForce:
                 return
             self._asked = False
             newer = await asyncio.to_thread(self._watcher.reload)
-            self._settings = newer.settings
-            self.rules = self._build()
+            async with self._refreshing_keys, self._refreshing:  # or what they bring meanwhile would be lost
+                self._take_over(newer.settings, await asyncio.to_thread(self._make, newer.settings))
         except ConfigError as error:
             refused()
             log.error("the new configuration cannot be used, the old one stays in force:\n%s", error)
@@ -130,21 +134,22 @@ class RulesInForce:
         for section in newer.needs_restart:
             log.warning("gateway.yaml: %s changed, and takes effect at the next start only", section)
 
-    def _build(self) -> Rules:
-        self.generation += 1
-        rules = build_rules(self._settings, self._keyring(), self.generation)
-        rules = self._identity.take_over(self._settings, rules)
-        self.configured = rules.limits
-        return self._adjusted(rules, self.adjustments)
+    def _make(self, settings: Settings) -> tuple[Rules, Limits]:
+        """The rules with the adjustments in force, and the limits without. Changes nothing here."""
+        rules = build_rules(settings, self._keyring(settings), self.generation + 1)
+        limits = build_limits(settings, self.adjustments, self._adjusted_at)
+        return replace(rules, limits=limits, freezes=Freezes(self.adjustments)), rules.limits
 
-    def _adjusted(self, rules: Rules, adjustments: Sequence[Adjustment]) -> Rules:
-        limits = build_limits(self._settings, adjustments, self._adjusted_at)
-        return replace(rules, limits=limits, freezes=Freezes(adjustments))
+    def _take_over(self, settings: Settings, made: tuple[Rules, Limits]) -> None:
+        rules, self.configured = made
+        self.generation = rules.generation
+        self._settings = settings
+        self.rules = self._identity.take_over(settings, rules)
 
-    def _keyring(self) -> Keyring:
+    def _keyring(self, settings: Settings) -> Keyring:
         stored = self._stored_keys or ()
         return build_keyring(
-            self._settings,
+            settings,
             (*stored, *self._more_keys),
             complete=self.complete,
             tokens=self._identity.tokens,

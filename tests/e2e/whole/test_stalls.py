@@ -1,8 +1,8 @@
 """No call waits for another's: how long the gateway may keep the event loop at once, in CPU seconds of the
 loop's thread, by what it is given. What takes longer belongs into a thread, or into pieces.
 
-Bounds are some five times what was measured (2026-11-22: 8 ms at most, 35 ms for the reload), so that a slow
-machine passes and a change from milliseconds to tenths of a second does not."""
+Bounds are some five times what was measured (2026-11-22: 8 ms at most), so that a slow machine passes and a
+change from milliseconds to tenths of a second does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tests.support.year_of_ledger import write_year
 
 TURN_SECONDS = 0.05
 """One call of any size, and the admin plane."""
-RELOAD_SECONDS = 0.25
 OTHERS_SECONDS = 0.2
 """What threads that read a body may take of the interpreter while the loop wants to go on. They go on
 while the machine has no processor for the loop, too."""
@@ -80,7 +79,7 @@ async def test_a_flush_of_ten_thousand_entries_stalls_nobody(stack: Stack) -> No
     _within(stalls, TURN_SECONDS)
 
 
-async def test_a_configuration_of_two_thousand_workspaces_stalls_nobody_for_long(tmp_path: Path) -> None:
+async def test_a_configuration_of_two_thousand_workspaces_stalls_nobody(tmp_path: Path) -> None:
     async with a_stack(tmp_path) as stack:
         before = stack.service.rules
         more = "".join(
@@ -92,7 +91,7 @@ async def test_a_configuration_of_two_thousand_workspaces_stalls_nobody_for_long
             await eventually(lambda: stack.service.rules is not before, 30)
 
         assert len(stack.service.rules.workspaces) > 2_000
-        _within(stalls, RELOAD_SECONDS)
+        _within(stalls, TURN_SECONDS)
 
 
 async def test_a_page_over_a_year_stalls_nobody(tmp_path: Path) -> None:
