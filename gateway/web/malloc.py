@@ -23,7 +23,7 @@ LARGEST_HEAP_BLOCK_BYTES = 32 * 2**20
 """The most that glibc accepts as a threshold on 64-bit systems."""
 MEMORY_SECONDS = 5.0
 """How often to look whether some is to be given back."""
-GROWN_BYTES = 64 * 2**20
+GROWN_BYTES = 32 * 2**20
 MORE_STREAMS = 32
 LONGEST_SECONDS = 60.0
 _STATM = Path("/proc/self/statm")
@@ -47,7 +47,7 @@ def keep_freed_memory() -> bool:
 
 class IdleMemory:
     """Knows when giving back is worth what it costs: the allocator serves nobody for as long as it takes, and
-    what is in use soon again is fetched anew. So: when memory has grown by 64 MB or there are 32 more streams
+    what is in use soon again is fetched anew. So: when memory has grown by 32 MB or there are 32 more streams
     than the last time, and else once a minute. Instants are monotonic seconds."""
 
     def __init__(self) -> None:

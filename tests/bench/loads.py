@@ -62,7 +62,7 @@ class Sizes:
     streams: int = 2_000
     """Open at once, where their memory is measured."""
     trim_seconds: float = 11.0
-    """Until what lies idle was given back twice, which happens every five seconds."""
+    """Until what lies idle was given back: every five seconds, where there are more streams than before."""
     flat_seconds: float = 30.0
     """For so long streams stay open then."""
 

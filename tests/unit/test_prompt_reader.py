@@ -90,9 +90,11 @@ def test_lets_members_repeat_inside_a_tools_input_and_schema() -> None:
 
 @pytest.mark.parametrize("unit", [b"[", b'{"a":'])
 def test_refuses_endless_nesting_without_a_recursion_error(unit: bytes) -> None:
-    for depth in (2_000, 100_000):
-        with pytest.raises(BadRequest, match="nested too deeply"):
+    for depth in (2_000, 100_000):  # newer interpreters read on to where the data ends
+        with pytest.raises(BadRequest, match=r"nested too deeply|truncated"):
             read_prompt(b'{"model":"m","x":' + unit * depth)
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        read_prompt(b'{"model":"m","x":' + unit * 1_000_000)
 
 
 def test_takes_nesting_of_some_hundred_levels() -> None:
