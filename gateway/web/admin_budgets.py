@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from gateway.core.adjustments import Freeze, Freezes, FreezeScope
 from gateway.core.claims import is_subject

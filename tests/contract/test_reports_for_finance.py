@@ -6,12 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import typer
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from gateway.adapters.clock import SystemClock
