@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,6 @@ async def test_after_the_close_no_log_is_left_and_nothing_is_lost(
     await store.close()
 
     assert os.listdir(tmp_path) == ["budgets.db"]
-    with sqlite3.connect(path) as file:
+    with closing(sqlite3.connect(path)) as file, file:
         assert file.execute("SELECT sum(set_aside) FROM bucket").fetchone() == (200,)
     file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ LIMIT = bound(1_000_000_000)
 
 def spent_in(path: Path) -> tuple[int, int]:
     """As another program finds it in the file."""
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         row: tuple[int, int] = connection.execute("SELECT spent, set_aside FROM bucket").fetchone()
     connection.close()
     return row
@@ -83,13 +84,13 @@ async def test_what_was_rolled_back_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     store = await SqliteBudgets(path, SystemClock()).open()
     await store.reserve(reservation("a", LIMIT, nanousd=10))
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute(
             "CREATE TRIGGER full BEFORE INSERT ON reservation BEGIN SELECT RAISE(FAIL, 'full'); END"
         )
     with pytest.raises(StoreUnavailable):
         await store.reserve(reservation("b", LIMIT, nanousd=10))
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute("DROP TRIGGER full")
     other.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ async def test_a_damaged_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
 
 async def test_another_programs_database_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
-    with sqlite3.connect(path) as other:
+    with closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE theirs (x)")
     other.close()
 
@@ -77,7 +78,7 @@ async def test_another_programs_database_is_not_touched(tmp_path: Path) -> None:
 async def test_a_file_of_another_version_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     await (await opened(path)).close()
-    with sqlite3.connect(path) as later:
+    with closing(sqlite3.connect(path)) as later, later:
         later.execute("PRAGMA user_version = 99")
     later.close()
 
