@@ -51,8 +51,6 @@ DECIDE_SECONDS: Final = 0.5
 SWEPT_LOOKED_FOR_MS: Final = SWEPT_KEPT_MS // 2
 """What was presumed of calls that came in longer ago, the store may have forgotten rightly."""
 
-KINDS: Final = 4096
-
 PAID_AT_ONCE: Final = 500
 """Of those that wait, in one turn of `pay`."""
 
@@ -98,7 +96,6 @@ class GuardedBudgets:
         self._open_calls = open_calls
         self._holds: dict[ReservationId, Hold] = {}
         self._owed: dict[ReservationId, _Owed] = {}
-        self._kinds: dict[int, tuple[tuple[BoundLimit, ...], bool]] = {}
         self._away = False
         self.allowances = OutageAllowance()
         self.given_up = 0
@@ -127,7 +124,7 @@ class GuardedBudgets:
             return self._decide_alone(reservation, reservation.limits, error)
 
     async def _reserve_fenced(self, reservation: Reservation, fence: Fence) -> Decision:
-        if not self._has_dollars(reservation.limits):
+        if not any(is_rebuilt(bound.limit) for bound in reservation.limits):
             return await self._reserve_rest(reservation, reservation.limits)
         decision: Decision | None = None
         generation = ""
@@ -277,17 +274,6 @@ class GuardedBudgets:
         hold = Hold(held.reservation, held.generation)
         await self._late.hold_again(hold)
         await self._late.renew(hold, lease_seconds)
-
-    def _has_dollars(self, limits: tuple[BoundLimit, ...]) -> bool:
-        """Remembered by the tuple itself: rules give the same one to all calls of a caller."""
-        known = self._kinds.get(id(limits))
-        if known is not None and known[0] is limits:
-            return known[1]
-        if len(self._kinds) >= KINDS:
-            self._kinds.clear()
-        found = any(is_rebuilt(bound.limit) for bound in limits)
-        self._kinds[id(limits)] = (limits, found)
-        return found
 
     # While the store is away, or its dollars are behind the fence
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.core.errors import ConfigError
 from gateway.settings.gateway import RESTART_SECTIONS
 from gateway.settings.load import Settings, load_settings, read_contents
 from gateway.settings.source import content_digest
@@ -34,8 +33,6 @@ class ConfigWatcher:
         self._started_with = settings
         self._good = settings
         self._seen = settings.digest
-        self.last_error: ConfigError | None = None
-        """Why the newest contents are not in force; None where they are."""
 
     @property
     def settings(self) -> Settings:
@@ -54,14 +51,10 @@ class ConfigWatcher:
         """Read everything anew. Raises `ConfigError`, and then keeps the last good settings."""
         directory, environ = self._good.directory, self._good.environ
         self._seen = _digest_of(directory) or self._seen
-        try:
-            settings = load_settings(directory, environ)
-        except ConfigError as error:
-            self.last_error = error
-            raise
+        settings = load_settings(directory, environ)
         changed = needs_restart(self._started_with, settings)
         settings = _pinned(self._started_with, settings)
-        self._good, self._seen, self.last_error = settings, settings.digest, None
+        self._good, self._seen = settings, settings.digest
         return Reloaded(settings=settings, needs_restart=changed)
 
 

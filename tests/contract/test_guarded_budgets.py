@@ -4,6 +4,7 @@ back. Each fault is caused in a real server; every decision comes in time."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.ids import ReservationId
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
 from tests.support.budget_replica import MODEL, WHO, BudgetReplica
-from tests.support.budgets import reservation, rid
+from tests.support.budgets import bound, reservation, rid, usd
 from tests.support.elapsed import elapsed
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
@@ -103,6 +104,16 @@ async def paid(replica: BudgetReplica) -> None:
                 pass
             await asyncio.sleep(0.05)
     assert not replica.budgets.owed
+
+
+async def test_limits_of_one_call_alone_are_let_go_with_it(replicas: _Replicas) -> None:
+    """Those of tags, and of batches, are bound anew for each call."""
+    budgets, mine = (await replicas(CLOSED)).budgets, bound(1_000)
+    before = sys.getrefcount(mine)
+    await budgets.reserve(reservation("a", mine, nanousd=1))
+    await budgets.settle(rid("a"), usd(1))
+
+    assert sys.getrefcount(mine) == before
 
 
 async def test_closed_refuses_while_the_store_is_away_and_goes_on_by_itself(
