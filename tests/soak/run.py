@@ -25,7 +25,7 @@ from tests.soak.books import Books, compare
 from tests.soak.chart import chart
 from tests.soak.faults import Faults, upstream_faults
 from tests.soak.gateway import keys_of
-from tests.soak.samples import BOUNDS, MIB, Bound, Sample, filling_bytes, growth, measured
+from tests.soak.samples import BOUNDS, MIB, Bound, Sample, growth, measured
 from tests.soak.traffic import Traffic
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_server import RedisServer
@@ -46,8 +46,8 @@ state: {{directory: "{state}"}}
 store: {{kind: redis, url: {{env: REDIS_URL}}, prefix: soak}}
 upstreams: {{default: {{base_url: "{url}", credential: {{env: UPSTREAM_KEY}}}}}}
 tags: {{headers: [x-call]}}
-placement: {{recent_bodies: 8MiB, known_prefixes: 16384}}
-warming: {{memory: 8MiB, per_minute: 600}}
+placement: {{recent_bodies: 2MiB, known_prefixes: 4096}}
+warming: {{memory: 512KiB, per_minute: 600}}
 timeouts: {{upstream_idle: 5s, upstream_keep_alive: 5s, client_keep_alive: 20s}}
 drain: {{announce: 0s, timeout: 5s}}
 """
@@ -80,8 +80,7 @@ class Outcome:
 
     def allowed(self, bound: Bound, steady: list[Sample]) -> float:
         """A short run is all warm-up, and a few large bodies are its memory."""
-        filling = filling_bytes(steady) if bound.figure == "resident_bytes" else 0.0
-        return filling + bound.allows(steady) * (1 if self.seconds >= SHORT_SECONDS else 3)
+        return bound.allows(steady) * (1 if self.seconds >= SHORT_SECONDS else 3)
 
     def problems(self) -> list[str]:
         assert self.first is not None and self.last is not None

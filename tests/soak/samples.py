@@ -47,15 +47,6 @@ BOUNDS = (
 )
 """A leak of one thing in a thousand calls exceeds them after ten thousand calls. What is held for each client
 that is connected goes up and down with chance by about what they allow."""
-TABLE_CALLS = 32_768
-"""So many calls fill the longest of the tables that remember calls (`core/planner/reuse.py`)."""
-TABLE_BYTES = 1_600
-"""What a call with a prompt of its own leaves in all of them together, as `tracemalloc` saw it: 1,540."""
-
-
-def filling_bytes(samples: Sequence[Sample]) -> float:
-    """What tables that are not full yet may have taken between the first sample and the last."""
-    return float(TABLE_BYTES * (min(samples[-1].calls, TABLE_CALLS) - min(samples[0].calls, TABLE_CALLS)))
 
 
 def growth(samples: Sequence[Sample], figure: str) -> float:
