@@ -47,7 +47,8 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, KEPT_BYTES),
         (_M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK_BYTES),
     )
-    return all([mallopt(option, value) for option, value in wanted])
+    taken = [mallopt(option, value) for option, value in wanted]
+    return all(taken)
 
 
 class IdleMemory:
