@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from gateway.core.errors import StoreUnavailable
 from gateway.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ async def every(
             await _sleep_or_wake(seconds, wake)
         try:
             await work()
+        except StoreUnavailable as error:  # what happens to all loops at once, and mends itself
+            log.warning("%s failed: %s (tried again in %g s)", name, error.message, seconds)
         except Exception:
             log.exception("%s failed; it is tried again in %g s", name, seconds)
 
