@@ -121,7 +121,8 @@ class KeptPrompts:
 
 def _needed_body(prompt: Prompt, upto: int) -> bytes:
     """The body as it is, or cut where much of it is not needed. The client's own marks stay."""
-    behind = sum(block.end - block.start for block in prompt.blocks[kept_end(prompt, upto) :])
+    end = kept_end(prompt, upto)
+    behind = prompt.blocks[-1].end - prompt.blocks[end].start if end < len(prompt.blocks) else 0
     if behind < WORTH_CUTTING * len(prompt.body):
         return prompt.body
     marks = [

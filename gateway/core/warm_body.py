@@ -76,8 +76,9 @@ class _Shaper:
         self.spelled = frozenset(
             at for at, ttl in wanted.items() if prompt.blocks[at].marks and prompt.blocks[at].ttl is ttl
         )
+        copied = max(len(self._kept), prompt.outline.head_end)  # of the tools all are
         self._cuts = sorted(
-            cut for at, block in enumerate(prompt.blocks) if at not in self.spelled for cut in block.cuts
+            [cut for at in range(copied) if at not in self.spelled for cut in prompt.blocks[at].cuts]
         )
 
     def body(self) -> bytes:
