@@ -7,6 +7,7 @@ rendered, or the entry would be one that nobody reads. What can be warmed at all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -15,11 +16,11 @@ from gateway.core.placement import Breakpoint, Placement, check_placement
 from gateway.core.prompt import Level, Prompt
 from gateway.core.prompt_reader import read_prompt
 from gateway.core.spans import (
-    ARRAY,
     OBJECT,
-    element_spans,
+    Span,
     member_spans,
     read_string,
+    skip_space,
     without_lone_surrogates,
 )
 from gateway.core.warmup import kept_end, why_not_warmable
@@ -69,7 +70,6 @@ class _Shaper:
 
     def __init__(self, prompt: Prompt, upto: int, marks: Sequence[Breakpoint]) -> None:
         self._prompt = prompt
-        self._text = without_lone_surrogates(prompt.body) or prompt.body
         self._last = prompt.blocks[upto]
         self._kept = prompt.blocks[: kept_end(prompt, upto)]
         wanted = {mark.block: mark.ttl for mark in marks}
@@ -80,6 +80,12 @@ class _Shaper:
         self._cuts = sorted(
             [cut for at in range(copied) if at not in self.spelled for cut in prompt.blocks[at].cuts]
         )
+
+    @cached_property
+    def _text(self) -> bytes:
+        """For readers that refuse lone surrogates. Looking for them takes a search through all of the body,
+        and what is kept is mostly tools and system, of which nothing is read again."""
+        return without_lone_surrogates(self._prompt.body) or self._prompt.body
 
     def body(self) -> bytes:
         """Top-level members in the client's order; what stands between them is not part of the prompt."""
@@ -98,9 +104,8 @@ class _Shaper:
         results = self._missing_results()
         if self._last.level is not Level.MESSAGES:
             return b"[%b]" % _user_message([], with_text=True)
-        start, end = self._prompt.fields["messages"]
-        lengths = list(map(len, ARRAY.decode(self._text[start:end])))
-        place = element_spans(self._text, start, end, lengths)[self._last.message]
+        start = self._prompt.fields["messages"][0]
+        place = self._place(start)
         if self._last.role == "user" and not self._last.is_string:
             members = OBJECT.decode(self._text[slice(*place)])
             content = member_spans(self._text, *place, members, "a message")["content"]
@@ -117,6 +122,12 @@ class _Shaper:
         if results or not asked or not ends_well:
             written += b"," + _user_message(results, with_text=not asked or not ends_well)
         return written + b"]"
+
+    def _place(self, messages: int) -> Span:
+        """Where the last message that is kept stands; the array of messages begins at `messages`."""
+        number, ends = self._last.message, self._prompt.message_ends
+        before = skip_space(self._text, ends[number - 1]) if number else messages  # a comma, or the bracket
+        return skip_space(self._text, before + 1), ends[number]
 
     def _missing_results(self) -> list[bytes]:
         """One for each tool call of the last answer that has none among what is kept (Messages API: results

@@ -72,6 +72,9 @@ class Sizes:
         return (
             Workload(name="small", body="small", requests=self.small),
             self.agents,
+            Workload(
+                name="agent, last message new", body="agent-next", query=f"?{GOES_ON}", requests=self.agent
+            ),
             Workload(name="agent, nothing shared", body="agent-new", query=f"?{IS_NEW}", requests=self.new),
             self.bodies_of_2_mb,
             Workload(
@@ -130,6 +133,7 @@ class Bench:
         bodies = {
             "small": single("x" * 800),
             "agent": agent_body(stream=False),
+            "agent-next": _next(agent_body(stream=False)),
             "agent-new": _all_new(agent_body(stream=False)),
             "large": {**large_body(), "stream": False},
             "small-stream": single("x" * 800, stream=True),
@@ -206,7 +210,7 @@ class Bench:
 
     def fill(self, target: Target) -> int:
         """Resident bytes when what is kept of earlier bodies has reached its bounds."""
-        new, repeated = self.sizes.workloads[2], self.sizes.agents
+        new, repeated = self.sizes.workloads[3], self.sizes.agents
         for load in (new, repeated):  # new ones fill what is read again, repeated ones what may be warmed
             self.run(target, replace(load, requests=self.sizes.filling))
         time.sleep(self.sizes.trim_seconds)  # what lies idle is given back
@@ -298,6 +302,13 @@ class Held:
 def streams(events: int, gap: str, count: int) -> Workload:
     query = f"?events={events}&{gap}&{GOES_ON}"
     return Workload(name="event", body="agent", query=query, connections=count, requests=count)
+
+
+def _next(body: dict[str, Any]) -> dict[str, Any]:
+    """With a mark in the last message: the next turn of one conversation, which all of them continue."""
+    result = body["messages"][-1]["content"][0]
+    result["content"] = MARK + result["content"]
+    return body
 
 
 def _all_new(body: dict[str, Any]) -> dict[str, Any]:

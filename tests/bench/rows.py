@@ -97,7 +97,7 @@ def warming(bench: Bench) -> Row:
 
     def warm(target: Target) -> dict[str, float]:
         count = bench.sizes.agent // 4
-        for load in bench.sizes.workloads[:3]:
+        for load in bench.sizes.workloads[:4]:
             bench.run(target, replace(load, requests=count))
         return {}
 
