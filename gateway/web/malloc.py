@@ -60,21 +60,19 @@ class IdleMemory:
         self._next_at = -inf
         self._resident_bytes = 0
         self._streams = 0
+        """The fewest since the last time."""
 
     async def look(self, now: float, streams: int) -> None:
         """Give back, in a thread, if it is time; `streams` are those that are open."""
-        if self.is_due(now, streams):
-            await asyncio.to_thread(give_back_idle_memory)
-            self._next_at, self._streams = now + LONGEST_SECONDS, streams
-            self._resident_bytes = resident_bytes()
-
-    def is_due(self, now: float, streams: int) -> bool:
         self._streams = min(self._streams, streams)
-        return (
+        if (
             now >= self._next_at
             or streams >= self._streams + MORE_STREAMS
             or resident_bytes() >= self._resident_bytes + GROWN_BYTES
-        )
+        ):
+            await asyncio.to_thread(give_back_idle_memory)
+            self._next_at, self._streams = now + LONGEST_SECONDS, streams
+            self._resident_bytes = resident_bytes()
 
 
 def resident_bytes() -> int:
