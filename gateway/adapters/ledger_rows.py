@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 
+from gateway.adapters.sqlite_rows import RowWriter
 from gateway.core.chain import Anchor, ChainKey, Head, link_all
 from gateway.core.entry import Entry
 
@@ -27,9 +28,9 @@ SELECT chain, position, digest FROM (
         ORDER BY last DESC LIMIT 1)
 ) ORDER BY position DESC LIMIT 1
 """
-_INSERT = (
-    f"INSERT INTO entries ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own fields
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+_ENTRIES = RowWriter(
+    f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES",
+    len(_COLUMNS),
 )
 
 
@@ -88,7 +89,7 @@ def read_anchors(connection: sqlite3.Connection) -> list[Anchor]:
 def _add(connection: sqlite3.Connection, entries: Sequence[Entry], head: Head, key: ChainKey) -> None:
     # sqlite3 binds plain tuples by a shorter way than what is derived from them: 9.5 µs a row, not 13.4.
     rows, _ = link_all(key, head, entries)
-    connection.executemany(_INSERT, rows)
+    _ENTRIES.write(connection, rows)
 
 
 def _new_ones(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Entry]:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.adapters.sqlite_file import WRITING, into_wal, until_free
+from gateway.adapters.sqlite_rows import RowWriter
 from gateway.core.bucket import NOBODY, Level, Payer, Presumed, Standing
 from gateway.core.errors import ConfigError
 from gateway.core.ids import ReservationId
@@ -77,7 +78,7 @@ def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
         # Handed over to the writer thread, which alone uses it from then on.
         connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
         )
     except sqlite3.Error as error:
         raise ConfigError(f"{path}: the budget file cannot be opened: {error}.") from error
@@ -158,13 +159,28 @@ def _damaged(path: Path, finding: str) -> str:
     )
 
 
+_LEVELS: Final = RowWriter(
+    "INSERT INTO bucket VALUES",
+    7,
+    "ON CONFLICT (key) DO UPDATE SET spent = excluded.spent, set_aside = excluded.set_aside, "
+    "fraction = excluded.fraction, at_ms = excluded.at_ms, given_back = excluded.given_back, "
+    "keep_until_ms = excluded.keep_until_ms",
+)
+_RECORDS: Final = RowWriter(
+    "INSERT INTO reservation VALUES",
+    8,
+    "ON CONFLICT (id) DO UPDATE SET state = excluded.state, until_ms = excluded.until_ms, "
+    "charges = excluded.charges",
+)
+
+
 class SqliteTables:
     """The rows of `reservations.Tables`, read and written on a connection; `sqlite_cache.py` says when. Its
     owner begins and ends the transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._execute = connection.execute
-        self._execute_many = connection.executemany
 
     def level(self, bucket_key: str) -> Level | None:
         row = self._execute(
@@ -175,11 +191,8 @@ class SqliteTables:
     def write_levels(self, levels: Mapping[str, tuple[Level, int] | None]) -> None:
         """By bucket, each with how long to keep it; None: drop it."""
         kept = [(key, *put) for key, put in levels.items() if put is not None]
-        self._execute_many(
-            "INSERT INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-            "spent = excluded.spent, set_aside = excluded.set_aside, fraction = excluded.fraction, "
-            "at_ms = excluded.at_ms, given_back = excluded.given_back, "
-            "keep_until_ms = excluded.keep_until_ms",
+        _LEVELS.write(
+            self._connection,
             [
                 # To the hour: an index whose value stays needs no write.
                 (
@@ -195,8 +208,8 @@ class SqliteTables:
             ],
         )
         if len(kept) < len(levels):
-            dropped = [(key,) for key, put in levels.items() if put is None]
-            self._execute_many("DELETE FROM bucket WHERE key = ?", dropped)
+            for key in [key for key, put in levels.items() if put is None]:
+                self._execute("DELETE FROM bucket WHERE key = ?", (key,))
 
     def record(self, reservation_id: ReservationId) -> Record | None:
         row = self._execute(
@@ -218,9 +231,8 @@ class SqliteTables:
         )
 
     def write_records(self, records: Mapping[ReservationId, Record]) -> None:
-        self._execute_many(
-            "INSERT INTO reservation VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "state = excluded.state, until_ms = excluded.until_ms, charges = excluded.charges",
+        _RECORDS.write(
+            self._connection,
             [
                 (
                     reservation_id,
