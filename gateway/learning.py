@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.adapters.give_way import give_way
 from gateway.adapters.recording import Recording
 from gateway.core.changes import Changes
 from gateway.core.errors import StoreUnavailable
@@ -31,6 +32,8 @@ SAVE_SECONDS = 60.0
 """How much of what was learned a crash may forget."""
 CLAIMED_SECONDS = 55.0
 """For so long no other replica saves: all know the same."""
+COMPRESSED_BYTES = 65_536
+"""At a time: half a millisecond."""
 _PAIR = b"\x92"
 """As msgpack begins an array of two."""
 
@@ -185,6 +188,9 @@ def _compressed(learned: Iterable[bytes | memoryview], estimates: bytes) -> byte
     """Both as a pair in msgpack, compressed piece by piece: together they are some ten megabytes."""
     pieces = [*learned]
     begin = _PAIR + begin_bytes(sum(map(len, pieces)))
-    packer = zlib.compressobj(1)
-    parts = [packer.compress(piece) for piece in (begin, *pieces, msgspec.msgpack.encode(estimates))]
+    packer, parts = zlib.compressobj(1), []
+    for piece in (begin, *pieces, msgspec.msgpack.encode(estimates)):
+        for start in range(0, len(piece), COMPRESSED_BYTES):
+            parts.append(packer.compress(piece[start : start + COMPRESSED_BYTES]))
+            give_way()
     return b"".join([*parts, packer.flush()])

@@ -1,0 +1,20 @@
+"""How a long computation in a thread leaves the processor to the loop.
+
+The interpreter's lock is one half of it (`garbage.py`): C code that lets go of the lock, SQLite's and zlib's,
+still has the processor, and where the loop has no other, Linux lets it have that one only after some
+milliseconds each time that it has something to do. So who computes for longer pauses now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+PAUSE_SECONDS: Final = 0.0005
+
+
+def give_way() -> int:
+    """Call every millisecond or so, from a thread that nobody waits for. Returns 0, as SQLite wants it of a
+    progress handler that goes on."""
+    time.sleep(PAUSE_SECONDS)
+    return 0
