@@ -23,6 +23,7 @@ from tests.bench.rows import (
     memory_rows,
     warming,
 )
+from tests.bench.steady import Pace
 from tests.bench.whole import KEY, PARTS
 from tests.support.redis_server import RedisServer
 
@@ -31,6 +32,8 @@ TRANSPORT = (sys.executable, "-m", "tests.bench.passthrough", "{upstream}", "{po
 PARTS_ROWS = ("small", "agent", "stream")
 PARTS_SHARE = 0.25
 """Of the minutes, kept for the parts."""
+PATIENCE_SHARE = 0.3
+"""Of the minutes, what may go into measuring again what was measured while the core was slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,10 @@ class Course:
 
     def __init__(self, plan: Plan, say: Callable[[str], None], keep: Callable[[Course], None]) -> None:
         self.plan = plan
-        self.main = Book(say)
-        self.parts = Book(say, began=self.main.began, failed=self.main.failed)
+        cores = plan.cores.target if plan.cores is not None else None
+        self.pace = Pace(cores, 60 * plan.minutes * PATIENCE_SHARE)
+        self.main = Book(say, self.pace)
+        self.parts = Book(say, self.pace, began=self.main.began, failed=self.main.failed)
         self.rounds = 0
         """That are complete."""
         self.names: list[str] = []

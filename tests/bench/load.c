@@ -1,10 +1,12 @@
 /* Drives a proxy over kept-alive connections: one thread, epoll.
  *
- *   load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE]
+ *   load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE [PID]]
  *
  * Each connection sends the same request (HEAD_FILE: request line and headers without content-length, each line
  * ended by CRLF, no empty line) again as soon as its answer is complete, until REQUESTS are answered. With RATE
  * that many are due each second, whoever is free sends the next one, and latency counts from when it was due.
+ * RATE 0 is as fast as answered. Of the process PID it tells the most CPU time that it used while a request was
+ * under way: so long it was busy itself, whatever else the machine did.
  * As soon as as many answers have begun as there are connections, it says `open` on standard error; no event's
  * lag is counted before, nor before a SIGUSR1. SIGTERM ends it; what is under way then is no failure.
  * Each run of twelve `@` in the body becomes the number of the request, so that no two bodies are the same.
@@ -13,8 +15,10 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/perf_event.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -22,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +41,7 @@ typedef struct {
     char last[24];      /* end of the previous read: an instant may straddle two */
     int last_used;
     int64_t started;
+    int64_t own_started; /* what the target had computed by then */
     char *request;      /* its own where bodies vary */
     char head[HEAD_BYTES];
 } Conn;
@@ -48,6 +54,10 @@ static long long request_bytes;
 static long long marks[MOST_MARKS];
 static int marks_used;
 static double rate;
+#define MOST_THREADS 64
+static int threads[MOST_THREADS]; /* a counter for each thread of the target */
+static int threads_used;
+static int64_t own_max;
 static int64_t began;
 static long heads, wanted_heads;
 static volatile sig_atomic_t stopped, lags_count;
@@ -66,6 +76,30 @@ static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Counted by the kernel's task clock: what /proc says lacks what a thread has run since the last tick. */
+static int64_t own_ns(void) {
+    int64_t sum = 0, one;
+    for (int i = 0; i < threads_used; i++)
+        if (read(threads[i], &one, sizeof one) == sizeof one) sum += one;
+    return sum;
+}
+
+static void count_threads(int pid) {
+    struct perf_event_attr what = {
+        .type = PERF_TYPE_SOFTWARE, .size = sizeof what, .config = PERF_COUNT_SW_TASK_CLOCK};
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *all = opendir(path);
+    if (!all) perror(path), exit(2);
+    for (struct dirent *one; (one = readdir(all)) && threads_used < MOST_THREADS;) {
+        if (*one->d_name == '.') continue;
+        int counter = syscall(SYS_perf_event_open, &what, atoi(one->d_name), -1, -1, PERF_FLAG_FD_CLOEXEC);
+        if (counter < 0) perror("perf_event_open"), exit(2);
+        threads[threads_used++] = counter;
+    }
+    closedir(all);
 }
 
 static void watch(Conn *c, int how, uint32_t what) {
@@ -89,6 +123,7 @@ static void begin_request(Conn *c, int64_t started) {
     to_send--;
     c->sent = 0;
     c->started = started;
+    c->own_started = own_ns();
     push(c);
 }
 
@@ -132,6 +167,8 @@ static int dial(Conn *c) {
 }
 
 static void finished(Conn *c, int good) {
+    int64_t own = own_ns() - c->own_started;
+    if (own > own_max) own_max = own;
     if (good)
         latencies[answered++] = (now_ns() - c->started) / 1e3;
     else
@@ -286,9 +323,10 @@ static void stop(int number) { stopped = number; }
 static void forget_lags(int number) { lags_used = 0 * number; }
 
 int main(int argc, char **argv) {
-    if (argc != 6 && argc != 7)
-        return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE]\n"), 2;
+    if (argc < 6 || argc > 8)
+        return fprintf(stderr, "load PORT CONNECTIONS REQUESTS HEAD_FILE BODY_FILE [RATE [PID]]\n"), 2;
     rate = argc > 6 ? atof(argv[6]) : 0;
+    if (argc > 7 && atoi(argv[7])) count_threads(atoi(argv[7]));
     int connections = atoi(argv[2]);
     wanted_heads = connections;
     to_send = to_answer = atol(argv[3]);
@@ -333,9 +371,10 @@ int main(int argc, char **argv) {
     qsort(latencies, answered, sizeof *latencies, by_double);
     qsort(lags, lags_used, sizeof *lags, by_float);
     printf("{\"answered\":%ld,\"failed\":%ld,\"events\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
-           "\"max_us\":%.1f,\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
+           "\"max_us\":%.1f,\"own_max_us\":%.1f,\"lag_p50_us\":%.1f,\"lag_p99_us\":%.1f}\n",
            answered, missing, events, seconds, answered ? latencies[answered / 2] : 0,
-           answered ? latencies[answered * 99 / 100] : 0, answered ? latencies[answered - 1] : 0, lags_used ? lags[lags_used / 2] : 0,
+           answered ? latencies[answered * 99 / 100] : 0, answered ? latencies[answered - 1] : 0,
+           own_max / 1e3, lags_used ? lags[lags_used / 2] : 0,
            lags_used ? lags[lags_used * 99 / 100] : 0);
     return missing != 0;
 }

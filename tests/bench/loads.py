@@ -63,8 +63,8 @@ class Sizes:
     """Open at once, where their memory is measured."""
     trim_seconds: float = 11.0
     """Until what lies idle was given back: every five seconds, where there are more streams than before."""
-    flat_seconds: float = 30.0
-    """For so long streams stay open then."""
+    flat_seconds: float = 60.0
+    """Twice so long streams stay open then: what a gateway does once a minute is in both halves."""
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
@@ -169,9 +169,9 @@ class Bench:
         steady = replace(self.sizes.agents, requests=count, rate=rate, connections=64)
         return self.run(target, steady)[0]["p99_us"]
 
-    def stall(self, target: Target, connections: int) -> tuple[float, float]:
-        """How late probes are answered while bodies of 2 MB come in over so many connections: the longest and
-        the 99th percentile, microseconds. What the machine's other work takes is in it."""
+    def stall(self, target: Target, connections: int) -> Stall:
+        """How late probes are answered while bodies of 2 MB come in over so many connections. What the
+        machine's other work takes is in it, but for `own_us`."""
         sizes = self.sizes
         probes = Workload(
             name="probe",
@@ -190,7 +190,7 @@ class Bench:
         finally:
             running.kill()
             running.communicate()
-        return report["max_us"], report["p99_us"]
+        return Stall(longest_us=report["max_us"], own_us=report["own_max_us"], p99_us=report["p99_us"])
 
     def event_cost(self, target: Target) -> tuple[float, float]:
         """CPU of one event with many streams open, microseconds: a long run less a short one, so that opening
@@ -217,24 +217,31 @@ class Bench:
         return target.process.resident_bytes()
 
     def held(self, target: Target, count: int, seconds: float) -> Held:
-        """With `count` streams open, for so long after all of them are."""
+        """With `count` streams open, for twice so long after all of them are."""
         load = streams(1_000_000, f"gap_us={1_000_000 // EVENTS_A_SECOND}", count)
         running = self.start(target, load)
         self._await_open(target, running)
         time.sleep(self.sizes.trim_seconds)
         running.send_signal(signal.SIGUSR1)
         first, cpu, since = target.process.resident_bytes(), target.process.cpu_seconds(), time.monotonic()
-        time.sleep(seconds)
+        early, late = self._least(target, seconds), self._least(target, seconds)
         took, passed = target.process.cpu_seconds() - cpu, time.monotonic() - since
-        last = target.process.resident_bytes()
         running.terminate()
         report = self.ended(target, load, running)
         return Held(
             first_bytes=first,
-            last_bytes=last,
+            grown_bytes=late - early,
             event_us=took / (passed * count * EVENTS_A_SECOND) * 1e6,
             lag_us=report["lag_p99_us"],
         )
+
+    def _least(self, target: Target, seconds: float) -> int:
+        """The fewest resident bytes meanwhile."""
+        until, least = time.monotonic() + seconds, target.process.resident_bytes()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+            least = min(least, target.process.resident_bytes())
+        return least
 
     def _await_open(self, target: Target, running: subprocess.Popen[bytes]) -> None:
         """Until all streams are; or until it has ended, of which `ended` says why."""
@@ -269,8 +276,7 @@ class Bench:
         head.write_text("".join(line + "\r\n" for line in lines))
         body = self.home / f"{load.body}{'-stream' if 'events=' in load.query else ''}.json"
         command = [self.load, target.port, load.connections, load.requests, head, body]
-        if load.rate:
-            command.append(load.rate)
+        command += [load.rate, target.process.busiest() if load.probe else 0]
         running = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -283,6 +289,18 @@ OPENING_SECONDS = 90.0
 """For many streams at once to begin."""
 EVENTS_A_SECOND = 4
 """In each of the streams that are held."""
+LOOK_SECONDS = 3.0
+"""Between two looks at a target's memory: each walks through all of its pages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """Microseconds that probes waited."""
+
+    longest_us: float
+    own_us: float
+    """The most CPU that the target itself used between a probe and its answer."""
+    p99_us: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,8 +309,8 @@ class Held:
 
     first_bytes: int
     """Resident, when all are open."""
-    last_bytes: int
-    """The same, at the end."""
+    grown_bytes: int
+    """From the least of the first half to the least of the second."""
     event_us: float
     """CPU of an event, all else that the target does meanwhile included."""
     lag_us: float

@@ -85,6 +85,10 @@ class Measured:
     def cpu_seconds(self) -> float:
         return sum(_cpu_seconds(pid) for pid in self._tree())
 
+    def busiest(self) -> int:
+        """The process of the tree that has used the most CPU: nginx's worker."""
+        return max(self._tree(), key=_cpu_seconds)
+
     def resident_bytes(self) -> int:
         """Private and shared resident memory of the whole tree, shared pages split among those that share
         them where the kernel says so."""

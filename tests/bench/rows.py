@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.bench.loads import Bench, Target
+from tests.bench.steady import Pace
 
 Results = dict[str, dict[str, float]]
 """By row, then by target."""
@@ -21,8 +22,9 @@ EVENT = "event, µs CPU"
 LARGE = "large, µs CPU a request"
 AGENT = "agent, µs CPU a request"
 STALL = "stall by 2 MB bodies, one at a time, µs max"
+OWN_STALL = "..., of which the target computed, µs max"
 A_STREAM = "memory a stream, kB"
-MORE_LATER = "memory a stream, kB more half a minute on"
+MORE_LATER = "memory a stream, kB more a minute on"
 
 PLAIN = ("nginx", "transport")
 """Targets that only pass on: of these no memory over time."""
@@ -33,6 +35,8 @@ class Row:
     name: str
     take: Callable[[Target], Mapping[str, float]]
     """The figures of this target, by the row of the table that they stand in."""
+    once: bool = False
+    """Not to be measured again where the core was slow: memory does not care."""
 
 
 @dataclass(slots=True)
@@ -40,8 +44,10 @@ class Book:
     """All that was measured. `say` prints, without a line end of its own."""
 
     say: Callable[[str], None]
+    pace: Pace
     began: float = field(default_factory=time.monotonic)
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    values: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    """By row and target: figures, each with what the fixed piece of Python took beside it, milliseconds."""
     failed: list[str] = field(default_factory=list)
 
     def turn(
@@ -57,7 +63,7 @@ class Book:
 
     def medians(self) -> Results:
         return {
-            metric: {name: statistics.median(values) for name, values in row.items()}
+            metric: {name: statistics.median(self.pace.worth_counting(cells)) for name, cells in row.items()}
             for metric, row in self.values.items()
         }
 
@@ -66,24 +72,37 @@ class Book:
         return {
             metric: {
                 name: (max(values) - min(values)) / 2 / abs(statistics.median(values))
-                for name, values in row.items()
-                if len(values) > 1 and statistics.median(values)
+                for name, cells in row.items()
+                if len(values := self.pace.worth_counting(cells)) > 1 and statistics.median(values)
             }
             for metric, row in self.values.items()
         }
 
+    def slow(self) -> list[str]:
+        """The cells for which the core was never quick."""
+        return [
+            f"{metric}, {name}"
+            for metric, row in self.values.items()
+            for name, cells in row.items()
+            if all(self.pace.slow(piece_ms) for _, piece_ms in cells)
+        ]
+
     def _take(self, row: Row, target: Target) -> None:
         began = time.monotonic()
         try:
-            figures = row.take(target)
+            cells = self.pace.cells(lambda: row.take(target), once=row.once)
         except RuntimeError as error:
             self.failed.append(f"{row.name}, {target.name}: {error}")
             self.say(f"  {target.name} FAILED: {str(error)[:700]}\n   ")
             return
-        for metric, value in figures.items():
-            self.values.setdefault(metric, {}).setdefault(target.name, []).append(value)
-        said = " / ".join(figure(value) for value in figures.values())
-        self.say(f"  {target.name} {said} ({time.monotonic() - began:.1f} s)")
+        said = []
+        for cell in cells:
+            for metric, value in cell.figures.items():
+                kept = self.values.setdefault(metric, {}).setdefault(target.name, [])
+                kept.append((value, cell.piece_ms))
+            slow = " while slow" if self.pace.slow(cell.piece_ms) else ""
+            said.append(" / ".join(figure(value) for value in cell.figures.values()) + slow)
+        self.say(f"  {target.name} {', again '.join(said)} ({time.monotonic() - began:.1f} s)")
 
 
 def figure(value: float) -> str:
@@ -101,7 +120,7 @@ def warming(bench: Bench) -> Row:
             bench.run(target, replace(load, requests=count))
         return {}
 
-    return Row("warming up", warm)
+    return Row("warming up", warm, once=True)
 
 
 def memory_rows(bench: Bench) -> tuple[Row, ...]:
@@ -121,12 +140,12 @@ def memory_rows(bench: Bench) -> tuple[Row, ...]:
         each = (large.first_bytes - small.first_bytes) / (sizes.streams - fewer) / 1e3
         found = {A_STREAM: each}
         if not plain:
-            found[MORE_LATER] = (large.last_bytes - large.first_bytes) / sizes.streams / 1e3
+            found[MORE_LATER] = large.grown_bytes / sizes.streams / 1e3
         found["event of many streams, µs CPU"] = large.event_us
         found["event of many streams, µs lag p99"] = large.lag_us
         return found
 
-    return Row("memory", filled), Row("many streams", of_streams)
+    return Row("memory", filled, once=True), Row("many streams", of_streams, once=True)
 
 
 def cost_rows(bench: Bench, names: Sequence[str] = ()) -> tuple[Row, ...]:
@@ -172,12 +191,14 @@ def latency_rows(bench: Bench, direct: Target) -> tuple[Row, ...]:
         }
 
     def stall(target: Target) -> dict[str, float]:
-        longest, most = bench.stall(target, 1)
-        return {STALL: longest, "stall by 2 MB bodies, one at a time, µs p99": most}
+        found = bench.stall(target, 1)
+        p99 = "stall by 2 MB bodies, one at a time, µs p99"
+        return {STALL: found.longest_us, OWN_STALL: found.own_us, p99: found.p99_us}
 
     def stall_by_many(target: Target) -> dict[str, float]:
-        longest, most = bench.stall(target, 8)
-        return {"stall by 2 MB bodies, 8 at a time, µs max": longest, "..., 8 at a time, µs p99": most}
+        found = bench.stall(target, 8)
+        longest, own = "stall by 2 MB bodies, 8 at a time, µs max", "..., 8 at a time, own, µs max"
+        return {longest: found.longest_us, own: found.own_us, "..., 8 at a time, µs p99": found.p99_us}
 
     return (
         Row("agent, added to p50", alone),

@@ -134,31 +134,7 @@ def conditions() -> dict[str, object]:
         "load_before": os.getloadavg()[0],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "python_ms": python_ms(),
     }
-
-
-def python_ms() -> float:
-    """CPU of a fixed piece of Python that computes nothing of use, at best. One version differs by a quarter
-    or more between builds: what profiles and link time have optimised, as distributions and the official
-    images do, and what `./configure && make` gives."""
-
-    def doubled(number: int) -> int:
-        return number + number
-
-    def piece() -> int:
-        total = 0
-        for number in range(50_000):
-            kept = {"next": [number + 1]}
-            total += doubled(kept["next"][-1]) - int(number > total)
-        return total
-
-    best = 1.0
-    for _ in range(20):
-        began = time.process_time()
-        piece()
-        best = min(best, time.process_time() - began)
-    return best * 1000
 
 
 def document(course: Course, before: dict[str, object]) -> dict[str, object]:
@@ -166,6 +142,8 @@ def document(course: Course, before: dict[str, object]) -> dict[str, object]:
     results = course.main.medians()
     return {
         "conditions": before,
+        "python_ms": course.pace.least_ms,
+        "slow": course.main.slow() + course.parts.slow(),
         "load_after": os.getloadavg()[0],
         "minutes": (time.monotonic() - course.main.began) / 60,
         "rounds": course.rounds,
@@ -182,7 +160,8 @@ def document(course: Course, before: dict[str, object]) -> dict[str, object]:
 def report(course: Course, before: dict[str, object], form: Callable[[Lines], str]) -> str:
     """The conditions and all tables, one after the other."""
     results, spreads, measured = course.main.medians(), course.main.spreads(), course.measured
-    told = before | {"load_after": os.getloadavg()[0]}
+    slow = len(course.main.slow()) + len(course.parts.slow())
+    told = before | {"load_after": os.getloadavg()[0], "python_ms": course.pace.least_ms, "slow": slow}
     pieces = [conditions_said(told, course.rounds, course.plan.sizes.streams)]
     pieces.append(form(compared(results, spreads, course.names, measured)))
     if course.parts_names:

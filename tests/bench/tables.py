@@ -59,12 +59,14 @@ def conditions_said(conditions: Mapping[str, object], rounds: int, streams: int)
     said = (
         f"On {str(conditions['at'])[:10]}, commit {str(conditions['commit'])[:10]}"
         f"{' and changes' if conditions['changed'] else ''}, Python {conditions['python']} "
-        f"(a fixed piece of it in {conditions['python_ms']:.1f} ms), uvloop, "
+        f"(a fixed piece of it in {conditions['python_ms']:.1f} ms at best), uvloop, "
         f"{conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_before']:.1f} before and "
         f"{conditions['load_after']:.1f} after. "
     )
     if conditions.get("target_cores"):
         said += "Each target ran on a core that nothing else of the bench used. "
+    if slow := conditions.get("slow"):
+        said += f"For {slow} of the cells that core was never quick. "
     said += f"Medians of {rounds} round{'s' if rounds > 1 else ''}; ± is half of what lies between the least "
     return said + f"and the greatest. `Many streams` are {streams:,} at once, with 4 events a second each."
 

@@ -11,6 +11,7 @@ from tests.bench.gate import judge
 from tests.bench.loads import Target
 from tests.bench.processes import Cores
 from tests.bench.rows import AGENT, EVENT, Book, Row
+from tests.bench.steady import Pace, python_ms
 from tests.bench.tables import BEGIN, END, as_markdown, as_text, compared, put_markdown
 
 
@@ -25,9 +26,19 @@ def a_target(name: str) -> Target:
 def nothing() -> None: ...
 
 
+def a_pace(*pieces_ms: float, patience_seconds: float = 60.0) -> Pace:
+    """Of a core on which the fixed piece takes so long, one time after the other, and 10 ms ever after."""
+    left = list(pieces_ms)
+
+    def piece_ms() -> float:
+        return left.pop(0) if left else 10.0
+
+    return Pace(None, patience_seconds, wait_seconds=0.0, piece_ms=piece_ms)
+
+
 def test_a_cell_that_fails_is_told_and_the_others_go_on() -> None:
     said: list[str] = []
-    book = Book(said.append)
+    book = Book(said.append, a_pace())
 
     def take(target: Target) -> dict[str, float]:
         if target.name == "b":
@@ -42,9 +53,47 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on() -> None:
 
 
 def test_a_spread_is_half_of_the_range_as_a_share_of_the_median() -> None:
-    book = Book(lambda _: None, values={"x": {"a": [90.0, 100.0, 120.0], "b": [5.0]}})
+    values = {"x": {"a": [(90.0, 10.0), (100.0, 10.0), (120.0, 10.0)], "b": [(5.0, 10.0)]}}
+    book = Book(lambda _: None, a_pace(), values=values)
 
     assert book.spreads() == {"x": {"a": 0.15}}
+
+
+def test_a_cell_of_a_slow_while_is_measured_again_and_counts_only_where_there_is_no_other() -> None:
+    said: list[str] = []
+    figures = iter((200.0, 190.0, 100.0))
+    book = Book(said.append, a_pace(10.0, 10.0, 18.0, 18.0, 10.0))
+    row = Row("x", lambda _: {"x": next(figures)})
+    book.turn([row], [a_target("a")], "round", nothing)
+
+    assert book.medians() == {"x": {"a": 100.0}}
+    assert (book.spreads(), book.slow()) == ({"x": {}}, [])
+    assert "200 while slow, again 190 while slow, again 100 (" in "".join(said)
+
+
+def test_without_patience_a_slow_cell_is_kept_and_told() -> None:
+    book = Book(lambda _: None, a_pace(10.0, 10.0, 18.0, patience_seconds=0.0))
+    book.turn([Row("x", lambda _: {"x": 200.0})], [a_target("a")], "round", nothing)
+
+    assert book.medians() == {"x": {"a": 200.0}}
+    assert book.slow() == ["x, a"]
+
+
+def test_what_is_measured_once_is_never_measured_again() -> None:
+    taken: list[str] = []
+
+    def take(target: Target) -> dict[str, float]:
+        taken.append(target.name)
+        return {"x": 1.0}
+
+    book = Book(lambda _: None, a_pace(10.0, 18.0, 18.0))
+    book.turn([Row("x", take, once=True)], [a_target("a")], "once", nothing)
+
+    assert taken == ["a"]
+
+
+def test_the_fixed_piece_of_python_is_long_enough_to_be_measured() -> None:
+    assert 1.0 < python_ms() < 1_000.0
 
 
 def test_each_bar_is_held_against_each_target_that_was_measured() -> None:
