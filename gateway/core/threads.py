@@ -14,6 +14,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gateway.core.heads import RECENT_SECONDS, Asked, Parts
 from gateway.core.ids import PrefixKey, WorkspaceId
 from gateway.core.misses import Looks
@@ -40,8 +42,7 @@ _THREAD_BYTES = 960
 _Tail = tuple[WorkspaceId, int, int, int]
 
 
-@dataclass(slots=True, eq=False)
-class Thread:
+class Thread(msgspec.Struct, eq=False, gc=False, kw_only=True):
     """One conversation, as of its latest prompt."""
 
     workspace: WorkspaceId
@@ -213,21 +214,18 @@ def _compare(
     whether enough agrees to say so."""
     shift = end - (thread.count - 1)
     begin = max(at + max(shift, 0), skipped, thread.skipped + shift)
-    pairs = [
-        (thread.sizes[index - shift - thread.skipped], sizes[index - skipped])
-        for index in range(begin, end + 1)
-    ]
-    behind = pairs[1:] if shift == 0 and begin == at and len(pairs) > 1 else pairs
-    same = [new for old, new in behind if old == new]
-    bytes_of = max(sum(old for old, _ in behind), sum(new for _, new in behind), 1)
-    most = len(same) >= MOST * len(behind) or sum(same) >= MOST * bytes_of
+    were = thread.sizes[begin - shift - thread.skipped : end + 1 - shift - thread.skipped].tolist()
+    are = sizes[begin - skipped : end + 1 - skipped]
+    behind = 1 if shift == 0 and begin == at and len(are) > 1 else 0  # the changed block itself says nothing
+    same = [new for old, new in zip(were[behind:], are[behind:], strict=True) if old == new]
+    bytes_of = max(sum(were[behind:]), sum(are[behind:]), 1)
+    most = len(same) >= MOST * (len(are) - behind) or sum(same) >= MOST * bytes_of
     if shift:
         looks: Looks | None = Looks.INSERTED_MESSAGES if shift > 0 else Looks.DROPPED_MESSAGES
-    elif all(old == new for old, new in pairs):
+    elif were == are:
         looks = None
     else:
-        first_old, first_new = pairs[0]
-        looks = Looks.SHORTENED if first_new < first_old else Looks.EDITED
+        looks = Looks.SHORTENED if are[0] < were[0] else Looks.EDITED
     needed = FEW_SIZES if at > 0 and not shift else MANY_SIZES
     different = len(set(same))
     return looks, most and (different >= needed or (different > 0 and not shift and same_opening(thread)))

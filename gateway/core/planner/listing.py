@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from gateway.core.news import Billed, Failed, News, Sent, unpack_keys
 from gateway.core.planner.features import SHARED_PRIOR
 from gateway.core.planner.planner import Planner
@@ -63,8 +65,7 @@ class ListedPrefix:
     """What that read is expected to save over writing it again: the chance times the difference."""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct, gc=False):
     workspace: str
     model: str
     tokens: int
