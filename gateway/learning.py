@@ -32,8 +32,8 @@ SAVE_SECONDS = 60.0
 """How much of what was learned a crash may forget."""
 CLAIMED_SECONDS = 55.0
 """For so long no other replica saves: all know the same."""
-COMPRESSED_BYTES = 65_536
-"""At a time: half a millisecond."""
+COMPRESSED_BYTES = 32_768
+"""At a time: less than half a millisecond."""
 _PAIR = b"\x92"
 """As msgpack begins an array of two."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +26,8 @@ VERSION: Final = 1
 BUSY_SECONDS: Final = 5.0
 SUMS: Final = "sums"
 LOSSES: Final = "losses"
+LOSSES_AT_ONCE: Final = 500
+"""Rows that are in memory together: a collection of all that there is would not wait for thousands."""
 
 _KEPT = tuple(one.value for one in KEPT)
 
@@ -164,9 +167,10 @@ def take_in(sums: sqlite3.Connection, ledger: Reading, where: str, values: Seque
             f"received_at_ms, miss_nanousd, COALESCE(miss_detail, '') FROM entries WHERE {where} "
             "AND miss_cause IS NOT NULL"
         )
-        rows = [(row[0], who(row[1:kept]), *row[kept:]) for row in ledger.rows(lost, values)]
-        sums.executemany(_LOSE_HOUR, rows)
-        sums.executemany(_LOSE_DAY, ((row[0] // 24, *row[1:]) for row in rows))
+        found = ledger.rows(lost, values)
+        while rows := [(row[0], who(row[1:kept]), *row[kept:]) for row in islice(found, LOSSES_AT_ONCE)]:
+            sums.executemany(_LOSE_HOUR, rows)
+            sums.executemany(_LOSE_DAY, ((row[0] // 24, *row[1:]) for row in rows))
     return count
 
 

@@ -30,8 +30,8 @@ class PostgresUrl:
 
 LedgerSource = Path | PostgresUrl
 
-GIVE_WAY_AFTER = 20_000
-"""Of SQLite's own instructions: some 0.8 ms."""
+GIVE_WAY_AFTER = 10_000
+"""Of SQLite's own instructions: some 0.4 ms."""
 
 _MISSING = (
     "there is no such file. A gateway makes it at its first start, in its state.directory; see whether this "
