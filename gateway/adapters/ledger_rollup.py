@@ -57,8 +57,8 @@ class LedgerRollup:
 
     def update(self) -> RollupState:
         """Take in what the ledger has and the sums have not. Blocks: for milliseconds where there is little,
-        for some five seconds per million entries. Raises nothing: what went wrong is in the state, and the
-        next update goes on from where this one came to."""
+        else some five seconds of CPU per million entries. Raises nothing: what went wrong is in the state,
+        and the next update goes on from where this one came to."""
         with self._updating:
             while self._try_step() is not None:
                 pass

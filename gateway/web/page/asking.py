@@ -134,7 +134,7 @@ def readable(books: Books) -> RollupState:
     raise AdminError(
         503,
         f"The ledger is being summed for this page: {state.entries:,} of {done:,} entries are in. That is "
-        "done once, and takes some five seconds for a million entries; try again then.",
+        "done once, and takes some fifteen seconds for a million entries; try again then.",
     )
 
 
