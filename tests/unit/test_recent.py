@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.core.ids import WorkspaceId
 from gateway.core.learned import LearnedPolicy
 from gateway.core.plan import Reading, read_call
-from gateway.core.recent import LIFETIME_SECONDS, RecentBodies
+from gateway.core.recent import FORGOTTEN_AT_ONCE, LIFETIME_SECONDS, RecentBodies
 from gateway.core.rules import Rules
 from tests.support.bodies import dump
 from tests.support.fakes import make_rules
@@ -63,6 +63,21 @@ def test_forgets_in_time_and_for_want_of_room(tmp_path: Path) -> None:
     assert recent.find(ONE, a_body("c"), 1.0) is not None
     assert recent.find(ONE, a_body("c"), LIFETIME_SECONDS + 1.0) is None
     assert (len(recent), recent.bytes) == (0, 0)
+
+
+def test_many_that_end_at_the_same_time_are_forgotten_a_few_at_a_time(tmp_path: Path) -> None:
+    rules, recent = make_rules(tmp_path, {}), RecentBodies(100_000_000)
+    count = 2 * FORGOTTEN_AT_ONCE + 3
+    for number in range(count):
+        recent.keep(ONE, read(rules, a_body(f"conversation {number}")), 0.0)
+
+    left = []
+    for _ in range(4):
+        recent.expire(LIFETIME_SECONDS + 1.0)
+        left.append(len(recent))
+
+    assert left == [count - FORGOTTEN_AT_ONCE, 3, 0, 0]
+    assert recent.bytes == 0
 
 
 def test_keeps_nothing_where_there_is_no_room(tmp_path: Path) -> None:
