@@ -207,8 +207,8 @@ class SqliteTables:
                 for key, x, until in kept
             ],
         )
-        if len(kept) < len(levels):
-            for key in [key for key, put in levels.items() if put is None]:
+        for key, put in levels.items():
+            if put is None:
                 self._execute("DELETE FROM bucket WHERE key = ?", (key,))
 
     def record(self, reservation_id: ReservationId) -> Record | None:
