@@ -73,6 +73,11 @@ class Course:
         """The targets that are compared with the others."""
         return [name for name in self.names if name not in PLAIN]
 
+    @property
+    def slow(self) -> list[str]:
+        """The cells for which the core was never quick."""
+        return self.main.slow() + self.parts.slow()
+
     def run(self, home: Path, stack: ExitStack) -> None:
         """Raises `Missing` and, where a target does not start, `RuntimeError`; a row that fails is noted."""
         plan = self.plan

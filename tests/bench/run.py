@@ -143,7 +143,7 @@ def document(course: Course, before: dict[str, object]) -> dict[str, object]:
     return {
         "conditions": before,
         "python_ms": course.pace.least_ms,
-        "slow": course.main.slow() + course.parts.slow(),
+        "slow": course.slow,
         "load_after": os.getloadavg()[0],
         "minutes": (time.monotonic() - course.main.began) / 60,
         "rounds": course.rounds,
@@ -160,8 +160,11 @@ def document(course: Course, before: dict[str, object]) -> dict[str, object]:
 def report(course: Course, before: dict[str, object], form: Callable[[Lines], str]) -> str:
     """The conditions and all tables, one after the other."""
     results, spreads, measured = course.main.medians(), course.main.spreads(), course.measured
-    slow = len(course.main.slow()) + len(course.parts.slow())
-    told = before | {"load_after": os.getloadavg()[0], "python_ms": course.pace.least_ms, "slow": slow}
+    told = before | {
+        "load_after": os.getloadavg()[0],
+        "python_ms": course.pace.least_ms,
+        "slow": len(course.slow),
+    }
     pieces = [conditions_said(told, course.rounds, course.plan.sizes.streams)]
     pieces.append(form(compared(results, spreads, course.names, measured)))
     if course.parts_names:
