@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import gateway
 from gateway.adapters.access_log import AccessLog
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.garbage import YoungLooks
 from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
@@ -87,8 +88,7 @@ class Service:
         """`more_keys`: of this process only. `quiet`: no access log. `worker`: it is one of several."""
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._tasks = TaskSet()
-        self._loops = TaskSet()
+        self._tasks, self._loops = TaskSet(), TaskSet()
         self._identity = Identity(self._clock, random.random)
         self._in_force = RulesInForce(settings, more_keys, self._identity)
         self._announcing = self._refusing = False
@@ -100,8 +100,7 @@ class Service:
         """Another at each start: peers take it for gone when it is."""
         name = replica_name(self._replica, worker)
         self._live = LiveCalls(lambda: list(self.pipeline.open.values()), self._clock, name)
-        self.data_url = ""
-        self.admin_url = ""
+        self.data_url = self.admin_url = ""
 
     async def start(self) -> None:
         """Listen on both planes. Raises `ConfigError`, or OSError where an address is taken."""
@@ -257,6 +256,7 @@ class Service:
                 self._live,
                 self.alerts,
                 *self._tracing.observers,
+                YoungLooks(),
                 *([] if self._quiet else [self._access_log]),
             ],
             clock=self._clock,
