@@ -114,6 +114,7 @@ class Placing:
         hold_seconds: float,
         recent: RecentBodies,
         keep: Callable[[Call, Plan, Workspace], None] | None = None,
+        pauses: Callable[[], Callable[[], None]] | None = None,
     ) -> None:
         self._policy = policy
         self._clock = clock
@@ -122,6 +123,7 @@ class Placing:
         self._hold_seconds = hold_seconds
         self._recent = recent
         self._keep = keep
+        self._pauses = pauses
         self._large = asyncio.Lock()
         self._failed: set[str] = set()
         """Calls that upstream rejected and that have not ended: the policy was told already."""
@@ -133,7 +135,7 @@ class Placing:
         policy = self._policy
         like = self._recent.find(workspace.id, body, self._clock.now())
 
-        def read() -> Reading:
+        def read(pause: Callable[[], None] | None = None) -> Reading:
             return read_call(
                 body,
                 rules=rules,
@@ -142,6 +144,7 @@ class Placing:
                 headers=call.headers,
                 wanted=wanted,
                 like=like,
+                pause=pause,
             )
 
         reading = await self._read_large(read, body, like) if len(body) > OFFLOAD_BYTES else read()
@@ -171,12 +174,12 @@ class Placing:
                 self._keep(call, plan, workspace)
         return plan
 
-    async def _read_large(self, read: Callable[[], Reading], body: bytes, like: Reading | None) -> Reading:
+    async def _read_large(self, read: Callable[..., Reading], body: bytes, like: Reading | None) -> Reading:
         """One body after the other, and no two in one round of the loop: several threads would take the
         interpreter from it for as long as all of them read together."""
         async with self._large:
             if like is None or len(body) - bytes_begun(like.prompt, body) > OFFLOAD_BYTES:
-                return await asyncio.to_thread(read)
+                return await asyncio.to_thread(read, self._pauses and self._pauses())
             await asyncio.sleep(0.0)
             return read()
 

@@ -15,6 +15,7 @@ import gateway
 from gateway.adapters.access_log import AccessLog
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.garbage import YoungLooks
+from gateway.adapters.give_way import Pauses
 from gateway.adapters.live_calls import LiveCalls
 from gateway.adapters.measured_peers import MeasuredPeers
 from gateway.adapters.prometheus import Metrics
@@ -86,15 +87,13 @@ class Service:
         worker: Worker | None = None,
     ) -> None:
         """`more_keys`: of this process only. `quiet`: no access log. `worker`: it is one of several."""
-        self._settings = settings
+        self._settings, self._quiet = settings, quiet
         self._clock = clock or SystemClock()
         self._tasks, self._loops = TaskSet(), TaskSet()
         self._identity = Identity(self._clock, random.random)
         self._in_force = RulesInForce(settings, more_keys, self._identity)
         self._announcing = self._refusing = False
-        self._quiet = quiet
-        self._estimates = LearnedEstimates()
-        self._idle_memory = IdleMemory()
+        self._estimates, self._idle_memory = LearnedEstimates(), IdleMemory()
         self.worker = worker
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
@@ -246,6 +245,7 @@ class Service:
                 hold_seconds=file.placement.hold,
                 recent=self._recent,
                 keep=self.warming.prewarmer.keep,
+                pauses=Pauses,
             ),
             upstream=self._upstream,
             budgets=self.spending.budgets,

@@ -11,6 +11,8 @@ import time
 from typing import Final
 
 PAUSE_SECONDS: Final = 0.001
+WORK_SECONDS, SHORT_PAUSE_SECONDS = 0.0005, 0.0002
+"""The same of work that a call waits for: just long enough for the loop to have its turn."""
 
 
 def give_way() -> int:
@@ -18,3 +20,15 @@ def give_way() -> int:
     as SQLite wants it of a progress handler that goes on."""
     time.sleep(PAUSE_SECONDS)
     return 0
+
+
+class Pauses:
+    """For Python that computes in a thread, and for one computation: call it as often as may be."""
+
+    def __init__(self) -> None:
+        self._next_at = time.perf_counter() + WORK_SECONDS
+
+    def __call__(self) -> None:
+        if time.perf_counter() >= self._next_at:
+            time.sleep(SHORT_PAUSE_SECONDS)
+            self._next_at = time.perf_counter() + WORK_SECONDS

@@ -6,6 +6,7 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
@@ -74,10 +75,12 @@ def read_call(
     headers: Headers,
     wanted: bool,
     like: Reading | None = None,
+    pause: Callable[[], None] | None = None,
 ) -> Reading:
     """Read `body`; all that takes time for a large one is done here. What `like` has in common with it is not
-    read again. Raises `BadRequest` where it cannot be a Messages call."""
-    prompt = read_prompt(body, None if like is None else like.prompt)
+    read again. `pause` is called again and again meanwhile. Raises `BadRequest` where it cannot be a
+    Messages call."""
+    prompt = read_prompt(body, None if like is None else like.prompt, pause)
     facts = rules.models.facts(prompt.model)
     scope, failure = b"", None
     chain: KeyChain | None = None
@@ -86,7 +89,7 @@ def read_call(
             scope = cache_scope(
                 secret=rules.prefix_secret, workspace=workspace.id, prompt=prompt, headers=headers
             )
-            chain = key_chain(prompt, scope, None if like is None else like.chain)
+            chain = key_chain(prompt, scope, None if like is None else like.chain, pause)
             # Kept by the outline. Files take a search through all of their bytes.
             block_tokens(prompt, facts)
         except Exception as error:  # as below

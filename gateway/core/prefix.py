@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -97,9 +97,14 @@ def prefix_keys(prompt: Prompt, scope: bytes) -> tuple[PrefixKey, ...]:
     return key_chain(prompt, scope).keys
 
 
-def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> KeyChain:
+def key_chain(
+    prompt: Prompt,
+    scope: bytes,
+    like: KeyChain | None = None,
+    pause: Callable[[], None] | None = None,
+) -> KeyChain:
     """`prefix_keys`, continued from those of the prompt that this one was read like, where both share more
-    than their head. The keys are the same without it."""
+    than their head. The keys are the same without it. `pause` is called again and again meanwhile."""
     messages_tag = _messages_tag(prompt)
     body = memoryview(prompt.body)
     level, message = Level.TOOLS, -1
@@ -116,6 +121,8 @@ def key_chain(prompt: Prompt, scope: bytes, like: KeyChain | None = None) -> Key
     blocks = prompt.blocks[len(keys) :]
     last_messages = blocks[-1].message - CONTINUED_MESSAGES if blocks else 0
     for block in blocks:
+        if pause is not None:
+            pause()
         if block.in_prefix:
             if block.level is not level:
                 level = block.level

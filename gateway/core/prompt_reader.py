@@ -8,7 +8,7 @@ with one that was read before is `alike.py`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 
 import msgspec
@@ -54,16 +54,17 @@ class NoModel(BadRequest):
     """A body that is right as far as it was read, and names no model."""
 
 
-def read_prompt(body: bytes, like: Prompt | None = None) -> Prompt:
+def read_prompt(body: bytes, like: Prompt | None = None, pause: Callable[[], None] | None = None) -> Prompt:
     """Find the blocks of a `/v1/messages` or `count_tokens` body. What `like`, read before, has in the same
-    bytes is taken from there; the result is the same without it, but for `shared_messages`.
+    bytes is taken from there; the result is the same without it, but for `shared_messages`. `pause` is called
+    again and again meanwhile.
 
     Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model
     (`NoModel`), repeats a member at a level that we read, has more messages than the API takes, or nests
     deeper than the interpreter's recursion limit allows (several hundred levels; upstream's own parser stops
     at about a thousand).
     """
-    reader = _Reader(body, like)
+    reader = _Reader(body, like, pause)
     try:
         prompt = reader.read()
     except Exception as error:
@@ -96,10 +97,11 @@ _Element = tuple[Members, Span, dict[str, Span] | None]
 class _Reader:
     """One reading of one body. `text` is the body, or an equally long copy that msgspec accepts."""
 
-    def __init__(self, body: bytes, like: Prompt | None = None) -> None:
+    def __init__(self, body: bytes, like: Prompt | None, pause: Callable[[], None] | None) -> None:
         self.body = body
         self.text = body
         self.like = like if like is not None and not like.unread_marks else None
+        self.pause = pause
         self.begun = 0
         """How many messages lie in a beginning that is the same as that of `like`."""
         self.others: list[_Element] = []
@@ -219,6 +221,8 @@ class _Reader:
         if not known:
             messages = self._objects(raw, span, "a message", MAX_MESSAGES.value)
         for index, (members, place, spans) in enumerate(messages, known):
+            if self.pause is not None:
+                self.pause()
             self.message_ends.append(place[1])
             role = members.get("role")
             name = "" if role is None else _ROLES.get(bytes(role)) or read_string(role)
@@ -310,6 +314,8 @@ class _Reader:
         may_be_marked: bool,
         in_prefix: bool,
     ) -> None:
+        if self.pause is not None:
+            self.pause()
         start, end = place
         marked = "cache_control" in members
         text: Span | None = None
