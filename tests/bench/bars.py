@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.rows import A_STREAM, AGENT, EVENT, LARGE, MORE_LATER, OWN_STALL, P99_ADDED, STALL
+from tests.bench.rows import A_STREAM, AGENT, EVENT, LARGE, LARGE_NEW, MORE_LATER, OWN_STALL, P99_ADDED, STALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ BARS = (
     Bar(what="agent's request, ms CPU", row=AGENT, most=1.0, scale=1e-3),
     Bar(what="streamed event, × nginx", row=EVENT, most=1.5, beside="nginx"),
     Bar(what="body of 2 MB, ms CPU", row=LARGE, most=12.0, scale=1e-3),
+    Bar(what="..., new, ms CPU", row=LARGE_NEW, most=12.0, scale=1e-3),
     Bar(what="longest stall by a body of 2 MB, ms", row=STALL, most=5.0, scale=1e-3),
     Bar(what="..., of which it computed, ms", row=OWN_STALL, most=5.0, scale=1e-3),
     Bar(what="memory a stream, kB", row=A_STREAM, most=24.0),

@@ -76,6 +76,7 @@ class Sizes:
                 name="agent, last message new", body="agent-next", query=f"?{GOES_ON}", requests=self.agent
             ),
             Workload(name="agent, nothing shared", body="agent-new", query=f"?{IS_NEW}", requests=self.new),
+            Workload(name="large", body="large", query=f"?{GOES_ON}", connections=8, requests=self.large),
             self.bodies_of_2_mb,
             Workload(
                 name="stream",
@@ -91,8 +92,14 @@ class Sizes:
 
     @property
     def bodies_of_2_mb(self) -> Workload:
-        query = f"?{GOES_ON}"
-        return Workload(name="large", body="large", query=query, connections=8, requests=self.large)
+        """Each a conversation of its own."""
+        return Workload(
+            name="large, nothing shared",
+            body="large-new",
+            query=f"?{IS_NEW}",
+            connections=8,
+            requests=self.large,
+        )
 
 
 QUICK = Sizes(
@@ -136,6 +143,7 @@ class Bench:
             "agent-next": _next(agent_body(stream=False)),
             "agent-new": _all_new(agent_body(stream=False)),
             "large": {**large_body(), "stream": False},
+            "large-new": _all_new({**large_body(), "stream": False}),
             "small-stream": single("x" * 800, stream=True),
             "agent-stream": agent_body(),
         }

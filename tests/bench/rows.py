@@ -20,6 +20,7 @@ Results = dict[str, dict[str, float]]
 P99_ADDED = "at half load, µs added to p99"
 EVENT = "event, µs CPU"
 LARGE = "large, µs CPU a request"
+LARGE_NEW = "large, nothing shared, µs CPU a request"
 AGENT = "agent, µs CPU a request"
 STALL = "stall by 2 MB bodies, one at a time, µs max"
 OWN_STALL = "..., of which the target computed, µs max"
