@@ -205,6 +205,10 @@ class LearnedPolicy:
             self.planner.failed(number)
             self._say(Failed(call_id, at))
 
+    def age(self, at: float) -> None:
+        """Time goes on, also while nobody calls: see `Reuse.advance`."""
+        self.planner.reuse.advance(self._time.at(at))
+
     # Other replicas
 
     def hear(self, replica: str, news: News, at: float) -> None:

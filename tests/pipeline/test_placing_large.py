@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +49,9 @@ def large(said: str, *more: str) -> bytes:
     return json.dumps(a_body(messages=messages)).encode()
 
 
-async def planned(tmp_path: Path, *turns: list[bytes]) -> tuple[list[Plan], Counting]:
+async def planned(
+    tmp_path: Path, *turns: list[bytes], pauses: Callable[[], Callable[[], None]] | None = None
+) -> tuple[list[Plan], Counting]:
     """The plans of all bodies: those of a turn at once, one turn after the other."""
     executor, world = Counting(), World(tmp_path)
     asyncio.get_running_loop().set_default_executor(executor)
@@ -59,6 +62,7 @@ async def planned(tmp_path: Path, *turns: list[bytes]) -> tuple[list[Plan], Coun
         flights=Flights(),
         hold_seconds=0.0,
         recent=RecentBodies(1 << 26),
+        pauses=pauses,
     )
     workspace = world.rules.workspaces[WorkspaceId("demo")]
 
@@ -94,3 +98,24 @@ async def test_much_that_is_new_is_read_in_a_thread_again(tmp_path: Path) -> Non
     _, executor = await planned(tmp_path, [large("question")], [large("question", "z" * (OFFLOAD_BYTES + 1))])
 
     assert executor.given == 2
+
+
+async def test_who_reads_in_a_thread_pauses_and_finds_the_same(tmp_path: Path) -> None:
+    """At each message, and at each again when it is digested: whether it is time is for the pause to say."""
+    paused: list[int] = []
+    body = large("question", *["and", "then"] * 20)
+
+    def pauses() -> Callable[[], None]:
+        return lambda: paused.append(threading.get_ident())
+
+    (found,), _ = await planned(tmp_path, [body], pauses=pauses)
+    assert len(paused) >= 42
+    assert threading.get_ident() not in paused
+
+    (alone,), _ = await planned(tmp_path, [body])
+    assert found.prompt == alone.prompt
+    assert found.placement == alone.placement
+
+    paused.clear()
+    await planned(tmp_path, [json.dumps(a_body()).encode()], pauses=pauses)
+    assert paused == []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters import ledger_source
+from gateway.adapters import give_way, ledger_source
+from gateway.adapters.give_way import SHORT_PAUSE_SECONDS, WORK_SECONDS, Pauses
 from gateway.adapters.ledger_source import reading
 from tests.support.year_of_ledger import write_year
 
@@ -39,3 +40,27 @@ async def test_reading_a_ledger_pauses_in_a_thread_and_not_in_a_command(
     assert await asyncio.to_thread(entries_by_hour, ledger) == found >= 20_000
     assert len(paused) > 5
     assert threading.get_ident() not in paused
+
+
+def test_work_that_a_call_waits_for_pauses_shortly_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = 100.0, list[float]()
+
+    class Time:
+        @staticmethod
+        def perf_counter() -> float:
+            return now
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+            slept.append(seconds)
+
+    monkeypatch.setattr(give_way, "time", Time)
+    pause = Pauses()
+    for _ in range(1_000):  # 10 ms of work
+        now += 0.000_01
+        pause()
+
+    assert slept == [SHORT_PAUSE_SECONDS] * len(slept)
+    assert 0.8 < len(slept) * WORK_SECONDS / 0.01 <= 1.0

@@ -17,6 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import floor, inf
 
 import msgspec
 
@@ -38,6 +39,9 @@ MAX_OPEN = 1 << 15
 watched, so that there is room for what is shared."""
 MAX_WEIGHT = 400.0
 """A context that has counted this many observations forgets half of them."""
+TURNS_A_SECOND = 32
+"""Observations grow older in turns, each up to its own instant: so it is all the same how often that is asked
+for, and a replay that asks at each call comes to what a gateway did that asked while nobody called, too."""
 DRAW = 6.0
 """How many observations the more general context weighs."""
 
@@ -96,13 +100,15 @@ class Chances(msgspec.Struct, gc=False):
 class Reuse:
     """Instants must not go back."""
 
-    __slots__ = ("_ended", "_open", "_queues", "_reached")
+    __slots__ = ("_ended", "_open", "_queues", "_reached", "_turn")
 
     def __init__(self) -> None:
         self._ended = array("f", bytes(4 * CONTEXTS * AGES))
         self._reached = array("f", bytes(4 * CONTEXTS * AGES))
         self._open: dict[int, _Observation] = {}
         self._queues: tuple[deque[_Observation], ...] = tuple(deque() for _ in _STEPS)
+        self._turn = -inf
+        """The last that there was."""
 
     def watch(self, key: int, contexts: Contexts, now: float, *, sampled: bool = False) -> None:
         """Begin an observation of `key`, whose last one must have been ended. `sampled`: one of many such."""
@@ -129,10 +135,24 @@ class Reuse:
                         break
 
     def advance(self, now: float) -> None:
-        """Let open observations grow older. To be called before anything else happens at `now`."""
+        """Let open observations grow older. To be called before anything else happens at `now`; and while
+        nothing does, so that who comes after a pause need not wait for all that came before it."""
+        turn = floor(now * TURNS_A_SECOND)
+        if turn <= self._turn:
+            return
+        while (due := self._first_due()) < turn / TURNS_A_SECOND:
+            self._grow((floor(due * TURNS_A_SECOND) + 1) / TURNS_A_SECOND)
+        self._turn = turn
+
+    def _first_due(self) -> float:
+        """When the first of them comes to its next part of an age."""
+        heads = zip(_UPPERS, self._queues, strict=True)
+        return max(min((queue[0].began + upper for upper, queue in heads if queue), default=inf), 0.0)
+
+    def _grow(self, until: float) -> None:
         opened = self._open
         for index, (upper, queue) in enumerate(zip(_UPPERS, self._queues, strict=True)):
-            while queue and queue[0].began < now - upper:
+            while queue and queue[0].began + upper < until:
                 observation = queue.popleft()
                 if opened.get(observation.key) is not observation:
                     continue
@@ -228,6 +248,7 @@ class Reuse:
         if len(reached) != BYTES // 2 or len(ended) != BYTES // 2 or len(rows) % _OBSERVATION.size:
             raise ValueError("counts of another size")
         self._reached, self._ended = array("f", reached), array("f", ended)
+        self._turn = -inf
         self._open.clear()
         for queue in self._queues:
             queue.clear()

@@ -9,10 +9,9 @@ NEVER = (0.0,) * AGES
 EVEN = (0.1,) * AGES
 
 
-def seen(pauses: list[float | None], reuse: Reuse | None = None) -> Reuse:
+def seen(pauses: list[float | None], reuse: Reuse | None = None, now: float = 0.0) -> Reuse:
     """A prefix after another, each accessed again after its pause, or never."""
     reuse = reuse or Reuse()
-    now = 0.0
     for number, pause in enumerate(pauses):
         reuse.advance(now)
         reuse.watch(number + 1, (3,), now)
@@ -68,7 +67,7 @@ def test_what_comes_first_are_the_quick_ones_and_they_do_not_mislead() -> None:
 
 def test_old_observations_weigh_less_than_new_ones() -> None:
     reuse = seen([10.0] * 1000)
-    after = seen([None] * 800, reuse)
+    after = seen([None] * 800, reuse, now=1000 * 8000.0)
 
     assert after.chances((3,), EVEN).five < 0.3
     assert after._reached[3 * AGES] <= MAX_WEIGHT
