@@ -100,15 +100,15 @@ class Chances(msgspec.Struct, gc=False):
 class Reuse:
     """Instants must not go back."""
 
-    __slots__ = ("_ended", "_open", "_queues", "_reached", "_turn")
+    __slots__ = ("_due", "_ended", "_open", "_queues", "_reached")
 
     def __init__(self) -> None:
         self._ended = array("f", bytes(4 * CONTEXTS * AGES))
         self._reached = array("f", bytes(4 * CONTEXTS * AGES))
         self._open: dict[int, _Observation] = {}
         self._queues: tuple[deque[_Observation], ...] = tuple(deque() for _ in _STEPS)
-        self._turn = -inf
-        """The last that there was."""
+        self._due = inf
+        """When the first of them comes to its next part of an age."""
 
     def watch(self, key: int, contexts: Contexts, now: float, *, sampled: bool = False) -> None:
         """Begin an observation of `key`, whose last one must have been ended. `sampled`: one of many such."""
@@ -117,6 +117,7 @@ class Reuse:
             return
         self._open[key] = observation = _Observation(now, key, contexts)
         self._queues[0].append(observation)
+        self._due = min(self._due, now + _UPPERS[0])
         self._reach(contexts, 0, _STEPS[0][2])
 
     def accessed(self, keys: Iterable[int], now: float) -> None:
@@ -137,20 +138,13 @@ class Reuse:
     def advance(self, now: float) -> None:
         """Let open observations grow older. To be called before anything else happens at `now`; and while
         nothing does, so that who comes after a pause need not wait for all that came before it."""
-        turn = floor(now * TURNS_A_SECOND)
-        if turn <= self._turn:
-            return
-        while (due := self._first_due()) < turn / TURNS_A_SECOND:
-            self._grow((floor(due * TURNS_A_SECOND) + 1) / TURNS_A_SECOND)
-        self._turn = turn
+        last_turn = floor(now * TURNS_A_SECOND) / TURNS_A_SECOND
+        while self._due < last_turn:
+            self._due = self._grow((floor(self._due * TURNS_A_SECOND) + 1) / TURNS_A_SECOND)
 
-    def _first_due(self) -> float:
-        """When the first of them comes to its next part of an age."""
-        heads = zip(_UPPERS, self._queues, strict=True)
-        return max(min((queue[0].began + upper for upper, queue in heads if queue), default=inf), 0.0)
-
-    def _grow(self, until: float) -> None:
-        opened = self._open
+    def _grow(self, until: float) -> float:
+        """When the first is due after that."""
+        opened, due = self._open, inf
         for index, (upper, queue) in enumerate(zip(_UPPERS, self._queues, strict=True)):
             while queue and queue[0].began + upper < until:
                 observation = queue.popleft()
@@ -162,6 +156,9 @@ class Reuse:
                     self._queues[index + 1].append(observation)
                 else:
                     del opened[observation.key]
+            if queue:
+                due = min(due, queue[0].began + upper)
+        return due
 
     def chances(self, contexts: Contexts, prior: Sequence[float], *, doubt: float = 0.0) -> Chances:
         """What to expect of a prefix that is being accessed. `prior` are hazards per age; `doubt` is how many
@@ -248,7 +245,7 @@ class Reuse:
         if len(reached) != BYTES // 2 or len(ended) != BYTES // 2 or len(rows) % _OBSERVATION.size:
             raise ValueError("counts of another size")
         self._reached, self._ended = array("f", reached), array("f", ended)
-        self._turn = -inf
+        self._due = 0.0  # not known: the next turn finds it
         self._open.clear()
         for queue in self._queues:
             queue.clear()
