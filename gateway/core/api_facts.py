@@ -18,6 +18,7 @@ _TOOL_CACHING = "platform.claude.com/docs/en/agents-and-tools/tool-use/tool-use-
 _TOOL_SEARCH = "platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool"
 _CLAUDE_CODE = "code.claude.com/docs/en/llm-gateway-protocol"
 _THREADS = "platform.claude.com/docs/en/build-with-claude/message-threads"
+_ERRORS = "platform.claude.com/docs/en/api/errors"
 _SDK = "types of the Python package anthropic 2.12.0"
 
 
@@ -42,6 +43,12 @@ MAX_MESSAGES = Fact(
     says="A request has at most 100,000 messages; one more is a 400.",
     source=_SDK,
     seen=date(2026, 11, 21),
+)
+MAX_BODY_BYTES = Fact(
+    value=(32_000_000, 32 << 20),
+    says="A Messages body has at most 32 MB; which of the two that means is not documented.",
+    source=_ERRORS,
+    seen=date(2026, 8, 21),
 )
 LOOKBACK_BLOCKS = Fact(
     value=20,

@@ -1,8 +1,7 @@
 """Which calls' breakpoints the policy that learns does not decide by what it has learned, and what they get.
 
-Those that bring breakpoints of their own, those for which the API runs tools, those that begin a thread, and
-warm-ups go by rule; and some conversations are left alone, to measure what placing saves. Nothing is learned
-here.
+Those that bring breakpoints of their own, those for which the API runs tools, and warm-ups go by rule; and
+some conversations are left alone, to measure what placing saves. Nothing is learned here.
 """
 
 from __future__ import annotations
@@ -31,12 +30,7 @@ def given_placement(
     """The placement where it is not to be decided; None where it is."""
     if occasion.warm_up and prompt.client_marks:
         return Placement(reason="a warm-up brings its own breakpoints")
-    if (
-        is_warm_up(prompt, occasion)
-        or prompt.client_marks
-        or "thread" in prompt.fields
-        or has_server_tools(prompt)
-    ):
+    if is_warm_up(prompt, occasion) or prompt.client_marks or has_server_tools(prompt):
         return _BY_RULE.plan(prompt, keys, facts, workspace, occasion)
     if workspace.placement is not PlacementMode.SHADOW and _holds_out(prompt, keys, holdout_share):
         return Placement(reason="left alone on purpose, to measure what placing saves", holdout=True)

@@ -2,10 +2,10 @@
 
 Here a body becomes a question, a decision becomes a placement, and reported usage becomes experience, whether
 of this replica's calls or, from their news, of others'. What is decided, and on what grounds, is the
-planner's. Prompts that carry breakpoints of the client's, those for which the API runs tools, and those that
-begin a thread go by rule, as far as the bound on what may be lost allows what is added, and the planner
-learns from them; so it does from warm-ups, of which it only learns what they wrote. Of calls that go on with
-a thread, whose whole text is not in the body, it only learns what they cost.
+planner's. Prompts that carry breakpoints of the client's and those for which the API runs tools go by rule,
+as far as the bound on what may be lost allows what is added, and the planner learns from them; so it does
+from warm-ups, of which it only learns what they wrote. Calls of message threads get nothing and teach
+nothing.
 
 Replicas that tell each other their news keep equal accounts: each counts every call of a workspace once, its
 own as it is planned and others' as they are heard, so that what trying may lose is bounded for all of them
@@ -25,7 +25,7 @@ from gateway.core.hearing import Hearing
 from gateway.core.ids import PrefixKey
 from gateway.core.models import ModelFacts
 from gateway.core.news import Answered, Billed, Failed, News, Warmed
-from gateway.core.placement import Breakpoint, Occasion, Placement, type_of
+from gateway.core.placement import Breakpoint, Occasion, Placement
 from gateway.core.planner import Decision, Planner, PlannerOptions, Question, Warm, Why, snapshot
 from gateway.core.planner.calls import Calls
 from gateway.core.planner.instants import Instants
@@ -35,7 +35,6 @@ from gateway.core.questions import (
     on_the_wire,
     placement_of,
     question_of,
-    question_of_thread,
     reported_of,
     sent_of,
 )
@@ -121,10 +120,8 @@ class LearnedPolicy:
     ) -> Placement:
         """As `PlacementPolicy.plan`. A call whose placement says neither whom to wait for nor what to claim
         counts as sent; until then nothing is learned of it."""
-        if prompt.max_tokens is None or not prompt.blocks:
+        if prompt.max_tokens is None or not prompt.blocks or "thread" in prompt.fields:
             return self._by_rule.plan(prompt, keys, facts, workspace, occasion)
-        if type_of(prompt, "thread") == "continue":
-            return self._go_on(prompt, keys, facts, workspace, occasion)
         shadow = workspace.placement is PlacementMode.SHADOW
         given: Placement | None = None
         asked = self._asked.get(occasion.call_id)
@@ -312,23 +309,6 @@ class LearnedPolicy:
             warm_up=warm_up,
             otherwise=on_the_wire(prompt, ()) if added else None,
         )
-
-    def _go_on(
-        self,
-        prompt: Prompt,
-        keys: Sequence[PrefixKey],
-        facts: ModelFacts,
-        workspace: Workspace,
-        occasion: Occasion,
-    ) -> Placement:
-        """A call that goes on with a thread gets no breakpoints. What it reads, its first call wrote, perhaps
-        at this gateway's cost, so that its bill is on the account."""
-        number = self._calls.number(occasion.call_id)
-        question = question_of_thread(number, facts, workspace.id, occasion)
-        self.planner.plan(question, self._time.at(occasion.at))
-        placement = self._by_rule.plan(prompt, keys, facts, workspace, occasion)
-        self._tell_sent(question, prompt, placement, workspace, occasion, 0.0, ())
-        return placement
 
     def _decide(self, question: Question, occasion: Occasion, now: float, *, send: bool) -> Decision:
         """Nobody waits for what is not sent, in shadow mode."""

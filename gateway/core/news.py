@@ -53,7 +53,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent", gc=False):
     held: float = 0.0
     """Seconds that the call had been held before it was sent."""
     thread: bool = False
-    """It begins a message thread, or goes on with one."""
+    """Never any more; older replicas told so of calls of message threads."""
     known: tuple[int, ...] = ()
     """The planner's `Decision.known_at`: who hears of it need not look for it among all blocks."""
 

@@ -157,8 +157,8 @@ def check_placement(prompt: Prompt, placement: Placement) -> str | None:
         return None
     if prompt.unread_marks:
         return "the client's own marks are of an unknown kind"
-    if type_of(prompt, "thread") == "continue":
-        return "earlier requests of the thread may have used the breakpoints up"
+    if "thread" in prompt.fields:
+        return "all requests of a thread share its breakpoints"
     indices = [point.block for point in points]
     if indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= len(prompt.blocks):
         return "the breakpoints are not in the order of the blocks, or one has no block"

@@ -6,13 +6,14 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
 
 import msgspec
 
+from gateway.core.api_facts import MAX_BODY_BYTES
 from gateway.core.edit import apply_placement
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.headers import Headers, value_of
@@ -135,6 +136,10 @@ def place_call(
                 raise AssertionError(problem)
             if applied:
                 pieces = apply_placement(prompt, placement)
+            if _led_too_far(prompt.body, pieces):
+                policy.failed(call_id, at)  # what it decided is not sent
+                pieces = (prompt.body,)
+                placement = Placement(reason="With breakpoints the body would be longer than the API takes.")
         except Exception as error:  # the one place where any bug of planning must not become a failed call
             placement, failure = Placement(reason="planning failed"), _what_failed(error)
             pieces = (prompt.body,)
@@ -148,6 +153,14 @@ def place_call(
         applied=applied,
         failure=failure,
     )
+
+
+def _led_too_far(body: bytes, pieces: Sequence[bytes | memoryview]) -> bool:
+    """Whether what was added is what makes it too long."""
+    if len(pieces) == 1:
+        return False
+    sent = sum(map(len, pieces))
+    return any(len(body) <= most < sent for most in MAX_BODY_BYTES.value)
 
 
 def wants_placement(headers: Headers, rules: Rules, workspace: Workspace) -> bool:

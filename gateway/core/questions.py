@@ -40,7 +40,7 @@ def question_of(
     return Question(
         number,
         compact_key(occasion.scope),
-        account_of(workspace, thread="thread" in prompt.fields),
+        account_of(workspace),
         compact_keys(keys),
         block_tokens(prompt, facts),
         prompt.outline.kinds,
@@ -55,24 +55,6 @@ def question_of(
     )
 
 
-def question_of_thread(
-    number: int, facts: ModelFacts, workspace: WorkspaceId, occasion: Occasion
-) -> Question:
-    """A call that goes on with a thread of which upstream keeps the text: only its bill teaches anything."""
-    return Question(
-        number,
-        compact_key(occasion.scope),
-        account_of(workspace, thread=True),
-        (),
-        (),
-        b"",
-        _prices(facts, occasion),
-        fixed=(),
-        warmable=False,
-        price=occasion.price,
-    )
-
-
 def question_heard(number: int, sent: Sent) -> Question | None:
     """What another replica asked itself; None where it makes no sense."""
     blocks = len(sent.ends)
@@ -84,7 +66,7 @@ def question_heard(number: int, sent: Sent) -> Question | None:
     return Question(
         number,
         sent.scope,
-        account_of(WorkspaceId(sent.workspace), thread=sent.thread),
+        account_of(WorkspaceId(sent.workspace)),
         unpack_keys(sent.keys),
         sent.ends,
         sent.kinds,
@@ -148,7 +130,6 @@ def sent_of(
         price=question.price,
         by_rule=by_rule,
         held=held,
-        thread=question.account == account_of(workspace, thread=True),
         known=known,
     )
 
@@ -196,11 +177,9 @@ def reported_of(usage: Usage) -> Reported:
 
 
 @lru_cache(maxsize=4096)
-def account_of(workspace: WorkspaceId, *, thread: bool = False) -> int:
-    """The key of a workspace's account: the same in every replica, and never 0. Threads have one of their
-    own, since nobody can tell who paid for what their later calls read."""
-    name = workspace.encode() + (b"\0threads" if thread else b"")
-    return compact_key(hashlib.sha256(name).digest())
+def account_of(workspace: WorkspaceId) -> int:
+    """The key of a workspace's account: the same in every replica, and never 0."""
+    return compact_key(hashlib.sha256(workspace.encode()).digest())
 
 
 def _prices(facts: ModelFacts, occasion: Occasion) -> Prices:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from gateway.core.rules import Workspace
     from gateway.core.usage import Usage
 
-THREAD_BREAKPOINTS = 2
-"""On the first request of a message thread; its later ones share the four and may want the others."""
-
 
 class RulePolicy:
     """Breakpoints by the shape of the request: the fixed head, where the previous turn was written, and the
@@ -89,8 +86,10 @@ def _reason_for_none(prompt: Prompt, workspace: Workspace) -> str | None:
         return "The client sets four breakpoints itself, all that the API allows."
     if "max_tokens" not in prompt.fields:
         return "Nothing will be generated, so nothing would be written to the cache."
-    if type_of(prompt, "thread") == "continue":
-        return "The request continues a message thread, whose earlier turns share the four breakpoints."
+    if "thread" in prompt.fields:
+        # They stay in the thread: beside them, marks that its client sets later may be one too many, or of a
+        # TTL that may not come after theirs.
+        return "The request belongs to a message thread, whose later turns share its breakpoints."
     ttls = [block.ttl for block in prompt.marked_blocks] + [prompt.automatic_ttl]
     if TTL.FIVE_MINUTES in ttls and TTL.ONE_HOUR in ttls[ttls.index(TTL.FIVE_MINUTES) :]:
         return "The client sets a 1h breakpoint after a 5m one, which the API refuses."
@@ -103,7 +102,7 @@ def _free_slots(prompt: Prompt) -> int:
     slots = MAX_BREAKPOINTS.value - prompt.client_marks
     if has_server_tools(prompt):
         slots -= SERVER_TOOL_SPARE_SLOTS.value
-    return min(slots, THREAD_BREAKPOINTS) if "thread" in prompt.fields else slots
+    return slots
 
 
 def _candidates(prompt: Prompt, tokens: Sequence[int], least: float) -> Iterable[tuple[int, str]]:

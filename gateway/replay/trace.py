@@ -228,7 +228,7 @@ def _recorded_request(number: int, sent: Sent, billed: Billed | None, at: float)
         workspace=sent.workspace,
         model=sent.model,
         scope=sent.scope,
-        account=account_of(WorkspaceId(sent.workspace), thread=sent.thread),
+        account=account_of(WorkspaceId(sent.workspace)),
         keys=key_array(sent.keys),
         ends=sent.ends,
         kinds=sent.kinds,

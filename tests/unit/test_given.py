@@ -47,12 +47,11 @@ def test_an_unmarked_prompt_is_to_be_decided(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"thread": {"type": "create"}},
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         {"max_tokens": 0},
     ],
 )
-def test_threads_server_tools_and_warm_ups_go_by_rule(tmp_path: Path, more: dict[str, Any]) -> None:
+def test_server_tools_and_warm_ups_go_by_rule(tmp_path: Path, more: dict[str, Any]) -> None:
     placement = given(tmp_path, {**a_call("q", system=SYSTEM), **more})
 
     assert placement is not None

@@ -24,7 +24,7 @@ MARKED = [{"type": "text", "text": "m" * 9_000, "cache_control": {"type": "ephem
 
 @pytest.mark.parametrize(
     "more",
-    [{"tools": SERVER_TOOLS}, {"thread": {"type": "create"}}, {"tools": [{"name": "t", "input_schema": {}}]}],
+    [{"tools": SERVER_TOOLS}, {"tools": [{"name": "t", "input_schema": {}}]}],
 )
 def test_what_is_added_by_rule_stops_where_the_bound_is_reached(tmp_path: Path, more: dict[str, Any]) -> None:
     """Prompts that never come again; by rule each of them is written."""
@@ -45,25 +45,16 @@ def test_what_is_added_by_rule_stops_where_the_bound_is_reached(tmp_path: Path, 
     assert -account.saved <= max(65_536.0 * at_price, 0.005 * account.plain)
 
 
-def test_what_later_calls_of_a_thread_read_is_owed_to_the_first(tmp_path: Path) -> None:
+def test_a_thread_gets_nothing_and_teaches_nothing(tmp_path: Path) -> None:
     caller = Caller(tmp_path)
-    caller.ask(a_call("q", system=SYSTEM, thread={"type": "create"}))
+    plan = caller.ask(a_call("q", system=SYSTEM, thread={"type": "create"}))
     later = a_call("r", thread={"type": "continue", "previous_message_id": "m"})
     caller.ask(later, answer=False, call_id="later")
-    (account,) = caller.policy.planner.accounts.values()
-    lost = account.saved
     caller.policy.billed("later", Usage(cache_read_tokens=50_000), caller.at + 2)
 
-    assert lost < 0.0 < account.saved
+    assert not plan.placement.breakpoints
+    assert not caller.policy.planner.accounts
     assert not len(caller.policy._calls)
-
-
-def test_the_bound_of_threads_is_not_that_of_other_calls(tmp_path: Path) -> None:
-    caller = Caller(tmp_path)
-    caller.ask(a_call("q", system=SYSTEM, thread={"type": "create"}))
-    caller.ask(a_call("q", system=SYSTEM))
-
-    assert len(caller.policy.planner.accounts) == 2
 
 
 def test_warm_ups_of_what_clients_mark_never_stop_placement_for_the_others(tmp_path: Path) -> None:

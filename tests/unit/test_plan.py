@@ -53,6 +53,22 @@ def test_on_applies_what_was_decided(tmp_path: Path) -> None:
     assert b"".join(placed.pieces).count(b'"cache_control"') == len(placed.placement.breakpoints) > 0
 
 
+@pytest.mark.parametrize("most", [32_000_000, 32 << 20])
+def test_no_breakpoint_makes_a_body_longer_than_the_api_takes(most: int, tmp_path: Path) -> None:
+    fields = a_body(metadata={"user_id": ""})
+    room = most - len(json.dumps(fields))
+    full, roomy = (
+        plan(tmp_path, body=json.dumps(fields | {"metadata": {"user_id": "x" * size}}).encode())
+        for size in (room, room - 1_000)
+    )
+
+    assert full.pieces == (full.prompt.body,)
+    assert not full.placement.breakpoints
+    assert "longer" in full.placement.reason
+    assert roomy.placement.breakpoints
+    assert len(roomy.prompt.body) < sum(map(len, roomy.pieces)) <= most
+
+
 def test_a_body_that_cannot_be_read_is_the_clients_to_mend(tmp_path: Path) -> None:
     with pytest.raises(BadRequest):
         plan(tmp_path, body=b"{")

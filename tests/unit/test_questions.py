@@ -110,18 +110,6 @@ def test_breakpoints_on_the_wire_are_the_clients_and_those_added(tmp_path: Path)
     assert on_the_wire(prompt, [Breakpoint(0, TTL.ONE_HOUR, "")]) == ((0, True), (1, False), (4, True))
 
 
-def test_threads_have_an_account_of_their_own_in_every_replica(tmp_path: Path) -> None:
-    question, sent = asked(tmp_path, {**BODY, "thread": {"type": "create"}})
-    told = decode(encode(sent))
-    assert isinstance(told, Sent)
-    heard = question_heard(7, told)
-
-    assert heard is not None
-    assert heard.account == question.account == account_of(WorkspaceId("demo"), thread=True)
-    assert heard.account != account_of(WorkspaceId("demo"))
-    assert heard.unmarkable == question.unmarkable
-
-
 def test_a_question_is_at_the_price_of_its_model(tmp_path: Path) -> None:
     question, _ = asked(tmp_path, BODY)
 

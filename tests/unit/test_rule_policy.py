@@ -291,13 +291,13 @@ def test_trap_13_mcp_servers_keep_a_slot_free() -> None:
     assert len(plan(conversation(1, 1, 30, mcp_servers=[{"type": "url"}]))[1].breakpoints) == 3
 
 
-def test_trap_14_a_continued_thread_is_left_alone_and_a_new_one_gets_two() -> None:
+def test_trap_14_a_thread_is_left_alone() -> None:
     continued = conversation(1, 1, 1, thread={"type": "continue", "previous_message_id": "msg_1"})
     created = agent_body(turns=0, size=40_000, thread={"type": "create"})
 
     assert "thread" in reason(continued)
-    assert marked(created) == [("system", 0), ("messages", 0)]
-    assert len(marked({**agent_body(turns=4), "thread": {"type": "create"}})) == 2
+    assert "thread" in reason(created)
+    assert not marked(created)
 
 
 def test_a_warm_up_is_not_keyed_to_its_placeholder() -> None:

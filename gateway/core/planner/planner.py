@@ -78,8 +78,6 @@ class Planner:
         if question.id in self._flights:
             self.failed(question.id)
         if not question.keys:
-            if question.fixed is not None:  # its prompt is not known, and what it reads was paid for here
-                self._take_off(question, (), NOTHING_READ, now, layered=False)
             return NOTHING_READ
         self.reuse.advance(now)
         if question.fixed is not None:

@@ -116,6 +116,26 @@ async def test_tool_runner_on_message_threads(stack: Stack) -> None:
     assert [body["thread"]["type"] for body in bodies] == ["create", "continue"]
 
 
+async def test_a_client_may_mark_what_it_adds_to_a_thread(stack: Stack) -> None:
+    """Breakpoints stay in a thread, so that any of the gateway's would be in the way of these."""
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    async with client_of(stack, "demo") as client:
+        asked: dict[str, Any] = {"thread": {"type": "create"}, "system": LONG, "messages": ASK}
+        for turn in range(5):
+            answer = await client.beta.messages.create(
+                model=MODEL, max_tokens=20, betas=["message-threads-2026-08-12"], **asked
+            )
+            text = {
+                "type": "text",
+                "text": f"turn {turn} " * 900,
+                **({"cache_control": mark} if turn < 4 else {}),
+            }
+            thread = {"type": "continue", "previous_message_id": answer.id}
+            asked = {"thread": thread, "messages": [{"role": "user", "content": [text]}]}
+
+    assert [b"cache_control" in request.body for request in stack.simulator.requests] == [False] + [True] * 4
+
+
 async def test_count_tokens(stack: Stack) -> None:
     async with client_of(stack, "poor") as client:
         counted = await client.messages.count_tokens(model=MODEL, system=LONG, messages=ASK)
