@@ -240,7 +240,9 @@ class Placing:
         if usage is not None:
             self._tell(lambda at: self._policy.billed(exchange.id, usage, at))
         elif exchange.id not in self._failed:
-            self._tell(lambda at: self._policy.failed(exchange.id, at))
+            # One that nobody answered in time is billed by upstream all the same, as the books presume too.
+            billed = exchange.basis is Basis.ESTIMATED
+            self._tell(lambda at: self._policy.failed(exchange.id, at, billed=billed))
         self._failed.discard(exchange.id)
         self._end(exchange.id, good=usage is not None)
 

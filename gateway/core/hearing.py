@@ -62,7 +62,7 @@ class Hearing:
 
     def _hear_more(self, news: Answered | Billed | Failed, now: float) -> None:
         if isinstance(news, Failed):
-            self._fail(news.call)
+            self._fail(news.call, billed=news.billed)
             return
         number = self._calls.find(news.call)
         if number is None:
@@ -81,11 +81,11 @@ class Hearing:
                 return
             self._fail(call)
 
-    def _fail(self, call: str) -> None:
+    def _fail(self, call: str, *, billed: bool = False) -> None:
         number = self._calls.find(call)
         self._end(call)
         if number is not None:
-            self._planner.failed(number)
+            self._planner.failed(number, billed=billed)
 
     def _end(self, call: str) -> bool:
         """Whether it was sent in shadow mode."""

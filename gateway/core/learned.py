@@ -194,13 +194,14 @@ class LearnedPolicy:
             )
         )
 
-    def failed(self, call_id: str, at: float) -> None:
-        """The call was not served: it wrote and refreshed nothing."""
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
+        """The call was not served. Where it may be billed nevertheless, its account pays what was expected,
+        and nothing is believed to be cached for it."""
         self._shadowed.discard(call_id)
         number = self._end(call_id)
         if number is not None:
-            self.planner.failed(number)
-            self._say(Failed(call_id, at))
+            self.planner.failed(number, billed=billed)
+            self._say(Failed(call_id, at, billed))
 
     def age(self, at: float) -> None:
         """Time goes on, also while nobody calls: see `Reuse.advance`."""

@@ -56,6 +56,8 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent", gc=False):
     """Never any more; older replicas told so of calls of message threads."""
     known: tuple[int, ...] = ()
     """The planner's `Decision.known_at`: who hears of it need not look for it among all blocks."""
+    own: tuple[tuple[int, bool], ...] = ()
+    """The client's breakpoints among the marks, where others were added to them by rule."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered", gc=False):
@@ -82,6 +84,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", gc=Fals
 
     call: str
     at: float
+    billed: bool = False
+    """It was sent, and upstream may bill it as if it had been."""
 
 
 class Warmed(msgspec.Struct, frozen=True, array_like=True, tag="warmed", gc=False):

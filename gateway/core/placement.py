@@ -119,8 +119,9 @@ class PlacementPolicy(Protocol):
         """The call's usage is known."""
         ...
 
-    def failed(self, call_id: str, at: float) -> None:
-        """The call was not served: it wrote and refreshed nothing."""
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
+        """The call was not served: nobody can rely on what it was to write and refresh. `billed`: it was
+        sent, and upstream may bill all of it nevertheless."""
         ...
 
 

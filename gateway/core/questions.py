@@ -52,6 +52,7 @@ def question_of(
         warm_up=warm_up,
         price=occasion.price,
         otherwise=otherwise,
+        own=otherwise or (),
     )
 
 
@@ -60,7 +61,7 @@ def question_heard(number: int, sent: Sent) -> Question | None:
     blocks = len(sent.ends)
     if len(sent.keys) != 8 * blocks or len(sent.kinds) != blocks:
         return None
-    for at, _ in (*sent.marks, *(sent.planned or ())):
+    for at, _ in (*sent.marks, *(sent.planned or ()), *sent.own):
         if not 0 <= at < blocks:
             return None
     return Question(
@@ -73,6 +74,7 @@ def question_heard(number: int, sent: Sent) -> Question | None:
         _prices_heard(sent.prices),
         unmarkable=frozenset(sent.unmarkable),
         fixed=sent.marks,
+        own=sent.own,
         known_at=_known_at(sent, blocks),
         decided=sent.decided,
         warmable=False,
@@ -131,6 +133,7 @@ def sent_of(
         by_rule=by_rule,
         held=held,
         known=known,
+        own=question.own if question.decided else (),
     )
 
 

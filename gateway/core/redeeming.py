@@ -78,9 +78,9 @@ class RedeemingPolicy:
         """As `answered`."""
         self._policy.billed(call_id, usage, at)
 
-    def failed(self, call_id: str, at: float) -> None:
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
         """As `answered`."""
-        self._policy.failed(call_id, at)
+        self._policy.failed(call_id, at, billed=billed)
 
     def _keep(self, key: _Key, marks: _Marks, at: float) -> None:
         # Of two equal calls the last one counts: mostly the first was not answered.

@@ -71,7 +71,7 @@ class RulePolicy:
     def billed(self, call_id: str, usage: Usage, at: float) -> None:
         """Learns nothing."""
 
-    def failed(self, call_id: str, at: float) -> None:
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
         """Learns nothing."""
 
 

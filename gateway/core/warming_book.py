@@ -252,6 +252,6 @@ class WatchedPolicy:
             self._book.read(key, usage.cache_read_tokens, sent_at)
         self._policy.billed(call_id, usage, at)
 
-    def failed(self, call_id: str, at: float) -> None:
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
         self._calls.pop(call_id, None)
-        self._policy.failed(call_id, at)
+        self._policy.failed(call_id, at, billed=billed)

@@ -134,7 +134,7 @@ class _Gateway:
             return
         del self._calls[news.call]
         if isinstance(news, Failed):
-            self._planner.failed(number)
+            self._planner.failed(number, billed=news.billed)
         else:
             usage = Reported(news.uncached, news.read, news.write_5m, news.write_1h)
             self._planner.billed(number, None if shadowed else usage, now)

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from gateway.core.learned import LearnedPolicy
 from gateway.core.news import Answered, Billed, News, Sent, decode, encode, pack_keys
 from gateway.core.planner import Kind, Planner, PlannerOptions, Prices, Question, Reported
-from gateway.core.planner.planner import total_bytes
+from gateway.core.planner.index import table_bytes
+from gateway.core.planner.reuse import BYTES
 
 SESSIONS = 2_000
 SHARED_BLOCKS = 25
@@ -112,7 +113,7 @@ def memory_of_a_million() -> tuple[float, float, float]:
     gc.collect()
     measured = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return total_bytes(options), max(measured, grown), planner.table.used / MILLION
+    return table_bytes(options.capacity) + BYTES, max(measured, grown), planner.table.used / MILLION
 
 
 def memory_beyond_tables(count: int) -> float:

@@ -60,7 +60,7 @@ class OnePrefix:
         """Of its own calls, and of those of others."""
         if what == "sent" and not self.readable:
             self.writing.append(call_id)
-        elif what in ("failed", "answered") and call_id in self.writing:
+        elif (what == "answered" or what.startswith("failed")) and call_id in self.writing:
             self.writing.remove(call_id)
             self.readable |= what == "answered"
 
@@ -70,8 +70,8 @@ class OnePrefix:
     def billed(self, call_id: str, usage: Usage, at: float) -> None:
         self._learn("billed", call_id)
 
-    def failed(self, call_id: str, at: float) -> None:
-        self._learn("failed", call_id)
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
+        self._learn("failed, billed" if billed else "failed", call_id)
 
     def _learn(self, what: str, call_id: str) -> None:
         self.told.append((what, call_id))
@@ -108,7 +108,7 @@ class Replica:
             self.calls_of.setdefault(replica, set()).add(call)
             self.flights.began(call)
         else:
-            self.flights.ended(call, good=what != "failed")
+            self.flights.ended(call, good=not what.startswith("failed"))
 
     def gone(self, replica: str) -> None:
         for call in self.calls_of.pop(replica, ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace as msgspec_replace
@@ -12,7 +13,7 @@ from msgspec.structs import replace as msgspec_replace
 from gateway.core.hearing import UNHEARD_SECONDS
 from gateway.core.learned import LearnedPolicy
 from gateway.core.news import Answered, News, Sent, Warmed
-from gateway.core.rules import PlacementMode
+from gateway.core.rules import ClientMarks, PlacementMode
 from tests.support.remembered import exported
 from tests.unit.planner.callers import QUIET, SYSTEM, Caller, Replica, a_call, a_warm_up, by_turns, replicas
 
@@ -150,11 +151,16 @@ def _expiry(caller: Replica) -> Callable[[int], float]:
 
 def test_accounts_are_equal_for_what_is_added_by_rule_too(tmp_path: Path) -> None:
     one, other = replicas(tmp_path)
+    marked = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
     for number in range(8):
-        more = {} if number % 2 else {"tools": [{"type": "web_search_20250305"}]}
         caller = (one, other)[number % 3 % 2]
-        caller.at = 1.8e9 + 400.0 * number
-        caller.ask(a_call(f"{number}", system=f"{number}{SYSTEM}", **more), final=True)
+        caller.workspace = replace(caller.workspace, client_marks=ClientMarks.COMPLETE)
+        caller.at = 1.8e9 + 40.0 * number
+        by_client: dict[str, Any] = {"system": [marked], "tools": [{"name": "t", "input_schema": {}}]}
+        by_rule = {"system": f"{number}{SYSTEM}", "tools": [{"type": "web_search_20250305"}]}
+        text = f"{number} {SYSTEM}" if number % 2 else f"{number}"
+        plan = caller.ask(a_call(text, **(by_client if number % 2 else by_rule)), final=True)
+        assert plan.placement.breakpoints
 
     assert len(one.policy.planner.accounts) == 1
     assert one.policy.planner.accounts == other.policy.planner.accounts

@@ -102,7 +102,7 @@ def test_what_fails_after_it_was_decided_does_not_count_as_sent(tmp_path: Path) 
         def plan(self, *args: object, **more: object) -> Placement:
             return Placement(breakpoints=(Breakpoint(99, TTL.FIVE_MINUTES, ""),))
 
-        def failed(self, call_id: str, at: float) -> None:
+        def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
             self.failures.append((call_id, at))
 
     rules, policy = make_rules(tmp_path, {}), Wrong()

@@ -172,8 +172,8 @@ class Inner:
     def billed(self, call_id: str, usage: Usage, at: float) -> None:
         self.told.append(f"billed {call_id}")
 
-    def failed(self, call_id: str, at: float) -> None:
-        self.told.append(f"failed {call_id}")
+    def failed(self, call_id: str, at: float, *, billed: bool = False) -> None:
+        self.told.append(f"failed {call_id}, billed" if billed else f"failed {call_id}")
 
 
 def plan(

@@ -69,13 +69,15 @@ class Entries:
                     return block if question.keys[block] in self.pending else -1
         return -1
 
-    def reach(self, question: Question, slots: Sequence[int], now: float) -> int:
-        """The deepest block that the `fixed` breakpoints read, or -1: each searches back so far only."""
+    def reach(
+        self, fixed: Sequence[tuple[int, bool]], keys: Sequence[int], slots: Sequence[int], now: float
+    ) -> int:
+        """The deepest block that breakpoints at `fixed` read, or -1: each searches back so far only."""
         expires, best = self.table.expires, -1
-        for block, _ in question.fixed or ():
+        for block, _ in fixed:
             for at in range(block, max(best, block - LOOKBACK_BLOCKS), -1):
                 live = at < len(slots) and slots[at] >= 0 and expires[slots[at]] > now
-                if live and question.keys[at] not in self.pending:
+                if live and keys[at] not in self.pending:
                     best = at
                     break
         return best
@@ -114,6 +116,11 @@ class Entries:
         for key in written:
             if self.pending.get(key) == request:
                 del self.pending[key]
+
+    def give_up(self, request: int, written: Sequence[int]) -> None:
+        """Nobody counts on what the request was to write."""
+        self.answered(request, written)
+        self.lost(written)
 
     def lost(self, keys: Sequence[int]) -> None:
         """These were not written after all, or are gone before their time."""

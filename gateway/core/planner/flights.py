@@ -36,6 +36,9 @@ class Flight(msgspec.Struct, gc=False):
     """Whether it reads a layered entry at an age at which no other can be alive."""
     warm_up: bool
     price: float
+    alone: float = 1.0
+    """What it would have cost by the client's own breakpoints alone, in multiples of what it costs without
+    caching; 1 where there are none."""
     bridged: float = 0.0
     """What its read saves, in token equivalents, only because a warm-up kept the entry alive."""
 

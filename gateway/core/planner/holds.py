@@ -57,12 +57,13 @@ class Holds:
         budget = options.hold_opening_seconds + options.hold_share_seconds * self._requests
         return self._vacant > 0 or self._spent_seconds + wait <= budget
 
-    def worth(self, leader: int, saving: float, wait: float) -> bool:
+    def worth(self, leader: int, saving: float, wait: float, *, late: bool = False) -> bool:
         """Whether to wait so many seconds for `leader`, to save so many token equivalents; if so, they count
         as spent: tell `waits` who does. A herd behind one leader is let wait as one, and may overdraw what
-        others could spend; until that is made up for, nobody waits for another leader."""
+        others could spend; until that is made up for, nobody waits for another leader, or for one that is
+        `late`."""
         wait = max(LEAST_SECONDS, wait)
-        if leader not in self._leaders:
+        if late or leader not in self._leaders:
             if not self.pays(saving, wait):
                 return False
             self._vacant = max(0, self._vacant - 1)

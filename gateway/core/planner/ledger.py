@@ -33,7 +33,8 @@ class Account:
     plain: float = 0.0
     """Cost of all input so far without caching."""
     saved: float = 0.0
-    """`plain` less what was billed, warm-ups included; negative while in loss."""
+    """`plain`, or what the client's own breakpoints alone would have come to, less what was billed, warm-ups
+    included; negative while in loss."""
     at_stake: float = 0.0
     """Premiums of requests that were sent and not yet billed."""
     promised: float = 0.0
@@ -58,12 +59,15 @@ class Account:
             self.promised += promise
             self._promises.append((until, promise))
 
-    def settle(self, premium: float, *, plain: float, cost: float, price: float = 1.0) -> None:
+    def settle(
+        self, premium: float, *, plain: float, cost: float, price: float = 1.0, alone: float = 1.0
+    ) -> None:
         """A stake is closed: a prompt of `plain` was billed as `cost`. Both are 0 for a request that was not
-        billed."""
+        billed. `alone`: how many times `plain` it would have cost by the client's own breakpoints, whose
+        saving is none of ours."""
         self.at_stake = max(0.0, self.at_stake - premium * price)
         self.plain += plain * price
-        self.saved += (plain - cost) * price
+        self.saved += (plain * alone - cost) * price
 
     def earn(self, plain: float, earned: float, *, price: float = 1.0) -> None:
         """A prompt of `plain` was billed that was not for this account to decide; of what it read, `earned`

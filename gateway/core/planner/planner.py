@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from gateway.core.planner.choose import Choice
 from gateway.core.planner.entries import Entries, Found
 from gateway.core.planner.expecting import Boundaries, Expected, access, boundaries, expect, watch
-from gateway.core.planner.features import NOTHING_SEEN, shape_of
+from gateway.core.planner.features import shape_of
 from gateway.core.planner.flights import MAX_FLIGHTS, Flight, flight_of
 from gateway.core.planner.holds import Holds
-from gateway.core.planner.index import HAS_CHILD, LAYERED, NEAR, PrefixTable, table_bytes
+from gateway.core.planner.index import HAS_CHILD, LAYERED, NEAR, PrefixTable
 from gateway.core.planner.ledger import Account
 from gateway.core.planner.placing import NOTHING_KNOWN, Known, Outlook, as_fixed, place
-from gateway.core.planner.reuse import BYTES, Reuse
+from gateway.core.planner.reuse import Reuse
 from gateway.core.planner.stakes import Stakes
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
@@ -37,9 +37,9 @@ from gateway.core.planner.warming import Keeping, Kept, may_be_kept, warm_up_of
 Marks = Sequence[tuple[int, bool]]
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
-LUCK = 0.5
-"""Of the accesses at the ends of prompts of a kind and age, what says nothing yet where a warm-up is to be
-paid for: one can always happen."""
+LATE = 2.0
+"""A request whose first byte takes so many times what was expected is waited for like any other by each that
+comes, and no more as one herd."""
 NOTHING_READ = Decision((), Why.EMPTY)
 SHORT_READ = 0.85
 """Of what was expected; a billed read below it says that an entry is gone. Counts may be estimates."""
@@ -85,6 +85,8 @@ class Planner:
         shape = shape_of(question.kinds)
         slots = self.table.find_path(question.keys, min(shape.system_end + 1, NEAR))
         found = self._entries.find(question, slots, now)
+        while found.pending_at >= 0 and self._overdue(question.keys[found.pending_at], now):
+            found = self._entries.find(question, slots, now)
         leader = self._leader(question, found, now) if may_wait else None
         if leader is not None:
             read_end = _end(question, found.read_at)
@@ -132,16 +134,19 @@ class Planner:
         usage = usage or flight.as_expected()
         self.stakes.bill(flight, usage, came=self._compare(flight, usage))
 
-    def failed(self, request: int) -> None:
-        """It was not served: nothing was written or billed. Unknown ids: nothing happens."""
+    def failed(self, request: int, *, billed: bool = False) -> None:
+        """It was not served: nothing was written, or nobody can tell. `billed`: what it cost is then taken to
+        be as expected; otherwise nothing was billed. Unknown ids: nothing happens."""
         self._holds.left(request)
         flight = self._flights.pop(request, None)
         if flight is None:
             return
-        self._entries.answered(request, flight.written)
-        self._entries.lost(flight.written)
+        self._entries.give_up(request, flight.written)
         self._holds.failed(request)
-        self.stakes.fail(flight)
+        if billed:
+            self.stakes.bill(flight, flight.as_expected(), came=False)
+        else:
+            self.stakes.fail(flight)
 
     def woken(self, now: float) -> list[Warm]:
         """The warm-ups to send now. Each counts as sent and billed as expected."""
@@ -150,9 +155,7 @@ class Planner:
     def warmed(self, warm: Warm, usage: Reported) -> None:
         """A warm-up's usage is known. Need not be told where it is as expected. What it did not read it may
         have written instead, which costs more and is as good for whoever comes."""
-        cost = usage.cost(warm.prices)
-        account = self.stakes.account(warm.account, decided=warm.decided)
-        account.settle(0.0, plain=0.0, cost=cost - warm.cost, price=warm.price)
+        self.stakes.correct(warm, usage.cost(warm.prices))
         if usage.read < SHORT_READ * warm.tokens:
             self._keeping.disproved(warm.key)
             if usage.write_5m + usage.write_1h == 0:
@@ -160,8 +163,7 @@ class Planner:
 
     def not_warmed(self, warm: Warm, now: float) -> None:
         """A warm-up was not sent, or failed: it cost nothing and kept nothing alive."""
-        account = self.stakes.account(warm.account, decided=warm.decided)
-        account.settle(0.0, plain=0.0, cost=-warm.cost, price=warm.price)
+        self.stakes.correct(warm, 0.0)
         slot = self.table.find(warm.key)
         if slot >= 0:
             self.table.expires[slot] = min(self.table.expires[slot], now)
@@ -190,11 +192,24 @@ class Planner:
         if flight is None:
             return None
         saving = question.ends[found.pending_at] - _end(question, found.read_at)
-        wait = flight.sent_at + flight.first_byte_after - now
-        if not self._holds.worth(leader, saving * (1.0 - question.prices.read), wait):
+        taken = now - flight.sent_at
+        # One that is not there in time is likely to stay away for as long again.
+        wait, late = abs(taken - flight.first_byte_after), taken > LATE * flight.first_byte_after
+        if not self._holds.worth(leader, saving * (1.0 - question.prices.read), wait, late=late):
             return None
         self._holds.waits(question.id, now, wait)
         return leader
+
+    def _overdue(self, key: int, now: float) -> bool:
+        """Whether the request that writes this prefix should have been answered long ago: it hangs, or its
+        answer comes in one piece. Whoever comes next then writes anew, or finds that it can be read."""
+        leader = self._entries.pending[key]
+        flight = self._flights.get(leader)
+        if flight is None or now - flight.sent_at <= flight.first_byte_after + self.options.hold_seconds:
+            return False
+        self._entries.give_up(leader, flight.written)
+        flight.written = []
+        return True
 
     def _worth_claiming(self, question: Question, found: Found, block: int) -> bool:
         """Whether a request with the same prefix up to this block, arriving now, had better wait for this
@@ -224,7 +239,10 @@ class Planner:
             decision = self._as_fixed(question, alone, slots, where, now)
             decision = replace(decision, why=Why.LOSS_BOUND)
         access(self.table, self.reuse, question, slots, where, now)
+        own = self._as_fixed(question, question.own, slots, where, now) if question.own else None
         self._send(question, slots, decision, where, pending_at, now)
+        if own is not None and question.decided:
+            self._flights[question.id].alone = own.share_of(question)
         if not self.options.warming or not question.warmable:
             return decision
         return self._keep(question, slots, decision, where, expect(self.reuse, where), now)
@@ -232,7 +250,7 @@ class Planner:
     def _as_fixed(
         self, question: Question, fixed: Marks, slots: Sequence[int], where: Boundaries, now: float
     ) -> Decision:
-        read_at = self._entries.reach(question, slots, now)
+        read_at = self._entries.reach(fixed, question.keys, slots, now)
         return as_fixed(question, fixed, read_at, self._known(question, slots, read_at, where, now))
 
     def _decide(
@@ -342,13 +360,8 @@ class Planner:
         """Take up what is worth being kept alive of what was just sent."""
         if not (self.options.warming and question.warmable and decision.marks):
             return decision
-        upto = None
-        for kept in may_be_kept(question, slots, self.table, decision, where, expected, now):
-            if self._keeping.pays(kept):
-                luck = 0.0 if kept.block in where.shared else LUCK
-                kept.outlook = self.reuse.chances(where.contexts_at(kept.block), NOTHING_SEEN, doubt=luck)
-                if self._keeping.consider(kept):
-                    upto = kept.block if upto is None else max(upto, kept.block)
+        found = may_be_kept(question, slots, self.table, decision, where, expected, now)
+        upto = self._keeping.take_up(found, where, self.reuse)
         return decision if upto is None else replace(decision, keep_upto=upto)
 
     def _renew(self, kept: Kept, now: float) -> Warm | None:
@@ -383,11 +396,6 @@ class Planner:
             if not (flight.marks_read and usage.write_5m + usage.write_1h):
                 self._entries.lost([flight.read_key])
         return came
-
-
-def total_bytes(options: PlannerOptions) -> int:
-    """Memory of the planner's tables: taken at once, never more."""
-    return table_bytes(options.capacity) + BYTES
 
 
 def _end(question: Question, block: int) -> int:

@@ -11,7 +11,14 @@ from gateway.core.planner.expecting import Boundaries
 from gateway.core.planner.flights import Flight
 from gateway.core.planner.ledger import Account, Bounds
 from gateway.core.planner.reuse import Reuse
-from gateway.core.planner.values import FIVE_MINUTES_SECONDS, Decision, PlannerOptions, Question, Reported
+from gateway.core.planner.values import (
+    FIVE_MINUTES_SECONDS,
+    Decision,
+    PlannerOptions,
+    Question,
+    Reported,
+    Warm,
+)
 from gateway.core.planner.warming import Kept
 
 
@@ -69,8 +76,8 @@ class Stakes:
         """Its usage is known; `came`: it read what it was expected to."""
         plain = float(usage.total)
         if flight.decided:
-            cost = usage.cost(flight.prices)
-            self.account(flight.account).settle(flight.premium, plain=plain, cost=cost, price=flight.price)
+            account, cost = self.account(flight.account), usage.cost(flight.prices)
+            account.settle(flight.premium, plain=plain, cost=cost, price=flight.price, alone=flight.alone)
         elif not flight.warm_up:
             earned = flight.bridged * plain / flight.tokens if came and flight.tokens else 0.0
             self.account(flight.account, decided=False).earn(plain, earned, price=flight.price)
@@ -79,6 +86,11 @@ class Stakes:
         """It wrote nothing and was not billed."""
         if flight.decided:
             self.account(flight.account).settle(flight.premium, plain=0.0, cost=0.0, price=flight.price)
+
+    def correct(self, warm: Warm, cost: float) -> None:
+        """A warm-up, which counts as billed as expected, came to `cost`."""
+        account = self.account(warm.account, decided=warm.decided)
+        account.settle(0.0, plain=0.0, cost=cost - warm.cost, price=warm.price)
 
     def renew(self, kept: Kept, now: float) -> bool:
         """Whether a warm-up may be sent; if so, it counts as billed as expected."""

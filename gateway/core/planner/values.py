@@ -109,6 +109,9 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     otherwise: tuple[tuple[int, bool], ...] | None = None
     """Where some of the `fixed` ones are this gateway's, by rule: the client's alone. They are sent instead
     where the account does not allow the others; the answer is `Why.LOSS_BOUND` then."""
+    own: tuple[tuple[int, bool], ...] = ()
+    """Those of the `fixed` breakpoints that are the client's, where others were added to them: what its
+    prompt would have cost with these alone is what the others have to earn."""
     known_at: tuple[int, ...] = ()
     """With `fixed`: `Decision.known_at` of who planned it. Where the prompt is known as far here, no other
     blocks are looked at."""
@@ -229,6 +232,12 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     def premium(self, prices: Prices) -> float:
         """What its writes cost beyond plain input, in token equivalents."""
         return self.write_5m_tokens * (prices.write_5m - 1.0) + self.write_1h_tokens * (prices.write_1h - 1.0)
+
+    def share_of(self, question: Question) -> float:
+        """What it is expected to cost, in multiples of what the prompt costs without caching."""
+        prices, tokens = question.prices, question.ends[-1]
+        cost = tokens - self.read_tokens * (1.0 - prices.read) + self.premium(prices)
+        return cost / tokens if tokens else 1.0
 
     @property
     def reason(self) -> str:

@@ -8,13 +8,14 @@ otherwise, so only what lies behind it counts as saved.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from gateway.core.planner.expecting import Boundaries, Expected
+from gateway.core.planner.features import NOTHING_SEEN
 from gateway.core.planner.index import HOUR, PrefixTable
-from gateway.core.planner.reuse import Chances
+from gateway.core.planner.reuse import Chances, Reuse
 from gateway.core.planner.values import (
     FIVE_MINUTES_SECONDS,
     ONE_HOUR_SECONDS,
@@ -35,6 +36,9 @@ RETURN = 1.5
 chances that are looked at those that are too high are taken."""
 DOUBT = 4.0
 """Expected reads of warmed prefixes that the first belief in such expectations weighs."""
+LUCK = 0.5
+"""Of the accesses at the ends of prompts of a kind and age, what says nothing yet where a warm-up is to be
+paid for: one can always happen."""
 MEMORY = 50.0
 """Expected reads after which half of what became of warmed prefixes is forgotten."""
 
@@ -100,6 +104,17 @@ class Keeping:
         return (
             kept.lifetimes < MAX_LIFETIMES and saved * self._read / self._expected > RETURN * kept.cost > 0.0
         )
+
+    def take_up(self, found: Iterable[Kept], where: Boundaries, reuse: Reuse) -> int | None:
+        """Take up what pays of what may be kept alive; the deepest block of it."""
+        upto = None
+        for kept in found:
+            if self.pays(kept):
+                luck = 0.0 if kept.block in where.shared else LUCK
+                kept.outlook = reuse.chances(where.contexts_at(kept.block), NOTHING_SEEN, doubt=luck)
+                if self.consider(kept):
+                    upto = kept.block if upto is None else max(upto, kept.block)
+        return upto
 
     def consider(self, kept: Kept) -> bool:
         """Ask again shortly before the entry's lifetime ends; False where there is no room for more."""

@@ -92,10 +92,10 @@ def test_clients_breakpoint_searches_twenty_positions() -> None:
     first = ask(1, blocks[:10])
     sent.entries.answered(1, sent.send(first, [(9, False)], 0.0))
 
-    near, far = ask(2, blocks, fixed=((28, False),)), ask(3, blocks, fixed=((29, False),))
+    near, far = ask(2, blocks), ask(3, blocks)
 
-    assert sent.entries.reach(near, sent.slots(near), 1.0) == 9
-    assert sent.entries.reach(far, sent.slots(far), 1.0) == -1
+    assert sent.entries.reach(((28, False),), near.keys, sent.slots(near), 1.0) == 9
+    assert sent.entries.reach(((29, False),), far.keys, sent.slots(far), 1.0) == -1
     miss = sent.entries.miss(far, sent.slots(far), -1, 1.0)
     assert miss is not None
     assert miss.cause is MissCause.BEYOND_LOOKBACK

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.core.misses import MissCause
 from gateway.core.planner import Planner, PlannerOptions, Prices, Reported, Warm, Why
 from gateway.core.planner.flights import MAX_FLIGHTS
-from gateway.core.planner.planner import total_bytes
+from gateway.core.planner.index import table_bytes
+from gateway.core.planner.reuse import BYTES
 from tests.unit.planner.conversations import Blocks, Upstream, ask, bill
 
 SMALL = PlannerOptions(capacity=1 << 14)
@@ -87,6 +90,43 @@ def test_failed_leader_releases_its_followers_and_gives_its_stake_back() -> None
 
     assert (decision.wait_for, decision.read_tokens) == (None, 0)
     assert planner.accounts[11].at_stake == pytest.approx(decision.write_5m_tokens * 0.25)
+
+
+def test_nobody_counts_on_a_request_that_should_have_been_answered_long_ago() -> None:
+    """A plain answer comes when all of it is written, and some never come."""
+    planner = Planner(BOLD)
+    planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    decisions = [
+        planner.plan(ask(at, [("s1", 30_000), (f"u{at}", 100)]), float(at), may_wait=at != 6)
+        for at in (2, 6, 9, 13, 14)
+    ]
+
+    assert [decision.wait_for for decision in decisions] == [1, None, 1, None, 13]
+    assert decisions[1].why is Why.TWIN
+    assert decisions[3].write_5m_tokens + decisions[3].write_1h_tokens >= 30_000
+    planner.answered(1, 50.0)
+    planner.answered(13, 50.0)
+    assert planner.plan(ask(51, [("s1", 30_000), ("u51", 100)]), 51.0).read_tokens == 30_000
+
+
+def test_a_late_leader_is_waited_for_within_the_share_of_holding() -> None:
+    planner = Planner(replace(BOLD, hold_opening_seconds=3.0, hold_share_seconds=0.0))
+    planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    in_time = [planner.plan(ask(n, [("s1", 30_000), (f"u{n}", 100)]), 0.1) for n in range(2, 9)]
+    late = planner.plan(ask(9, [("s1", 30_000), ("u9", 100)]), 7.0)
+
+    assert {decision.wait_for for decision in in_time} == {1}
+    assert late.wait_for is None
+
+
+def test_a_request_that_failed_and_may_be_billed_costs_what_was_expected() -> None:
+    planner = Planner(BOLD)
+    decision = planner.plan(ask(1, [("s1", 30_000), ("u1", 100)]), 0.0)
+    planner.failed(1, billed=True)
+    again = planner.plan(ask(2, [("s1", 30_000), ("u2", 100)]), 1.0)
+
+    assert planner.accounts[11].saved == pytest.approx(-decision.premium(Prices()))
+    assert again.read_tokens == 0
 
 
 def test_short_prefix_is_not_worth_waiting_for() -> None:
@@ -339,7 +379,7 @@ def test_forgets_flights_that_are_never_billed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_stated_memory_of_a_million_prefixes() -> None:
-    assert total_bytes(PlannerOptions(capacity=1_000_000)) < 60e6
+    assert table_bytes(1_000_000) + BYTES < 60e6
 
 
 def test_breakpoints_that_were_not_decided_here_are_in_nobodys_account() -> None:

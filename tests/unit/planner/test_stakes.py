@@ -116,6 +116,25 @@ def test_what_is_added_by_rule_is_at_stake_until_it_is_billed() -> None:
     assert planner.accounts[ACCOUNT].at_stake == 0.0
 
 
+def test_what_is_added_to_a_clients_breakpoints_has_to_earn_more_than_these_save() -> None:
+    """Their own system prompt is read each time; what is added is written and never read."""
+    planner = Planner(PlannerOptions(capacity=1 << 14, opening_tokens=20_000.0))
+    own, added, cached_until = ((0, False),), 0, 0.0
+    for number in range(60):
+        now = 60.0 * number
+        blocks = [("s", 50_000), (f"u{number}", 10_000)]
+        fixed = (*own, (1, False))
+        decision = planner.plan(ask(number, blocks, fixed=fixed, otherwise=own, own=own), now)
+        read = 50_000 if cached_until > now else 0
+        written = 60_000 - read if decision.why is Why.CLIENT else 50_000 - read
+        planner.billed(number, Reported(60_000 - read - written, read, written, 0), now + 1.0)
+        added += decision.why is Why.CLIENT
+        cached_until = now + 300.0
+
+    assert added == 8
+    assert planner.accounts[ACCOUNT].saved == pytest.approx(-20_000.0)
+
+
 @pytest.mark.parametrize("price", [1.0, 4_000.0])
 def test_the_opening_is_as_many_tokens_at_any_price(price: float) -> None:
     planner = Planner(PlannerOptions(capacity=1 << 14, opening_tokens=20_000.0))
@@ -133,11 +152,3 @@ def test_what_a_cheap_model_saved_is_not_staked_many_times_over_by_a_dear_one() 
 
     assert planner.plan(by_rule(1, price=1.0), 0.0).marks
     assert not planner.plan(by_rule(2, price=10.0), 400.0).marks
-
-
-def test_what_a_thread_reads_is_on_the_account_without_its_text() -> None:
-    planner = Planner(PlannerOptions(capacity=1 << 14))
-    planner.plan(ask(1, [], fixed=()), 0.0)
-    planner.billed(1, Reported(100, 9_900, 0, 0), 1.0)
-
-    assert planner.accounts[ACCOUNT].saved == pytest.approx(9_900 * 0.9)
