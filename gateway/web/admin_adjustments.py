@@ -212,8 +212,8 @@ class Changes:
             at=self._clock.now(),
         )
         entry = await self._keep(made)
-        if entry.adjustment == made:
-            await self._replace_others(made)
+        # Of one that is sent again too: the first time may have failed before it came to this.
+        await self._replace_others(entry, made.target)
         return await self._taken_over(entry)
 
     async def grant(self, body: GrantBody, *, via: str) -> LogEntry:
@@ -325,11 +325,15 @@ class Changes:
             )
         return entry
 
-    async def _replace_others(self, made: Override) -> None:
-        for each in await _reached(self._store.load(made.at)):
-            if isinstance(each, Override) and each.target == made.target and each.id != made.id:
-                replaced = TakenBack(reason=f"Replaced by {made.id}.", by=made.by, at=made.at)
-                await _reached(self._store.take_back(each.id, replaced))
+    async def _replace_others(self, entry: LogEntry, target: Target) -> None:
+        """Those before it in the log only: of two that are made at once the later one stands."""
+        made, now = entry.adjustment, self._clock.now()
+        standing = await _reached(self._store.load(now))
+        of_it = [each.id for each in standing if isinstance(each, Override) and each.target == target]
+        for other in of_it:
+            if other != made.id and (await self.find(other)).number < entry.number:
+                replaced = TakenBack(reason=f"Replaced by {made.id}.", by=made.by, at=now)
+                await _reached(self._store.take_back(other, replaced))
 
     async def _taken_over(self, entry: LogEntry) -> LogEntry:
         await self._in_force.refresh_adjustments(self._store, self._clock.now())

@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from gateway.core.errors import StoreUnavailable
 from tests.e2e.whole.calls import ASK, call
-from tests.support.adjusting import PROMISED_SECONDS, Adjusting, adjusting
+from tests.support.adjusting import PROMISED_SECONDS, Adjusting, adjusting, overridden_at_once
 from tests.support.clock import ShiftedClock, mid_month
 from tests.support.elapsed import elapsed
 from tests.support.stack import a_stack
@@ -213,6 +215,30 @@ async def test_the_same_request_sent_again_happens_once(running: Adjusting) -> N
     refused = await running.send("POST", "/v1/grants", {**body, "amount": "$2.00"}, status=409)
     assert "another adjustment" in refused["error"]["message"]
     assert len((await running.send("GET", "/v1/adjustments"))["entries"]) == 1
+
+
+async def test_of_overrides_that_are_made_at_once_the_last_in_the_log_stands(
+    running: Adjusting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = await overridden_at_once(monkeypatch, [running], POOR, ["$2.00", "$3.00", "$4.00"])
+
+    budget = (await shown(running, workspace="poor", limit="month"))["month"]
+    assert (budget["adjustments"], budget["amount"]) == ([last], last["amount"])
+
+
+async def test_an_override_that_is_sent_again_ends_what_the_first_time_had_begun(
+    running: Adjusting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.send("POST", "/v1/overrides", {**POOR, "amount": "$2.00"})
+    body = {**POOR, "amount": "$3.00", "id": "one-of-mine"}
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "take_back", AsyncMock(side_effect=StoreUnavailable("away")))
+        await running.send("POST", "/v1/overrides", body, status=503)
+
+    made = await running.send("POST", "/v1/overrides", body)
+
+    budget = (await shown(running, workspace="poor", limit="month"))["month"]
+    assert (budget["adjustments"], budget["amount"]["text"]) == ([made], "$3.00")
 
 
 async def test_every_limit_is_shown_with_whom_it_binds(running: Adjusting) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.sim.pacing import Pacing
 from tests.e2e.whole.calls import ASK, call
-from tests.support.adjusting import PROMISED_SECONDS, Adjusting, adjusting
+from tests.support.adjusting import PROMISED_SECONDS, Adjusting, adjusting, overridden_at_once
 from tests.support.elapsed import elapsed
 from tests.support.redis_server import RedisServer
 from tests.support.stack import a_simulator, a_stack
@@ -106,6 +106,19 @@ async def test_a_grant_on_one_is_told_and_taken_back_on_the_other(ground: Ground
     assert await ground.statuses("poor") == [429, 429]
     entries = (await ground.one.send("GET", "/v1/adjustments"))["entries"]
     assert entries == [taken, made]
+
+
+async def test_of_overrides_that_are_made_on_both_at_once_the_last_in_the_log_stands(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = {"limit": "day", "subject": "demo", "reason": "Demo day", "by": "lena"}
+    last = await overridden_at_once(monkeypatch, [ground.one, ground.two], demo, ["2", "3"])
+
+    for each in (ground.one, ground.two):
+        await each.refresh()
+        shown = await each.send("GET", "/v1/budgets", query={"workspace": "demo", "limit": "day"})
+        (budget,) = shown["budgets"]
+        assert (budget["adjustments"], budget["amount"]) == ([last], last["amount"])
 
 
 async def test_what_is_known_stays_in_force_while_redis_is_away_and_changes_are_refused(

@@ -3,14 +3,17 @@ them over every few seconds, on a gateway that listens on real sockets."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import aiohttp
+import pytest
 
+from gateway.core.adjustments import Adjustment, LogEntry
 from gateway.planes import listen_admin
 from gateway.ports import AdjustmentStore
 from gateway.stores import open_adjustments
@@ -99,3 +102,27 @@ async def adjusting(stack: Stack, *, token: str | None = None) -> AsyncIterator[
         await loops.drain(0.0)
         await admin.cleanup()
         await store.close()
+
+
+async def overridden_at_once(
+    patch: pytest.MonkeyPatch, replicas: Sequence[Adjusting], limit: Mapping[str, str], amounts: Sequence[str]
+) -> Any:
+    """An override for each of these amounts, from one replica after the other; all are in the log before any
+    of them goes on. The last of them, as the log has it."""
+    added = asyncio.Barrier(len(amounts))
+    for store in {id(each.store): each.store for each in replicas}.values():
+
+        async def add(
+            made: Adjustment, add: Callable[[Adjustment], Awaitable[LogEntry]] = store.add
+        ) -> LogEntry:
+            entry = await add(made)
+            await added.wait()
+            return entry
+
+        patch.setattr(store, "add", add)
+    async with asyncio.TaskGroup() as senders:
+        for number, amount in enumerate(amounts):
+            body = {**limit, "amount": amount, "id": f"override-{number}"}
+            senders.create_task(replicas[number % len(replicas)].send("POST", "/v1/overrides", body))
+    entries = (await replicas[0].send("GET", "/v1/adjustments"))["entries"]
+    return next(each for each in entries if each["taken_back"] is None)
