@@ -8,6 +8,7 @@ does is `core/adjustments.py`; nothing here decides about a call.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from gateway.core.adjustments import (
     Override,
     TakenBack,
     Target,
+    ends_at,
     limit_of,
 )
 from gateway.core.claims import is_subject
@@ -116,7 +118,8 @@ _ERRORS = {
     400: "Something in the body cannot be understood; the message says what, and how to write it.",
     403: "The admin plane has no token, and the caller is not on the same machine.",
     404: "There is no such limit or subject.",
-    409: "The id is taken, the limit does not bind the subject, or too many adjustments are in force.",
+    409: "The id is that of another adjustment, or of one that was taken back or has ended; the limit does "
+    "not bind the subject; or too many adjustments are in force.",
     503: "The store of adjustments does not answer; nothing was changed, or the same request can be sent "
     "again with the same id.",
 }
@@ -203,17 +206,13 @@ class Changes:
     async def override(self, body: OverrideBody, *, via: str) -> LogEntry:
         """Another amount. One that was made before for the same limit and subject is taken back."""
         limit = self._limit(body.limit, body.subject)
-        made = Override(
-            id=body.id or self._new_id(),
-            target=_target(limit, body.subject),
-            amount=self._amount(limit, body.amount),
-            reason=body.reason,
-            by=Author(name=body.by, via=via),
-            at=self._clock.now(),
+        target, amount = _target(limit, body.subject), self._amount(limit, body.amount)
+        made_id, by = body.id or self._new_id(), Author(name=body.by, via=via)
+        entry = await self._keep(
+            lambda at: Override(id=made_id, target=target, amount=amount, reason=body.reason, by=by, at=at)
         )
-        entry = await self._keep(made)
         # Of one that is sent again too: the first time may have failed before it came to this.
-        await self._replace_others(entry, made.target)
+        await self._replace_others(entry, target)
         return await self._taken_over(entry)
 
     async def grant(self, body: GrantBody, *, via: str) -> LogEntry:
@@ -222,19 +221,22 @@ class Changes:
         extra = self._amount(limit, body.amount)
         if extra < 1:
             raise AdminError(400, "A grant of nothing changes nothing; say how much more it is to be.")
-        now = self._clock.now()
-        from_at, until_at = begins_and_ends(body, limit, now)
-        made = Grant(
-            id=body.id or self._new_id(),
-            target=_target(limit, body.subject),
-            extra=extra,
-            from_at=from_at,
-            until_at=until_at,
-            reason=body.reason,
-            by=Author(name=body.by, via=via),
-            at=now,
-        )
-        return await self._taken_over(await self._keep(made))
+        made_id = body.id or self._new_id()
+
+        def make(at: float) -> Grant:
+            from_at, until_at = begins_and_ends(body, limit, at)
+            return Grant(
+                id=made_id,
+                target=_target(limit, body.subject),
+                extra=extra,
+                from_at=from_at,
+                until_at=until_at,
+                reason=body.reason,
+                by=Author(name=body.by, via=via),
+                at=at,
+            )
+
+        return await self._taken_over(await self._keep(make))
 
     def check_freeze(self, body: FreezeBody) -> None:
         """Raises `AdminError` where there is nobody that it would stop."""
@@ -245,15 +247,13 @@ class Changes:
     async def freeze(self, body: FreezeBody, *, via: str) -> LogEntry:
         """No new calls."""
         self.check_freeze(body)
-        made = Freeze(
-            id=body.id or self._new_id(),
-            scope=body.scope,
-            subject=body.subject,
-            reason=body.reason,
-            by=Author(name=body.by, via=via),
-            at=self._clock.now(),
+        made_id, by = body.id or self._new_id(), Author(name=body.by, via=via)
+        entry = await self._keep(
+            lambda at: Freeze(
+                id=made_id, scope=body.scope, subject=body.subject, reason=body.reason, by=by, at=at
+            )
         )
-        return await self._taken_over(await self._keep(made))
+        return await self._taken_over(entry)
 
     async def take_back(
         self, adjustment_id: str, author: Author, reason: str, *, kind: type[Adjustment] | None = None
@@ -309,7 +309,10 @@ class Changes:
         except ValueError as error:
             raise AdminError(400, f"`amount` of limit {limit.id!r}: {error}.") from None
 
-    async def _keep(self, made: Adjustment) -> LogEntry:
+    async def _keep(self, make: Callable[[float], Adjustment]) -> LogEntry:
+        """Add what a request asks for at an instant; what the same request made before is there already.
+        Raises `AdminError` where its id stands for something else, or for what does not hold any longer."""
+        made = make(self._clock.now())
         try:
             entry = await _reached(self._store.add(made))
         except TooManyAdjustments:
@@ -318,11 +321,18 @@ class Changes:
                 f"{MAX_IN_FORCE} adjustments are in force, which is as many as there may be. Take some "
                 "back, and write what is meant to last into limits.yaml.",
             ) from None
-        if not _says_the_same(entry.adjustment, made):
+        known = entry.adjustment
+        if known == made:
+            return entry
+        if not _says_the_same(known, make(known.at)):  # of then: dates may follow from the instant
             raise AdminError(
                 409,
                 f"The id {made.id!r} is that of another adjustment, made before; send this with another id.",
             )
+        found = await self.find(made.id)
+        if found.taken_back is not None or ends_at(known) <= made.at:
+            over = "has ended" if found.taken_back is None else "was taken back"
+            raise AdminError(409, f"What was made with the id {made.id!r} {over}; send this with another id.")
         return entry
 
     async def _replace_others(self, entry: LogEntry, target: Target) -> None:
@@ -345,15 +355,8 @@ def _answer(entry: LogEntry) -> web.Response:
 
 
 def _says_the_same(one: Adjustment, other: Adjustment) -> bool:
-    """Whether they differ in nothing but when and by whom they were made."""
-    match one, other:
-        case Override(), Override():
-            return (one.target, one.amount) == (other.target, other.amount)
-        case Grant(), Grant():
-            return (one.target, one.extra) == (other.target, other.extra)
-        case Freeze(), Freeze():
-            return (one.scope, one.subject) == (other.scope, other.subject)
-    return False
+    """Whether they differ in nothing but by whom and why they were made."""
+    return replace(one, by=other.by, reason=other.reason) == other
 
 
 def _target(limit: Limit, subject: str) -> Target:

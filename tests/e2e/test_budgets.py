@@ -217,6 +217,34 @@ async def test_the_same_request_sent_again_happens_once(running: Adjusting) -> N
     assert len((await running.send("GET", "/v1/adjustments"))["entries"]) == 1
 
 
+async def test_a_grant_is_the_same_when_sent_again_with_its_dates_until_it_has_ended(
+    running: Adjusting, clock: ShiftedClock
+) -> None:
+    at = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.now() + ahead)) for ahead in (600, 1_200)]
+    dated = {**POOR, "amount": "$1.00", "id": "with-dates", "begins": at[0], "until": at[1]}
+    plain = {**POOR, "amount": "$1.00", "id": "without-dates"}
+    made = [await running.send("POST", "/v1/grants", each) for each in (dated, plain)]
+
+    for other in ({"until": at[1]}, {"begins": at[0]}):
+        await running.send("POST", "/v1/grants", {**plain, **other}, status=409)
+    clock.jump(900)
+    assert [await running.send("POST", "/v1/grants", each) for each in (dated, plain)] == made
+
+    clock.jump(31 * 86_400)
+    refused = await running.send("POST", "/v1/grants", plain, status=409)
+    assert "has ended; send this with another id" in refused["error"]["message"]
+
+
+async def test_an_id_that_was_taken_back_makes_nothing_again_and_says_so(running: Adjusting) -> None:
+    amount, freeze = {**POOR, "amount": "$1.00"}, {"scope": "workspace", "subject": "demo", **MADE}
+    for kind, said in (("overrides", amount), ("grants", amount), ("freezes", freeze)):
+        body = {**said, "id": f"one-of-{kind}"}
+        await running.send("POST", f"/v1/{kind}", body)
+        await running.send("DELETE", f"/v1/{kind}/one-of-{kind}", query={"by": "ann", "reason": "over"})
+        refused = await running.send("POST", f"/v1/{kind}", body, status=409)
+        assert "was taken back; send this with another id" in refused["error"]["message"]
+
+
 async def test_of_overrides_that_are_made_at_once_the_last_in_the_log_stands(
     running: Adjusting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

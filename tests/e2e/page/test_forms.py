@@ -85,6 +85,22 @@ async def test_a_freeze_that_is_sent_twice_is_made_once(client: aiohttp.ClientSe
     assert len(stack.service._in_force.adjustments) == 1
 
 
+async def test_a_freeze_that_was_taken_back_is_not_said_to_be_made_when_its_form_is_sent_again(
+    client: aiohttp.ClientSession, stack: Stack
+) -> None:
+    tab = Tab(client, stack)
+    freeze, back = "/page/changes/freeze", "/page/changes/take-back"
+    form = {**await tab.hidden("/page/changes", freeze), "scope": "workspace", "subject": "demo"}
+    form |= {"reason": "a loop", "by": "Ada", "sure": "yes"}
+    assert (await tab.post(freeze, form))[0] == 303
+    fields = await tab.hidden(f"{back}?id={form['id']}", back)
+    assert (await tab.post(back, {**fields, "reason": "over", "by": "Ada"}))[0] == 303
+
+    status, page, _ = await tab.post(freeze, form)
+
+    assert (status, "was taken back" in page) == (409, True)
+
+
 async def test_a_freeze_of_nobody_is_told_before_it_is_asked_whether_one_is_sure(
     client: aiohttp.ClientSession, stack: Stack
 ) -> None:
