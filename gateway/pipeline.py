@@ -36,7 +36,7 @@ from gateway.core.permission import allows, permit_endpoint, permit_model
 from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import find_credential
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
-from gateway.core.rewrite import filter_models, point_results_home
+from gateway.core.rewrite import models_page, point_results_home, whole_list
 from gateway.core.rules import Route, Rules, Workspace
 from gateway.core.savings import reckon_savings
 from gateway.core.settlement import settle_exchange
@@ -210,7 +210,7 @@ class Pipeline:
         headers = request_headers(call.headers, decoded=decoded, identity=metered, drop=rules.tag_headers)
         request = UpstreamRequest(
             method=call.method,
-            target=call.target,
+            target=whole_list(call.target) if workspace.models else call.target,
             headers=with_credential(headers, await _credential(route)),
             route=route,
             body=pieces,
@@ -308,7 +308,8 @@ class Pipeline:
         request_id = value_of(answer.headers, b"request-id")
         exchange.upstream_request_id = request_id.decode("latin-1") if request_id else None
         head = partial(answer_headers, exchange, admitted.rules)
-        if call.endpoint in REWRITTEN and answer.status < 300:
+        has_body = call.method != "HEAD" and answer.status != 204
+        if call.endpoint in REWRITTEN and answer.status < 300 and has_body:
             rewrite = partial(self._rewritten, call, admitted, exchange)
             await relay_rewritten(answer, reply, exchange, head, rewrite)
         else:
@@ -318,10 +319,12 @@ class Pipeline:
 
     async def _rewritten(self, call: Call, admitted: _Admitted, exchange: Exchange, body: bytes) -> bytes:
         if call.endpoint is Endpoint.MODELS:
-            return filter_models(body, lambda model: allows(admitted.workspace, model))
+            workspace = admitted.workspace
+            may_use = partial(allows, workspace)
+            return models_page(body, call.target, may_use) if workspace.models else body
         if self._batching is not None and admitted.creation is not None:
             await self._batching.created(admitted.creation, exchange, call.headers, body)
-        return point_results_home(body, admitted.route.base_url, call.public_base)
+        return point_results_home(body, call.public_base)
 
     # Settle: close the reservation, tell every observer. Runs to its end whatever became of the client.
 

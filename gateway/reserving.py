@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from gateway.core.batch import LEASE_SECONDS, binding_limits
 from gateway.core.bucket import Amounts, Decision, Payer, Reservation
 from gateway.core.ending import in_the_way
-from gateway.core.endpoints import Endpoint
+from gateway.core.endpoints import Endpoint, runs_models
 from gateway.core.entry import MAX_TEXT
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import Estimate
@@ -26,8 +26,9 @@ from gateway.core.exchange import Basis, Closing, Exchange
 from gateway.core.ids import ReservationId
 from gateway.core.limit_headers import limit_headers
 from gateway.core.limits import BoundLimit, Mode, Scope, Unit
+from gateway.core.permission import SHOWN_CHARACTERS
 from gateway.core.principal import Principal
-from gateway.core.refusal import exhausted, unbounded
+from gateway.core.refusal import exhausted, unbounded, unpriced
 from gateway.core.rules import LimitHeaders, Rules, Unbounded, Workspace
 from gateway.core.thresholds import Thresholds
 from gateway.ports import BudgetStore, Call, Clock
@@ -81,10 +82,8 @@ class Reserving:
         limits = _binding(call, rules, principal, exchange)
         if not limits:
             return estimate
-        if estimate is not None and estimate.unbounded_by and workspace.unbounded is Unbounded.REFUSE:
-            refused = unbounded(estimate.unbounded_by, limits, principal)
-            if refused is not None:
-                raise refused
+        if workspace.unbounded is Unbounded.REFUSE:
+            _refuse_unbounded(call, estimate, limits, principal)
         reservation = Reservation(
             id=ReservationId(call.id),
             limits=limits,
@@ -201,6 +200,19 @@ def _binding(call: Call, rules: Rules, principal: Principal, exchange: Exchange)
     if call.endpoint in FREE:
         return tuple(bound for bound in limits if bound.limit.unit in COUNTED_OF_FREE)
     return limits
+
+
+def _refuse_unbounded(
+    call: Call, estimate: Estimate | None, limits: Sequence[BoundLimit], principal: Principal
+) -> None:
+    """Raises `Unbounded` where a limit of dollars cannot hold what the call may cost."""
+    refused = None
+    if estimate is not None and estimate.unbounded_by:
+        refused = unbounded(estimate.unbounded_by, limits, principal)
+    elif estimate is None and runs_models(call.method, call.target):
+        refused = unpriced(call.target.partition("?")[0][:SHOWN_CHARACTERS], limits, principal)
+    if refused is not None:
+        raise refused
 
 
 def _payer(principal: Principal, exchange: Exchange) -> Payer:

@@ -7,6 +7,7 @@ forwarded is the target exactly as the client sent it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from urllib.parse import unquote
 
@@ -34,6 +35,10 @@ _CLOSED = ("/v1/organizations", "/v1/oauth")
 relaying these with the gateway's own credential would make every app an administrator."""
 
 
+_RUNNING = ("/v1/complete", "/v1/sessions", "/v1/deployments", "/v1/deployment_runs", "/v1/dreams")
+"""Text completions, and what managed agents do their work by (types of the Python package, 2.12.0)."""
+
+
 def route(method: str, target: str) -> Endpoint:
     """The endpoint that `target` (path and query as sent) names. Never raises.
 
@@ -49,6 +54,11 @@ def route(method: str, target: str) -> Endpoint:
     if path != plain and _named(method, plain) is not named:
         return Endpoint.UNKNOWN
     return named
+
+
+def runs_models(method: str, target: str) -> bool:
+    """Whether a call of `Endpoint.OTHER` has upstream run models, which its answer says nothing priced of."""
+    return method == "POST" and _under(_RUNNING, _plain(target.partition("?")[0]))
 
 
 def creates_batch(endpoint: str, method: str, target: str) -> bool:
@@ -84,7 +94,11 @@ def _named(method: str, path: str) -> Endpoint:
 
 
 def _is_closed(plain: str) -> bool:
-    return any(plain == closed or plain.startswith(closed + "/") for closed in _CLOSED)
+    return _under(_CLOSED, plain)
+
+
+def _under(prefixes: Iterable[str], plain: str) -> bool:
+    return any(plain == prefix or plain.startswith(prefix + "/") for prefix in prefixes)
 
 
 def _plain(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from gateway.core.endpoints import Endpoint, creates_batch
+from gateway.core.endpoints import Endpoint, creates_batch, runs_models
 from gateway.core.errors import Forbidden, NotFound
 from gateway.core.rules import Rules, UnknownModels, Workspace
 
@@ -39,6 +39,11 @@ def permit_endpoint(
         raise Forbidden(
             f"Workspace {workspace.id} may use certain models only, and this gateway does not look into "
             "batches: send the calls one by one, or ask whoever runs the gateway."
+        )
+    if workspace.models and runs_models(method, target):
+        raise Forbidden(
+            f"Workspace {workspace.id} may use certain models only, and this gateway cannot tell which "
+            f"ones POST {path[:SHOWN_CHARACTERS]} runs. Ask whoever runs the gateway for another workspace."
         )
     if endpoint is Endpoint.MODELS:
         model = path[len("/v1/models") :].lstrip("/")

@@ -84,6 +84,18 @@ def unbounded(reasons: Sequence[str], limits: Sequence[BoundLimit], principal: P
     return None
 
 
+def unpriced(path: str, limits: Sequence[BoundLimit], principal: Principal) -> Unbounded | None:
+    """The refusal of a call whose cost nobody is told, as `unbounded`."""
+    for bound in limits:
+        if bound.limit.unit is Unit.NANOUSD and bound.limit.mode is Mode.ENFORCE:
+            contact = bound.limit.contact or "whoever runs this gateway"
+            return Unbounded(
+                f"Workspace {principal.workspace} has the limit {bound.limit.id!r}, and what POST {path} "
+                f"costs cannot be counted against it. Ask {contact} for a workspace with `unbounded: allow`."
+            )
+    return None
+
+
 def show_amount(amount: int, unit: Unit) -> str:
     """An amount for people: dollars to the cent (finer below ten cents), others with thousands apart."""
     if unit is Unit.NANOUSD:

@@ -70,8 +70,9 @@ class WorkspaceSettings(Section):
     """`estimate` sets aside what is likely, and may be overrun; `strict` sets aside the most that a call can
     cost, so that a budget is never exceeded."""
     unbounded: Unbounded = Unbounded.REFUSE
-    """Under `strict`, what becomes of a call that nothing in it bounds (server tools, fallbacks, threads)
-    where a limit of dollars is enforced: `refuse`, saying why, or `allow`, and perhaps overrun."""
+    """Where a limit of dollars is enforced, what becomes of a call whose cost the gateway is never told (text
+    completions, sessions of managed agents) and, under `strict`, of one that nothing in it bounds (server
+    tools, fallbacks, threads): `refuse`, saying why, or `allow`, and perhaps overrun."""
     output_cap_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
     """Output that `estimate` sets aside at most, whatever `max_tokens` says, until enough calls like it have
     been billed to know what they write."""

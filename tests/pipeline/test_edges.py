@@ -83,6 +83,16 @@ async def test_points_results_of_batches_back_at_the_gateway(tmp_path: Path) -> 
     assert value_of(reply.headers, b"content-length") == str(len(reply.body)).encode()
 
 
+async def test_an_answer_without_a_body_crosses_as_it_is(tmp_path: Path) -> None:
+    length = (b"content-length", b"59")
+    world = World(tmp_path, Played(headers=(length,), pieces=[]), Played(status=204, headers=(), pieces=[]))
+    head = await world.call(method="HEAD", target="/v1/messages/batches")
+    gone = await world.call(method="DELETE", target="/v1/messages/batches/b")
+
+    assert value_of(head.headers, b"content-length") == b"59"
+    assert value_of(gone.headers, b"content-length") is None
+
+
 async def test_counts_other_endpoints_by_request_only(tmp_path: Path) -> None:
     world = World(tmp_path, Played(status=200, pieces=[b"{}"]))
     await world.call(method="GET", target="/v1/skills?limit=3")

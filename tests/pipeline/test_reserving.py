@@ -177,6 +177,24 @@ async def test_what_nothing_bounds_goes_through_where_nothing_is_promised(tmp_pa
     assert reply.status == 200
 
 
+async def test_what_is_never_priced_is_refused_where_a_limit_of_dollars_is_enforced(tmp_path: Path) -> None:
+    world = a_world(tmp_path, a_limit("day"), a_limit("few", unit=Unit.REQUESTS), answers=2)
+    with pytest.raises(Unbounded, match=r"'day'.*POST /v1/sessions"):
+        await world.call(method="POST", target="/v1/sessions?beta=true")
+    listed = await world.call(method="GET", target="/v1/sessions?beta=true")
+    demo = replace(world.rules.workspaces[DEMO], unbounded=WhenUnbounded.ALLOW)
+    world.rules = replace(world.rules, workspaces={DEMO: demo})
+    allowed = await world.call(method="POST", target="/v1/sessions?beta=true")
+
+    assert (listed.status, allowed.status, world.upstream.opened) == (200, 200, 2)
+
+
+async def test_limits_that_are_not_of_dollars_let_it_pass(tmp_path: Path) -> None:
+    world = a_world(tmp_path, a_limit("few", unit=Unit.REQUESTS), a_limit("seen", mode=Mode.SHADOW))
+
+    assert (await world.call(method="POST", target="/v1/complete")).status == 200
+
+
 UPSTREAMS = (
     (b"content-type", b"application/json"),
     (b"request-id", b"req_up"),

@@ -49,6 +49,18 @@ def test_a_model_that_is_not_allowed_is_not_there() -> None:
         permit_endpoint(Endpoint.MODELS, "GET", "/v1/models/claude-opus-5", HAIKU)
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/complete", "/v1/sessions", "/v1/Sessions//s_1/events", "/v1/%63omplete"]
+)
+def test_what_runs_models_unseen_is_not_for_who_may_use_certain_ones(path: str) -> None:
+    permit_endpoint(Endpoint.OTHER, "POST", path, ANY)
+    permit_endpoint(Endpoint.OTHER, "GET", path, HAIKU)
+    permit_endpoint(Endpoint.OTHER, "POST", "/v1/skills", HAIKU)
+
+    with pytest.raises(Forbidden, match="certain models"):
+        permit_endpoint(Endpoint.OTHER, "POST", path, HAIKU)
+
+
 def test_a_path_without_v1_is_told_about_the_base_url() -> None:
     with pytest.raises(NotFound, match="/v1"):
         permit_endpoint(Endpoint.UNKNOWN, "POST", "/messages", ANY)

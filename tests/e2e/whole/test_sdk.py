@@ -146,12 +146,14 @@ async def test_count_tokens(stack: Stack) -> None:
 async def test_trap_67_models_are_those_the_workspace_may_use(stack: Stack) -> None:
     async with client_of(stack, "small") as client:
         ids = [model.id async for model in client.models.list()]
+        one_by_one = [model.id async for model in client.models.list(limit=1)]
         one = await client.models.retrieve("claude-haiku-5-5")
         with pytest.raises(anthropic.NotFoundError):
             await client.models.retrieve(MODEL)
 
-    assert ids
+    assert len(ids) > 1
     assert all(name.startswith("claude-haiku-") for name in ids)
+    assert one_by_one == ids
     assert one.id == "claude-haiku-5-5"
 
 
