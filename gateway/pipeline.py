@@ -188,7 +188,8 @@ class Pipeline:
             exchange.body_read_at = self._clock.monotonic()
             exchange.request_bytes = len(body.data)
             decoded = body.decoded
-            plan = await self._placing.plan(call, body.data, rules, workspace, exchange.hold)
+            caller = exchange.principal
+            plan = await self._placing.plan(call, body.data, rules, workspace, exchange.hold, caller)
             permit_model(plan.prompt.model, workspace, rules)
             self._note(exchange, plan)
             pieces = plan.pieces

@@ -18,6 +18,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, Reading, place_call, read_call, wants_placement
+from gateway.core.principal import Principal
 from gateway.core.recent import RecentBodies
 from gateway.core.rules import PlacementMode, Rules, Workspace
 from gateway.ports import Call, Clock, Peers
@@ -113,7 +114,7 @@ class Placing:
         flights: Flights,
         hold_seconds: float,
         recent: RecentBodies,
-        keep: Callable[[Call, Plan, Workspace], None] | None = None,
+        keep: Callable[[Call, Plan, Principal], None] | None = None,
         pauses: Callable[[], Callable[[], None]] | None = None,
     ) -> None:
         self._policy = policy
@@ -128,7 +129,15 @@ class Placing:
         self._failed: set[str] = set()
         """Calls that upstream rejected and that have not ended: the policy was told already."""
 
-    async def plan(self, call: Call, body: bytes, rules: Rules, workspace: Workspace, hold: Hold) -> Plan:
+    async def plan(
+        self,
+        call: Call,
+        body: bytes,
+        rules: Rules,
+        workspace: Workspace,
+        hold: Hold,
+        caller: Principal | None = None,
+    ) -> Plan:
         """Raises `BadRequest`. A call that is held waits here, before anything is reserved for it; what it
         waited goes into `hold`."""
         wanted = call.endpoint is Endpoint.MESSAGES and wants_placement(call.headers, rules, workspace)
@@ -170,8 +179,8 @@ class Placing:
         plan = await self._settled(call.id, place, hold, longest)
         if wanted and policy.needs_keys:
             self._flights.began(call.id)
-            if plan.placement.keep_upto is not None and self._keep is not None:
-                self._keep(call, plan, workspace)
+            if plan.placement.keep_upto is not None and self._keep is not None and caller is not None:
+                self._keep(call, plan, caller)
         return plan
 
     async def _read_large(self, read: Callable[..., Reading], body: bytes, like: Reading | None) -> Reading:

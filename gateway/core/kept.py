@@ -12,6 +12,7 @@ import msgspec
 from gateway.core.headers import Headers
 from gateway.core.ids import WorkspaceId
 from gateway.core.placement import Breakpoint
+from gateway.core.principal import Principal
 from gateway.core.prompt import Prompt
 from gateway.core.warm_body import shaped_body
 from gateway.core.warmup import kept_end, why_not_warmable
@@ -31,12 +32,17 @@ NEEDED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 class KeptPrompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What it takes to send a call's prompt again, up to block `upto` at least."""
 
-    workspace: WorkspaceId
+    caller: Principal
+    """Whose call it was: nothing is sent for who may not call any more."""
     target: str
     """Path and query as the client sent them."""
     upto: int
     body: bytes
     headers: Headers
+
+    @property
+    def workspace(self) -> WorkspaceId:
+        return self.caller.workspace
 
     def __repr__(self) -> str:
         """Without the prompt: what is shown of an object ends in logs."""
@@ -61,7 +67,7 @@ class KeptPrompts:
         prompt: Prompt,
         *,
         upto: int,
-        workspace: WorkspaceId,
+        caller: Principal,
         target: str,
         headers: Headers,
         now: float,
@@ -72,7 +78,7 @@ class KeptPrompts:
         if why_not_warmable(prompt, upto if small else None) is not None:
             return False
         kept = KeptPrompt(
-            workspace=workspace,
+            caller=caller,
             target=target,
             upto=upto,
             body=_needed_body(prompt, upto) if small else prompt.body,

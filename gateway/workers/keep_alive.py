@@ -100,7 +100,7 @@ class KeepAlive:
         usage, sent_at, elsewhere = None, 0.0, None
         try:
             kept = self._prewarmer.kept.take(warm_up.call_id, self._clock.now())
-            if kept is None or not self._prewarmer.may_renew(kept.workspace):
+            if kept is None or not self._prewarmer.may_renew(kept.caller):
                 return
             elsewhere = await self._who_else(warm_up)
             if elsewhere is not None:

@@ -13,12 +13,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gateway.core.claims import is_subject
 from gateway.core.exchange import ExchangeRecord
 from gateway.core.ids import WorkspaceId
 from gateway.core.kept import KeptPrompt, KeptPrompts
 from gateway.core.placement import Breakpoint
 from gateway.core.plan import Plan
-from gateway.core.principal import is_warming, warming_principal
+from gateway.core.principal import Principal, is_warming, warming_principal
 from gateway.core.rules import PlacementMode, Rules, Workspace
 from gateway.core.warming_book import UNREAD_RUNS, WarmedPrefix, WarmingBook
 from gateway.core.warmup import WarmCause, WarmOutcome, WarmRequest, WarmState
@@ -69,17 +70,22 @@ class Prewarmer:
         self._pauses = Pauses(clock)
         self._closed = False
 
-    def keep(self, call: Call, plan: Plan, workspace: Workspace) -> None:
+    def keep(self, call: Call, plan: Plan, caller: Principal) -> None:
         """Keep the prompt of a call that may have to be warmed: what `Placing` is given. Raises nothing."""
-        upto = plan.placement.keep_upto
-        if upto is None or call.principal is not None or _why_never(workspace) is not None:
+        upto, workspace = plan.placement.keep_upto, self._rules().workspaces.get(caller.workspace)
+        if (
+            upto is None
+            or call.principal is not None
+            or workspace is None
+            or _why_never(workspace) is not None
+        ):
             return
         try:
             self.kept.keep(
                 call.id,
                 plan.prompt,
                 upto=upto,
-                workspace=workspace.id,
+                caller=caller,
                 target=call.target,
                 headers=call.headers,
                 now=self._clock.now(),
@@ -102,10 +108,16 @@ class Prewarmer:
         )
         return await self._warmed(kept.workspace, WarmCause.KEEP_ALIVE, shape, len(kept.body))
 
-    def may_renew(self, workspace: WorkspaceId) -> bool:
-        """Whether an entry of this workspace is to be kept alive now."""
-        found = self._rules().workspaces.get(workspace)
-        if found is None or self._pauses.left(_budget_of(workspace)) > 0:
+    def may_renew(self, caller: Principal) -> bool:
+        """Whether an entry that this caller's call wrote is to be kept alive now."""
+        rules = self._rules()
+        found = rules.workspaces.get(caller.workspace)
+        if found is None or self._pauses.left(_budget_of(caller.workspace)) > 0:
+            return False
+        record = rules.keyring.record(caller.key_id)
+        # Whether a token's subject would still get one nobody can tell; a freeze holds for them, too.
+        good = is_subject(caller.key_id) or (record is not None and record.is_active(self._clock.now()))
+        if not good or rules.freezes.of(caller) is not None:
             return False
         return self._why_not_now(found) is None
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.no_peers import NoPeers
+from gateway.core.adjustments import Author, Freeze, Freezes, FreezeScope
 from gateway.core.learned import WarmUp
 from gateway.core.news import News, Warmed
 from gateway.core.placement import Breakpoint, Placement
 from gateway.core.plan import Plan
 from gateway.core.planner import Prices, Warm
+from gateway.core.principal import Keyring, Principal
 from gateway.core.prompt import TTL
 from gateway.core.prompt_reader import read_prompt
 from gateway.core.usage import Usage
@@ -24,7 +28,7 @@ from gateway.core.warmup import WarmCause, WarmState
 from gateway.tasks import TaskSet
 from gateway.workers.keep_alive import JITTER_SECONDS, LOOK_SECONDS, MAX_AT_ONCE, KeepAlive
 from gateway.workers.warm_pace import CROWDED_SECONDS
-from tests.support.fakes import MODEL, Played, a_body
+from tests.support.fakes import KEY, KEY_RECORD, MODEL, Played, a_body
 from tests.support.warming import DEMO, READ, Warming, refused
 
 
@@ -103,7 +107,11 @@ class Keeping(Warming):
             failure=None,
         )
         made = replace(self.world.make_call(target="/v1/messages?beta=true"), id=call)
-        self.prewarmer.keep(made, plan, self.world.rules.workspaces[DEMO])
+        self.prewarmer.keep(made, plan, self.caller)
+
+    @property
+    def caller(self) -> Principal:
+        return self.world.rules.keyring.identify(KEY, self.world.clock.now())
 
     async def run(self, *calls: str, upto: int = 0) -> list[str]:
         """Let these be due, and wait for what becomes of them."""
@@ -168,7 +176,31 @@ async def test_trap_31_real_calls_come_first(tmp_path: Path) -> None:
     assert await keeping.run("a") == ["not warmed a"]
     assert len(keeping.sent()) == 1, "the real one"
     keeping.world.clock.advance(CROWDED_SECONDS)
-    assert keeping.prewarmer.may_renew(DEMO)
+    assert keeping.prewarmer.may_renew(keeping.caller)
+
+
+@pytest.mark.parametrize("how", ["revoked", "removed", "key frozen", "workspace frozen"])
+async def test_nothing_is_sent_for_who_may_not_call_any_more(tmp_path: Path, how: str) -> None:
+    keeping = Keeping(tmp_path)
+    keeping.keep("a")
+    rules, now = keeping.world.rules, keeping.world.clock.now()
+    revoked = dataclasses.replace(KEY_RECORD, revoked_at=now)
+    records = {"revoked": [revoked], "removed": []}.get(how, [KEY_RECORD])
+    frozen = {
+        "key frozen": (FreezeScope.KEY, KEY_RECORD.id),
+        "workspace frozen": (FreezeScope.WORKSPACE, DEMO),
+    }
+    by = Author(name="ann", via="a test")
+    freezes = []
+    if how in frozen:
+        scope, subject = frozen[how]
+        freezes = [Freeze(id="f", scope=scope, subject=subject, reason="stop", by=by, at=now)]
+    keeping.world.rules = dataclasses.replace(
+        rules, keyring=Keyring(records, {DEMO: "default"}), freezes=Freezes(freezes)
+    )
+
+    assert await keeping.run("a") == ["not warmed a"]
+    assert keeping.sent() == []
 
 
 async def test_trap_31_renewals_are_few_at_once_and_few_in_a_minute(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from gateway.core.rules import ClientMarks, PlacementMode
 from gateway.core.warmup import WarmCause, WarmRequest, WarmState
 from gateway.workers.prewarmer import OVER_BUDGET_SECONDS
 from gateway.workers.warm_pace import LONGEST_SECONDS
-from tests.support.fakes import CREDENTIAL, MODEL, Played, a_body
-from tests.support.warming import DEMO, NEITHER, READ, WROTE, Warming, refused
+from tests.support.fakes import CREDENTIAL, KEY, MODEL, Played, a_body
+from tests.support.warming import NEITHER, READ, WROTE, Warming, refused
 
 
 async def test_trap_32_an_empty_answer_is_a_success_and_reaches_nobody(tmp_path: Path) -> None:
@@ -120,11 +120,12 @@ async def test_warms_for_workspaces_that_want_it_only(
 
 async def test_sends_nothing_over_budget_or_while_going_away(tmp_path: Path) -> None:
     warming = Warming(tmp_path)
+    caller = warming.world.rules.keyring.identify(KEY, warming.world.clock.now())
     body = a_body(system="word " * 900_000)  # more than $5.00 to write
     assert (await warming.warm(body)).state is WarmState.OVER_BUDGET
-    assert not warming.prewarmer.may_renew(DEMO), "nor is anything kept alive for a while"
+    assert not warming.prewarmer.may_renew(caller), "nor is anything kept alive for a while"
     warming.world.clock.advance(OVER_BUDGET_SECONDS)
-    assert warming.prewarmer.may_renew(DEMO)
+    assert warming.prewarmer.may_renew(caller)
     warming.busy = True
     assert (await warming.warm()).state is WarmState.SKIPPED
     warming.busy = False

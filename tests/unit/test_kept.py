@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gateway.core.ids import WorkspaceId
+from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.kept import IDLE_SECONDS, MOST_CUT_BYTES, OVERHEAD_BYTES, KeptPrompt, KeptPrompts
+from gateway.core.principal import Principal
 from gateway.core.prompt_reader import read_prompt
 from tests.support.bodies import MARK, conversation, dump, prose, single
 
 LONG = prose(9_000)
+CALLER = Principal(workspace=WorkspaceId("w"), key_id=KeyId("k"), key_name="app", organisation="o")
 HEADERS = [
     (b"anthropic-version", b"2023-06-01"),
     (b"anthropic-beta", b"one-2026-01-01"),
@@ -25,7 +27,7 @@ def keep(kept: KeptPrompts, call: str, body: Any, upto: int, *, now: float = 0.0
         call,
         read_prompt(dump(body)),
         upto=upto,
-        workspace=WorkspaceId("w"),
+        caller=CALLER,
         target="/v1/messages?beta=true",
         headers=HEADERS,
         now=now,

@@ -16,6 +16,9 @@ CACHED_TOKENS_PER_SECOND = 150_000.0
 LEARNING = 0.05
 LEAST_SECONDS = 0.05
 """No wait is reckoned shorter."""
+LATE = 2.0
+"""A request whose first byte takes so many times what was expected is waited for like any other by each that
+comes, and no more as one herd."""
 MAX_LEADERS = 1024
 MAX_WAITING = 1 << 16
 

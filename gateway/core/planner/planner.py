@@ -16,7 +16,7 @@ from gateway.core.planner.entries import Entries, Found
 from gateway.core.planner.expecting import Boundaries, Expected, access, boundaries, expect, watch
 from gateway.core.planner.features import shape_of
 from gateway.core.planner.flights import MAX_FLIGHTS, Flight, flight_of
-from gateway.core.planner.holds import Holds
+from gateway.core.planner.holds import LATE, Holds
 from gateway.core.planner.index import HAS_CHILD, LAYERED, NEAR, PrefixTable
 from gateway.core.planner.ledger import Account
 from gateway.core.planner.placing import NOTHING_KNOWN, Known, Outlook, as_fixed, place
@@ -37,9 +37,6 @@ from gateway.core.planner.warming import Keeping, Kept, may_be_kept, warm_up_of
 Marks = Sequence[tuple[int, bool]]
 TRUST_WEIGHT = 9.0
 """Readings of layered entries that the belief in them weighs before any was seen."""
-LATE = 2.0
-"""A request whose first byte takes so many times what was expected is waited for like any other by each that
-comes, and no more as one herd."""
 NOTHING_READ = Decision((), Why.EMPTY)
 SHORT_READ = 0.85
 """Of what was expected; a billed read below it says that an entry is gone. Counts may be estimates."""
