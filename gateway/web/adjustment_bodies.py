@@ -15,6 +15,7 @@ from gateway.core.adjustments import FreezeScope
 from gateway.core.limits import Limit
 from gateway.core.windows import windows_around
 from gateway.web.admin_api import AdminError
+from gateway.web.admin_body import MAX_JSON_BYTES, body_of
 from gateway.web.openapi import Answer
 
 MAX_AHEAD_SECONDS = 400 * 86_400.0
@@ -81,8 +82,9 @@ B = TypeVar("B", bound=Body)
 
 async def said_in(request: web.Request, kind: type[B]) -> B:
     """The request's body. Raises `AdminError`."""
+    body = await body_of(request, most_bytes=MAX_JSON_BYTES)
     try:
-        return kind.model_validate_json(await request.read())
+        return kind.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(kind, error) from None
 

@@ -42,6 +42,7 @@ from gateway.web.adjustment_bodies import (
     taken_back_in,
 )
 from gateway.web.admin_api import AUTHENTICATED, AdminError, Operation, Respond, answer_json
+from gateway.web.admin_body import MAX_JSON_BYTES
 from gateway.web.budget_view import AdjustmentAnswer, InForce, entry_answer
 from gateway.web.openapi import Answer, Description, Parameter
 
@@ -118,8 +119,10 @@ _ERRORS = {
     400: "Something in the body cannot be understood; the message says what, and how to write it.",
     403: "The admin plane has no token, and the caller is not on the same machine.",
     404: "There is no such limit or subject.",
-    409: "The id is that of another adjustment, or of one that was taken back or has ended; the limit does "
-    "not bind the subject; or too many adjustments are in force.",
+    408: "The body did not arrive in time.",
+    409: "The id is another adjustment's, or of one that was taken back or has ended; the limit does not bind "
+    "the subject; or too many adjustments are in force.",
+    413: f"The body has more than {MAX_JSON_BYTES:,} bytes.",
     503: "The store of adjustments does not answer; nothing was changed, or the same request can be sent "
     "again with the same id.",
 }

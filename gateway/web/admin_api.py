@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
@@ -107,7 +107,7 @@ def only_from_here(*, token: bool, loopback: bool, open_paths: frozenset[str] = 
                 "Without an admin token this is for commands on the gateway's machine, and a proxy has "
                 "passed this on: set listen.admin_token in gateway.yaml.",
             )
-        if "origin" in request.headers or not is_loopback(urlsplit(f"//{request.host}").hostname):
+        if "origin" in request.headers or not is_loopback(split_url(f"//{request.host}").hostname):
             raise AdminError(
                 403,
                 "Without an admin token this is for commands on the gateway's machine, not for web pages.",
@@ -121,6 +121,14 @@ def is_passed_on(request: web.Request) -> bool:
     """Whether a proxy says that it asks for somebody else; or, by HTTP/1.0, looks like one. One that hides
     itself better cannot be told from a command on this machine."""
     return request.version < HttpVersion11 or any(name in request.headers for name in FORWARDING)
+
+
+def split_url(url: str) -> SplitResult:
+    """Parts of a URL that a stranger wrote; what is none has no parts."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_loopback(host: str | None) -> bool:

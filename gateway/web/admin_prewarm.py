@@ -25,6 +25,7 @@ from gateway.core.prompt_lines import (
 )
 from gateway.core.warmup import WarmState
 from gateway.web.admin_api import AdminError, Operation
+from gateway.web.admin_body import body_of
 from gateway.web.openapi import NDJSON, Answer, Description, Money, Parameter
 
 log = logging.getLogger(__name__)
@@ -138,28 +139,16 @@ def _workspace(request: web.Request, known: Collection[str]) -> str:
 
 
 async def _read_prompts(request: web.Request) -> Sequence[PromptLine]:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            data = await _body(request)
-    except TimeoutError:
-        raise AdminError(408, "The prompts did not arrive in time.") from None
+    data = await body_of(
+        request,
+        most_bytes=MAX_PROMPTS_BYTES,
+        seconds=BODY_SECONDS,
+        too_large=f"More than {MAX_PROMPTS_BYTES >> 20} MiB of prompts; send them in several requests.",
+    )
     prompts, problems = await asyncio.to_thread(read_prompt_lines, data)
     if problems:
         raise AdminError(400, _said(problems))
     return prompts
-
-
-async def _body(request: web.Request) -> bytes:
-    """All of it, however large other bodies of the admin plane may be."""
-    pieces, length = [], 0
-    async for piece in request.content.iter_any():
-        pieces.append(piece)
-        length += len(piece)
-        if length > MAX_PROMPTS_BYTES:
-            raise AdminError(
-                413, f"More than {MAX_PROMPTS_BYTES >> 20} MiB of prompts; send them in several requests."
-            )
-    return b"".join(pieces)
 
 
 def _said(problems: Sequence[LineProblem]) -> str:

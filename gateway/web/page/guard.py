@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.web.admin_api import AdminError, is_loopback, is_passed_on
+from gateway.web.admin_api import AdminError, is_loopback, is_passed_on, split_url
+from gateway.web.admin_body import MAX_FORM_BYTES, body_of
 from gateway.web.page.rendering import PAGE, PREFIX, VISIT, Visit, render_error
 from gateway.web.page.session import Role, Session, Sessions
 
@@ -55,9 +56,9 @@ def known(access: Access, sessions: Sessions) -> Middleware:
 
     @web.middleware
     async def knowing(request: web.Request, handler: _Next) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
+        changes = request.method not in ("GET", "HEAD")
+        if changes:
             _from_this_page(request, access)
-            request[FORM] = await _fields(request)
         if not access.signing_in:
             _from_here(request, access)
         if request.path.startswith(f"{PREFIX}/static/"):
@@ -72,11 +73,14 @@ def known(access: Access, sessions: Sessions) -> Middleware:
                 seal=partial(sessions.seal, session),
                 unseal=partial(sessions.unseal, session),
             )
-        if request.path in access.open_paths:
-            return await handler(request)
-        if session is None:
+        is_open = request.path in access.open_paths
+        if session is None and not is_open:
             return _to_sign_in(request)
-        if request.method not in ("GET", "HEAD"):
+        if changes:
+            request[FORM] = await _fields(request)
+        if session is None or is_open:
+            return await handler(request)
+        if changes:
             _means_it(request, sessions, session)
         response = await handler(request)
         if access.signing_in and REFRESH not in request.headers and request[VISIT].session is session:
@@ -125,7 +129,7 @@ def _from_here(request: web.Request, access: Access) -> None:
             "The page needs a way to sign in: set listen.admin_token in gateway.yaml, or let the admin plane "
             "listen on a loopback address.",
         )
-    if is_passed_on(request) or not is_loopback(urlsplit(f"//{request.host}").hostname):
+    if is_passed_on(request) or not is_loopback(split_url(f"//{request.host}").hostname):
         raise AdminError(
             403,
             "Without an admin token the page is for browsers on the gateway's machine, by its own address "
@@ -135,7 +139,7 @@ def _from_here(request: web.Request, access: Access) -> None:
 
 def _from_this_page(request: web.Request, access: Access) -> None:
     """By what browsers say of where a request comes from, and no script can change."""
-    origin = urlsplit(request.headers.get("origin", ""))
+    origin = split_url(request.headers.get("origin", ""))
     hosts = {request.host}
     if access.public_url is not None:
         hosts.add(urlsplit(access.public_url).netloc)
@@ -158,13 +162,13 @@ def _means_it(request: web.Request, sessions: Sessions, session: Session) -> Non
 
 
 async def _fields(request: web.Request) -> Mapping[str, str]:
-    if request.content_type != FORM_TYPE:
-        raise AdminError(415, "Send a form.")
+    if request.content_type != FORM_TYPE or (request.charset or "utf-8").lower() != "utf-8":
+        raise AdminError(415, "Send a form, in UTF-8.")
+    body = await body_of(request, most_bytes=MAX_FORM_BYTES)
     try:
-        fields = await request.post()
-    except (LookupError, ValueError):
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
+    except ValueError:
         raise AdminError(400, "The form cannot be read; send it in UTF-8.") from None
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 def _to_sign_in(request: web.Request) -> web.Response:
