@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from yarl import URL
 
+from gateway.web.admin_body import UNREADABLE
 from gateway.web.health import PROBE_PATHS
 from gateway.web.merged_metrics import WorkersMetrics
 
@@ -138,7 +139,7 @@ class Front:
                 async with worker.session.request(
                     request.method,
                     URL(f"http://gateway{request.raw_path}", encoded=True),
-                    headers=_end_to_end(request.headers.items()),
+                    headers=_asked(request),
                     data=request.content if request.body_exists else None,
                     allow_redirects=False,
                 ) as answer:
@@ -147,6 +148,10 @@ class Front:
                 log.warning("worker %d does not answer on its admin plane: %s", worker.number, error)
                 if request.method not in _REPEATABLE and not isinstance(error, aiohttp.ClientConnectorError):
                     return _error(502, "The worker that was asked died; whether it did this is not known.")
+            except aiohttp.ClientOSError:
+                if request.content.exception() is None:
+                    raise
+                return _error(400, UNREADABLE)  # what the client sends, and not the way to the worker
         return _error(503, "No worker of this gateway answers; they are being replaced.")
 
 
@@ -159,8 +164,7 @@ class _Answer:
 
 async def _ask(worker: Behind, request: web.Request, seconds: float) -> _Answer | None:
     """What a worker answers to this, uncompressed; None where it does not in time."""
-    headers = _end_to_end(request.headers.items())
-    headers = [(name, value) for name, value in headers if name.lower() != "accept-encoding"]
+    headers = [(name, value) for name, value in _asked(request) if name.lower() != "accept-encoding"]
     try:
         async with (
             asyncio.timeout(seconds),
@@ -182,6 +186,13 @@ async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.
         await response.write(piece)
     await response.write_eof()
     return response
+
+
+def _asked(request: web.Request) -> list[tuple[str, str]]:
+    """Headers that a worker is asked with. It is asked by HTTP/1.1 always, and takes HTTP/1.0 for a sign that
+    a proxy passes this on: a header tells it."""
+    headers = _end_to_end(request.headers.items())
+    return [*headers, ("via", "1.0 front")] if request.version < HttpVersion11 else headers
 
 
 def _end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
