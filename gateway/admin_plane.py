@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from gateway.adapters.replicas_live import ReplicasLive
 from gateway.alerting import Alerts
 from gateway.core.limits import Mode, OnStoreFailure
@@ -26,6 +24,7 @@ from gateway.web.admin import Render
 from gateway.web.admin_budgets import budget_operations
 from gateway.web.admin_counters import counter_operations
 from gateway.web.admin_live import live_operations
+from gateway.web.admin_server import AdminServer
 from gateway.web.admission import Admission
 from gateway.web.health import Conditions
 
@@ -55,7 +54,7 @@ async def open_admin_plane(
     draining: Callable[[], bool],
     new_id: Callable[[], str],
     worker: Worker | None = None,
-) -> tuple[web.AppRunner, str]:
+) -> tuple[AdminServer, str]:
     """The plane as it listens, and its URL. Raises OSError where the address is taken."""
     file, budgets, clock = settings.gateway, parts.spending.budgets, parts.clock
     token = admin_token(file, settings.environ)

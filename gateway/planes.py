@@ -15,13 +15,11 @@ from gateway.ports import Clock
 from gateway.settings.gateway import GatewayFile
 from gateway.web.admin import Render, admin_app
 from gateway.web.admin_api import Operation, is_loopback
+from gateway.web.admin_server import AdminServer
 from gateway.web.admission import Admission
 from gateway.web.dataplane import BodyLimits, Calls, DataPlane
 from gateway.web.health import Conditions
 from gateway.web.listener import Listener, ListenerLimits
-
-ADMIN_CLOSING_SECONDS = 1.0
-"""For answers of the admin plane that are under way when the replica stops."""
 
 
 async def listen_data(
@@ -71,7 +69,7 @@ async def listen_admin(
     operations: Sequence[Operation],
     page: web.Application | None = None,
     worker: Worker | None = None,
-) -> tuple[web.AppRunner, str]:
+) -> tuple[AdminServer, str]:
     """The admin plane, and its URL. A `worker` has its own, which `web/front.py` stands in front of. Raises
     OSError where the address is taken."""
     host, port = split_address(file.listen.admin)
@@ -84,13 +82,13 @@ async def listen_admin(
         version=gateway.__version__,
         page=page,
     )
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_CLOSING_SECONDS)
-    await runner.setup()
     if worker is not None:
-        await web.UnixSite(runner, worker.admin_socket).start()
-        return runner, f"unix:{worker.admin_socket}"
-    await web.TCPSite(runner, host, port).start()
-    return runner, f"http://{in_url(host)}:{runner.addresses[0][1]}"
+        server = AdminServer(app, most_connections=None)
+        await server.start_unix(worker.admin_socket)
+        return server, f"unix:{worker.admin_socket}"
+    server = AdminServer(app)
+    bound = await server.start(host, port)
+    return server, f"http://{in_url(host)}:{bound}"
 
 
 def split_address(address: str) -> tuple[str, int]:

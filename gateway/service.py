@@ -164,7 +164,7 @@ class Service:
         self._announcing = self._refusing = True
         self.warming.close()
         await self._listener.close()
-        await self._admin.cleanup()
+        await self._admin.close()
         await self._loops.drain(0.0)
         await self._all_live.close()
         await self._tasks.drain(10.0)

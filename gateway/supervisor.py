@@ -20,18 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from gateway.adapters.worker_process import WorkerProcess, WorkerSpec
 from gateway.adapters.workers_hub import WorkersHub
 from gateway.core.errors import ConfigError
 from gateway.core.principal import KeyRecord
 from gateway.core.worker import Worker, admin_socket, hub_socket
-from gateway.planes import ADMIN_CLOSING_SECONDS, in_url, split_address
+from gateway.planes import in_url, split_address
 from gateway.ports import Clock
 from gateway.settings.gateway import GatewayFile, StoreKind
 from gateway.settings.load import Settings
 from gateway.tasks import TaskSet
+from gateway.web.admin_server import AdminServer
 from gateway.web.front import Behind, Count, Front, open_session
 from gateway.web.merged_metrics import WorkersMetrics
 
@@ -256,10 +255,9 @@ class Supervisor:
             ],
             draining=self._stopping.is_set,
         )
-        self._admin = web.AppRunner(front.app, access_log=None, shutdown_timeout=ADMIN_CLOSING_SECONDS)
-        await self._admin.setup()
-        await web.TCPSite(self._admin, host, port).start()
-        self.admin_url = f"http://{in_url(host)}:{self._admin.addresses[0][1]}"
+        self._admin = AdminServer(front.app, unpacks=False)
+        bound = await self._admin.start(host, port)
+        self.admin_url = f"http://{in_url(host)}:{bound}"
 
     def _behind(self) -> list[Behind]:
         return [
@@ -283,7 +281,7 @@ class Supervisor:
 
     async def _put_away(self) -> None:
         self._listening.close()
-        await self._admin.cleanup()
+        await self._admin.close()
         await self._hub.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, True)
 

@@ -100,7 +100,7 @@ async def adjusting(stack: Stack, *, token: str | None = None) -> AsyncIterator[
         yield Adjusting(stack=stack, store=store, url=url, token=token)
     finally:
         await loops.drain(0.0)
-        await admin.cleanup()
+        await admin.close()
         await store.close()
 
 
