@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import os
 import re
 import signal
@@ -28,6 +30,7 @@ from gateway.sim.pacing import Pacing
 from gateway.sim.server import Simulator
 from gateway.supervisor import Supervisor
 from tests.support.process import ROOT, Running, a_gateway_process
+from tests.support.raw_client import RawClient
 from tests.support.stack import UPSTREAM_CREDENTIAL, a_simulator
 
 pytestmark = pytest.mark.timeout(300)
@@ -308,6 +311,30 @@ async def test_a_worker_that_hangs_is_replaced_and_workers_end_with_their_superv
             return not {str(pid) for pid in workers} & set(os.listdir("/proc"))
 
         await until(gone)
+
+
+async def test_the_admin_plane_of_several_workers_is_bounded_as_that_of_one(ground: Ground) -> None:
+    """By the same server: what is packed is unpacked once, a proxy is known, nothing malformed is logged."""
+    canary = b"CANARY-of-a-stranger"
+    freeze = {"scope": "workspace", "subject": "demo", "reason": "a loop", "by": "Ada"}
+    async with ground.gateway() as running:
+        url = f"{running.admin_url}/v1/freezes"
+        packed = gzip.compress(json.dumps(freeze).encode())
+        async with ground.session.post(url, data=packed, headers={"content-encoding": "gzip"}) as answer:
+            assert answer.status == 200, await answer.text()
+        port = int(running.admin_url.rpartition(":")[2])
+        for sent, status in (
+            (b"GET /v1/budgets HTTP/1.0\r\nhost: localhost\r\n\r\n", b" 403 "),
+            (b"GET /v1/budgets HTTP/1.1\r\nauthorization: Bearer %b\rx: y\r\n\r\n" % canary, b" 400 "),
+        ):
+            async with await RawClient.connect(port) as client:
+                await client.send(sent)
+                assert status in await client.line()
+        running.signal(signal.SIGTERM)
+        assert await running.ended(60) == 0
+
+    assert any("Error handling request" in line for line in ground.log)
+    assert not any(canary.decode() in line for line in ground.log)
 
 
 async def test_a_worker_that_cannot_start_ends_the_gateway_and_says_why(ground: Ground) -> None:
