@@ -13,11 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from gateway.core.alike import bytes_begun
 from gateway.core.endpoints import Endpoint
 from gateway.core.exchange import Basis, Exchange, Hold
 from gateway.core.placement import PlacementPolicy
-from gateway.core.plan import Plan, Reading, place_call, read_call, wants_placement
+from gateway.core.plan import Plan, Reading, in_utf8, place_call, read_call, wants_placement
 from gateway.core.principal import Principal
 from gateway.core.recent import RecentBodies
 from gateway.core.rules import PlacementMode, Rules, Workspace
@@ -140,7 +142,9 @@ class Placing:
     ) -> Plan:
         """Raises `BadRequest`. A call that is held waits here, before anything is reserved for it; what it
         waited goes into `hold`."""
+        sent, body = body, in_utf8(body, call.headers)
         wanted = call.endpoint is Endpoint.MESSAGES and wants_placement(call.headers, rules, workspace)
+        wanted = wanted and body is sent
         policy = self._policy
         like = self._recent.find(workspace.id, body, self._clock.now())
 
@@ -181,7 +185,7 @@ class Placing:
             self._flights.began(call.id)
             if plan.placement.keep_upto is not None and self._keep is not None and caller is not None:
                 self._keep(call, plan, caller)
-        return plan
+        return plan if body is sent else replace(plan, pieces=(sent,))
 
     async def _read_large(self, read: Callable[..., Reading], body: bytes, like: Reading | None) -> Reading:
         """One body after the other, and no two in one round of the loop: several threads would take the

@@ -6,6 +6,7 @@ bytes and says so. A body that cannot be read is the client's to mend, and raise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -161,6 +162,18 @@ def _led_too_far(body: bytes, pieces: Sequence[bytes | memoryview]) -> bool:
         return False
     sent = sum(map(len, pieces))
     return any(len(body) <= most < sent for most in MAX_BODY_BYTES.value)
+
+
+def in_utf8(body: bytes, headers: Headers) -> bytes:
+    """The body as it is read here: itself, unless its content type says that it is Latin-1, which the API
+    takes as well (error classes of the Python package, 2.12.0)."""
+    _, _, parameters = (value_of(headers, b"content-type") or b"").lower().partition(b";")
+    if not any(_LATIN_1.fullmatch(each.strip()) for each in parameters.split(b";")) or body.isascii():
+        return body
+    return body.decode("latin-1").encode()
+
+
+_LATIN_1 = re.compile(rb'charset="?(?:iso-?8859-1|latin-?1)"?')
 
 
 def wants_placement(headers: Headers, rules: Rules, workspace: Workspace) -> bool:

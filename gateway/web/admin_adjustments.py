@@ -120,8 +120,8 @@ _ERRORS = {
     403: "The admin plane has no token, and the caller is not on the same machine.",
     404: "There is no such limit or subject.",
     408: "The body did not arrive in time.",
-    409: "The id is another adjustment's, or of one that was taken back or has ended; the limit does not bind "
-    "the subject; or too many adjustments are in force.",
+    409: "The id is another adjustment's, or that of one taken back or ended; the limit does not bind the "
+    "subject; or too many adjustments are in force.",
     413: f"The body has more than {MAX_JSON_BYTES:,} bytes.",
     503: "The store of adjustments does not answer; nothing was changed, or the same request can be sent "
     "again with the same id.",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import BadRequest, StoreUnavailable
 from gateway.core.headers import value_of
 from gateway.core.ids import ReservationId
 from gateway.ports import UpstreamRequest
 from gateway.settings import packaged_directory
-from tests.support.fakes import MODEL, Played, World, a_body, a_message
+from tests.support.fakes import KEY, MODEL, Played, World, a_body, a_message
 
 
 def sent(request: UpstreamRequest) -> bytes:
@@ -81,6 +81,24 @@ async def test_points_results_of_batches_back_at_the_gateway(tmp_path: Path) -> 
 
     assert json.loads(reply.body)["results_url"] == "http://gateway.test/v1/messages/batches/b/results"
     assert value_of(reply.headers, b"content-length") == str(len(reply.body)).encode()
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", '"latin1"', "utf-8"])
+async def test_a_body_in_latin_1_is_read_and_crosses_as_it_is(tmp_path: Path, charset: str) -> None:
+    world = World(tmp_path, Played(pieces=[a_message()]))
+    headers = [
+        (b"x-api-key", KEY.encode()),
+        (b"content-type", f"application/json; charset={charset}".encode()),
+    ]
+    body = json.dumps(a_body(system="Grüße " * 3_000), ensure_ascii=False).encode("latin-1")
+    if charset == "utf-8":
+        with pytest.raises(BadRequest, match="UTF-8"):
+            await world.call(headers=headers, body=body)
+        return
+    await world.call(headers=headers, body=body)
+
+    assert sent(world.upstream.requests[0]) == body
+    assert world.seen.records[0].model == MODEL
 
 
 async def test_an_answer_without_a_body_crosses_as_it_is(tmp_path: Path) -> None:
