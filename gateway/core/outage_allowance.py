@@ -51,7 +51,7 @@ class OutageAllowance:
     def close(self, reservation_id: ReservationId, actual: Amounts) -> None:
         """Put the actual cost in place of what is held; at `Amounts()` it is all given back."""
         for bucket, bound, amount in self._held.pop(reservation_id, ()):
-            used = self._used[bucket]
+            used = self._used.setdefault(bucket, _Used())  # an outage that is over forgets who holds 0 of it
             used.held -= amount
             used.spent += actual.of(bound.limit.unit)
 

@@ -69,6 +69,17 @@ def test_each_window_has_its_own_and_an_outage_that_is_over_gives_it_anew_but_fo
     assert own.used() == {}
 
 
+def test_what_holds_nothing_of_an_allowance_is_closed_after_the_outage_like_any_other() -> None:
+    """A download is one request and no money, and may run for longer than the outage."""
+    own = OutageAllowance()
+    assert own.take(rid("a"), [MONEY, REQUESTS], Amounts(requests=1), NOW) is None
+    own.over()
+    own.close(rid("a"), Amounts(requests=1))
+    assert own.used() == {"limit": 0, "requests": 1}
+    own.over()
+    assert own.used() == {}
+
+
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.integers(0, 12)), max_size=40))
 def test_what_an_outage_admits_and_costs_stays_within_the_allowance(
     steps: list[tuple[int, bool, int]],
