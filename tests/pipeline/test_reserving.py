@@ -112,6 +112,39 @@ async def test_a_refusal_that_arrives_after_the_place_was_given_back_is_asked_ag
     assert [reply.status for reply in replies] == [200, 200]
 
 
+async def test_the_books_have_what_a_call_cost_before_its_reservation_is_closed(tmp_path: Path) -> None:
+    """A replica that dies in between leaves an entry, which it settles when it is back, and never a counter
+    that no entry explains."""
+    is_written = asyncio.Event()
+
+    async def written() -> None:
+        await is_written.wait()
+
+    world = World(tmp_path, Played(pieces=[a_message()]), written=written)
+    await world.pipeline.handle(world.make_call(), FakeReply(world.stage))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    (record,) = world.seen.records
+    assert await world.spent_nanousd() == 0
+    assert [each.id for each in world.pipeline.open_reservations()] == ["gw_1"]
+    is_written.set()
+    await world.tasks.drain(5.0)
+
+    assert record.cost is not None
+    assert await world.spent_nanousd() == record.cost.total_nanousd > 0
+    assert await world.open_reservations() == 0
+
+
+async def test_a_release_does_not_wait_for_the_books(tmp_path: Path) -> None:
+    async def written() -> None:
+        raise AssertionError("it costs nothing: there is nothing that the books must explain")
+
+    world = World(tmp_path, Played(status=429, pieces=[b"{}"]), written=written)
+    await world.call()
+
+    assert await world.open_reservations() == 0
+
+
 @pytest.mark.parametrize("target", ["/v1/messages/count_tokens", "/v1/models"])
 async def test_what_is_free_takes_a_place_and_no_money(tmp_path: Path, target: str) -> None:
     world = a_world(tmp_path, AT_ONCE, a_limit("nothing", amount=0))

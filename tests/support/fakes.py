@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +218,7 @@ class World:
         store_failure: Exception | None = None,
         environ: dict[str, str] | None = None,
         config: Path | None = None,
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.stage = stage or Stage()
         self.clock = FakeClock()
@@ -248,6 +249,7 @@ class World:
             tasks=self.tasks,
             random=lambda: 0.0,
             observer_failed=self.failed_observers.append,
+            written=written,
         )
         self._calls = 0
 
