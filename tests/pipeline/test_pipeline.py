@@ -25,6 +25,7 @@ from gateway.core.ids import PrefixKey
 from gateway.core.models import ModelFacts
 from gateway.core.placement import Breakpoint, Occasion, Placement
 from gateway.core.prompt import TTL, Prompt
+from gateway.core.retry import MAX_ATTEMPTS, RetryBudget
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Workspace
 from gateway.ports import UpstreamRequest
@@ -262,6 +263,20 @@ async def test_trap_50_does_not_repeat_what_a_client_is_already_repeating(tmp_pa
 
     assert world.seen.records[0].attempts == 1
     assert await world.spent_nanousd() == 0
+
+
+async def test_retries_are_a_tenth_of_the_calls_however_many_fail(tmp_path: Path) -> None:
+    """An upstream that takes no connection is not asked thrice by everybody."""
+    calls = 40
+    refused = Played(error=UpstreamUnreachable("refused", request_sent=False))
+    world = World(tmp_path, *[refused] * (MAX_ATTEMPTS * calls))
+    for _ in range(calls):
+        with pytest.raises(UpstreamUnreachable):
+            await world.call()
+
+    attempts = [record.attempts for record in world.seen.records]
+    assert attempts[:5] == [MAX_ATTEMPTS] * 5
+    assert world.upstream.opened == sum(attempts) <= calls + RetryBudget.BURST + calls // 10
 
 
 async def test_a_stream_without_its_last_event_was_cut(tmp_path: Path) -> None:
