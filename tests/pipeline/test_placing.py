@@ -15,8 +15,8 @@ from gateway.core.exchange import Basis
 from gateway.core.rules import PlacementMode
 from gateway.placing import CLAIM_SECONDS, MAX_FAILED_LEADERS, MAX_FLIGHTS, UNHEARD_SECONDS, Flights
 from tests.support.clock import FakeClock
-from tests.support.fakes import World, a_body
-from tests.support.replicas import HOLD, Ground, Planned, Replica
+from tests.support.fakes import FakeReply, Played, World, a_body, a_message
+from tests.support.replicas import HOLD, Ground, OnePrefix, Planned, Replica
 
 
 @pytest.fixture
@@ -28,6 +28,10 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def answers(count: int) -> list[Played]:
+    return [Played(pieces=[a_message()]) for _ in range(count)]
 
 
 def herd(replicas: Sequence[Replica], size: int) -> list[Planned]:
@@ -114,6 +118,20 @@ async def test_a_policy_is_told_of_each_end_once(ground: Ground) -> None:
     one.ends("c1", good=True)
 
     assert one.policy.told == [("failed", "c0"), ("answered", "c1"), ("billed", "c1")]
+
+
+async def test_a_leader_that_upstream_rejects_lets_exactly_one_other_lead(tmp_path: Path) -> None:
+    """Through the pipeline: a 429 comes with the head of an answer, and has written nothing."""
+    written: list[str] = []
+    policy = OnePrefix(lambda what, call_id: None, written)
+    world = World(tmp_path, Played(status=429, pieces=[b"{}"]), *answers(9), policy=policy)
+    replies = [FakeReply(world.stage) for _ in range(10)]
+    await asyncio.gather(*(world.pipeline.handle(world.make_call(), reply) for reply in replies))
+    await world.tasks.drain(5.0)
+
+    assert [reply.status for reply in replies] == [429, *[200] * 9]
+    assert written == ["gw_1", "gw_2"]
+    assert policy.told[:2] == [("failed", "gw_1"), ("answered", "gw_2")]
 
 
 # Who leaves
@@ -243,6 +261,21 @@ async def test_a_call_that_claimed_and_could_not_be_planned_holds_nobody(ground:
 
     assert follower.going
     assert follower.hold.seconds == 0.0
+
+
+async def test_a_call_that_claimed_and_places_nothing_in_the_end_holds_nobody(ground: Ground) -> None:
+    """What it knew was forgotten between its two questions, and so it writes nothing."""
+    one, two = ground.replica("one"), ground.replica("two")
+    one.policy.nothing_for = {"c0"}
+    leader = one.call("c0")
+    await ground.rest()
+    assert not leader.task.result().placement.breakpoints
+    follower = two.call("c1")
+    await ground.rest()
+
+    assert follower.going
+    assert follower.hold.seconds == 0.0
+    assert ground.written == ["c1"]
 
 
 async def test_a_failed_call_that_could_not_let_go_is_not_waited_for_twice(ground: Ground) -> None:

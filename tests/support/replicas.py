@@ -38,6 +38,7 @@ class OnePrefix:
         self.writing: list[str] = []
         self.written: list[str] = []
         self.fails_for: set[str] = set()
+        self.nothing_for: set[str] = set()
         self.told: list[tuple[str, str]] = []
 
     def plan(
@@ -50,6 +51,8 @@ class OnePrefix:
                 return Placement(reason="claims", claims=(7,), wait_tokens=1000)
             if occasion.call_id in self.fails_for:
                 raise ValueError("no plan")
+            if occasion.call_id in self.nothing_for:
+                return Placement(reason="nothing")
             self.written.append(occasion.call_id)
             self._all_written.append(occasion.call_id)
             self.heard("sent", occasion.call_id)
