@@ -10,8 +10,9 @@ Pages are in Prometheus' text format or in OpenMetrics, as `adapters/prometheus.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*\})? ([^ ]+)(.*)")
 _COUNTED = frozenset({"counter", "histogram", "summary"})
@@ -32,45 +33,58 @@ Page = dict[str, Family]
 """By name, without `_total`."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Counted:
-    """One worker's."""
+    """One worker's. Never changed: who renders sees what one reading or one death has left, and no half."""
 
     process: int = -1
     page: Page = field(default_factory=dict)
     """As it was last read of this process."""
-    before: dict[str, dict[str, float]] = field(default_factory=dict)
+    before: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What its predecessors had counted, by family and sample."""
 
 
 class WorkersMetrics:
-    """What is known of the pages of workers. `process` tells a worker from its successor."""
+    """What is known of the pages of workers. `process` tells a worker from its successor. Pages are read and
+    rendered in threads, while the loop notices deaths: a page that came just before one must count once."""
 
     def __init__(self) -> None:
         self._counted: dict[int, _Counted] = {}
+        self._lock = threading.Lock()
+        """Held for an exchange of values only, so that the loop never waits for a page to be parsed."""
 
     def began(self, worker: int, process: int) -> None:
         """From now on the worker is this process; what the one before it had counted is kept."""
-        counted = self._counted.setdefault(worker, _Counted())
-        for name, family in counted.page.items():
-            if family.kind in _COUNTED:
-                kept = counted.before.setdefault(name, {})
-                for sample, (value, _) in family.samples.items():
-                    kept[sample] = kept.get(sample, 0.0) + float(value)
-        counted.process, counted.page = process, {}
+        with self._lock:
+            counted = self._counted.get(worker, _Counted())
+            self._counted[worker] = _Counted(process=process, before=_all_counted(counted))
 
     def read(self, worker: int, process: int, text: str) -> None:
         """What a worker's page says. One of a process that was replaced meanwhile is not taken."""
-        counted = self._counted[worker]
-        if counted.process == process:
-            counted.page = parse(text)
+        page = parse(text)
+        with self._lock:
+            counted = self._counted[worker]
+            if counted.process == process:
+                self._counted[worker] = replace(counted, page=page)
 
     def render(self, alive: Collection[int]) -> str:
         """The page of all. Gauges only of those `alive`, whose pages were just read."""
+        with self._lock:
+            known = sorted(self._counted.items())
         return _written(
-            (worker, _with(counted.page, counted.before, gauges=worker in alive))
-            for worker, counted in sorted(self._counted.items())
+            (worker, _with(counted.page, counted.before, gauges=worker in alive)) for worker, counted in known
         )
+
+
+def _all_counted(counted: _Counted) -> dict[str, dict[str, float]]:
+    """By a process that has ended and by those before it."""
+    found = {name: dict(samples) for name, samples in counted.before.items()}
+    for name, family in counted.page.items():
+        if family.kind in _COUNTED:
+            kept = found.setdefault(name, {})
+            for sample, (value, _) in family.samples.items():
+                kept[sample] = kept.get(sample, 0.0) + float(value)
+    return found
 
 
 def parse(text: str) -> Page:

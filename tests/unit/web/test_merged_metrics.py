@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.web import merged_metrics
 from gateway.web.merged_metrics import WorkersMetrics, labelled, parse
 
 PAGE = """\
@@ -100,6 +101,22 @@ def test_a_page_that_comes_after_its_process_was_replaced_is_not_counted(workers
     workers.read(0, 100, LATER)
     workers.began(0, 200)
     workers.read(0, 100, PAGE)
+
+    assert 'calls_total{worker="0",model="c",what=""} 2.0' in workers.render({0})
+
+
+def test_a_page_whose_process_is_replaced_while_it_is_parsed_is_not_counted_twice(
+    workers: WorkersMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are parsed in a thread; the loop notices a death meanwhile."""
+    workers.read(0, 100, LATER)
+
+    def slow(text: str) -> merged_metrics.Page:
+        workers.began(0, 200)
+        return parse(text)
+
+    monkeypatch.setattr(merged_metrics, "parse", slow)
+    workers.read(0, 100, LATER)
 
     assert 'calls_total{worker="0",model="c",what=""} 2.0' in workers.render({0})
 
