@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from gateway.core.claims import is_subject
 from gateway.core.live import Told, ended_call, open_call
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class LiveCalls:
 
     def observe(self, record: ExchangeRecord) -> None:
         self._ended.append(record)
-        if record.principal is not None:
-            # As many as there are keys: nobody is a principal without one.
+        if record.principal is not None and not is_subject(record.principal.key_id):
+            # As many as there are keys. Subjects of tokens have no end: each job of a pipeline may be one.
             self._last_used[record.principal.key_id] = record.received_at
 
     def told(self) -> Told:

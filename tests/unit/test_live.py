@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.live_calls import KEPT, KEPT_SECONDS, LiveCalls
+from gateway.core.claims import subject_id
 from gateway.core.exchange import Exchange, State, Timings
 from gateway.core.ids import KeyId, WorkspaceId
 from gateway.core.live import MAX_MODEL, Told, bounded, ended_call, merged, open_call, reason_of
@@ -194,3 +195,13 @@ def test_the_last_use_of_a_key_is_known(known: bool) -> None:
     live.observe(a_record(received_at=5.0, principal=ADA) if known else a_refused_record())
 
     assert dict(live.last_used) == ({"k1": 5.0} if known else {})
+
+
+def test_nothing_is_kept_of_the_subjects_of_tokens_beyond_their_calls() -> None:
+    """Keys are few, subjects without end: each job of a pipeline may be one."""
+    live = LiveCalls(list, FakeClock())
+    for number in range(2 * KEPT):
+        job = replace(ADA, key_id=subject_id("ci", f"job-{number}"))
+        live.observe(a_record(received_at=5.0, principal=job))
+
+    assert dict(live.last_used) == {}
