@@ -253,7 +253,8 @@ class BatchStore(Protocol):
         ...
 
     async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
-        """Those to be looked at by now, the longest overdue first."""
+        """Those to be looked at by now, the longest overdue first. What cannot be read is passed over for a
+        while, and logged; `find` and `change` raise for it."""
         ...
 
     async def find(self, batch_id: str) -> KeptBatch | None: ...

@@ -8,12 +8,16 @@ between leaves an entry that is due again: people may then be told twice, and ar
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.adapters.sqlite_file import WRITING, SqliteFile
 from gateway.core.alerts import KEPT_SECONDS, MOST_OPEN, AlertEntry, Begun, entry_text, read_entry
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS alerts (
@@ -28,6 +32,18 @@ CREATE INDEX IF NOT EXISTS alerts_due_at ON alerts (due_at) WHERE due_at IS NOT 
 CREATE INDEX IF NOT EXISTS alerts_at ON alerts (at);
 """
 _COLUMNS = "text, revision, due_at"
+
+
+def read_entries(rows: Iterable[tuple[str | bytes, int, float | None]]) -> tuple[AlertEntry, ...]:
+    """Of texts, each with its revision and when it is due. What cannot be read is passed over: it is leased
+    like the others, and must not keep them from being sent."""
+    found = []
+    for text, revision, due_at in rows:
+        try:
+            found.append(read_entry(text, revision=revision, due_at=due_at))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.error("an alert that was written down cannot be read, and is passed over: %r", error)
+    return tuple(found)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -66,10 +82,7 @@ class SqliteAlertLog:
                     "UPDATE alerts SET due_at = ?, revision = revision + 1 WHERE number = ?",
                     (at + lease_seconds, number),
                 )
-            return tuple(
-                read_entry(text, revision=revision + 1, due_at=at + lease_seconds)
-                for _, text, revision in rows
-            )
+            return read_entries((text, revision + 1, at + lease_seconds) for _, text, revision in rows)
 
         return await self._file.run(write, WRITING)
 
@@ -90,9 +103,7 @@ class SqliteAlertLog:
                 f"SELECT {_COLUMNS} FROM alerts ORDER BY at DESC, number DESC LIMIT ?",  # noqa: S608 - a constant
                 (at_most,),
             ).fetchall()
-            return tuple(
-                read_entry(text, revision=revision, due_at=due_at) for text, revision, due_at in rows
-            )
+            return read_entries(rows)
 
         return await self._file.run(read)
 

@@ -6,8 +6,9 @@ again gives what is due next, and what was taken is due once more when its lease
 
 from __future__ import annotations
 
+from gateway.adapters.alert_log import read_entries
 from gateway.adapters.redis_records import reached, records_client
-from gateway.core.alerts import KEPT_SECONDS, MOST_OPEN, AlertEntry, Begun, entry_text, read_entry
+from gateway.core.alerts import KEPT_SECONDS, MOST_OPEN, AlertEntry, Begun, entry_text
 
 _WHAT = "the alert log"
 
@@ -86,7 +87,7 @@ class RedisAlertLog:
     async def take(self, at: float, lease_seconds: float, at_most: int) -> tuple[AlertEntry, ...]:
         until = at + lease_seconds
         taken = await reached(_WHAT, self._take(keys=self._keys, args=[repr(at), repr(until), at_most]))
-        return tuple(read_entry(text, revision=int(revision), due_at=until) for text, revision in taken)
+        return read_entries((text, int(revision), until) for text, revision in taken)
 
     async def save(self, entry: AlertEntry) -> bool:
         arguments = [
@@ -99,9 +100,8 @@ class RedisAlertLog:
 
     async def history(self, at_most: int) -> tuple[AlertEntry, ...]:
         found = await reached(_WHAT, self._history(keys=self._keys, args=[at_most]))
-        return tuple(
-            read_entry(text, revision=int(revision), due_at=float(due) if due else None)
-            for text, revision, due in found
+        return read_entries(
+            (text, int(revision), float(due) if due else None) for text, revision, due in found
         )
 
     async def waiting(self) -> int:

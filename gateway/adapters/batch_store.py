@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,11 @@ import msgspec
 from gateway.adapters.sqlite_file import SqliteFile
 from gateway.core.batch import KeptBatch
 from gateway.core.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+UNREADABLE_SECONDS = 3600.0
+"""After so long a batch that cannot be read is looked at again: a later version may have written it."""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS batches (
@@ -22,7 +29,8 @@ CREATE TABLE IF NOT EXISTS batches (
 ) STRICT
 """
 _KEEP = "INSERT INTO batches (id, next_at, revision, batch) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
-_DUE = "SELECT batch FROM batches WHERE next_at <= ? ORDER BY next_at, id LIMIT ?"
+_DUE = "SELECT id, batch FROM batches WHERE next_at <= ? ORDER BY next_at, id LIMIT ?"
+_PUT_OFF = "UPDATE batches SET next_at = ? WHERE id = ?"
 _CHANGE = "UPDATE batches SET next_at = ?, revision = ?, batch = ? WHERE id = ? AND revision = ?"
 
 _BATCH = msgspec.json.Decoder(KeptBatch)
@@ -39,6 +47,18 @@ def read_kept(text: str | bytes) -> KeptBatch:
         return _BATCH.decode(text)
     except msgspec.MsgspecError as error:
         raise StoreUnavailable(f"a batch that was kept cannot be read: {error}") from error
+
+
+def read_due(rows: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[KeptBatch, ...], list[str]]:
+    """Those that can be read, and the ids of the others: they are to be put off, and hold nobody up."""
+    found, unreadable = [], []
+    for batch_id, text in rows:
+        try:
+            found.append(read_kept(text))
+        except StoreUnavailable as error:
+            log.error("batch %s is passed over: %s", batch_id, error.message)
+            unreadable.append(batch_id)
+    return tuple(found), unreadable
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -58,7 +78,11 @@ class SqliteBatchStore:
 
     async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
         rows = await self._file.run(lambda connection: connection.execute(_DUE, (now, at_most)).fetchall())
-        return tuple(read_kept(text) for (text,) in rows)
+        found, unreadable = read_due(rows)
+        if unreadable:
+            later = [(now + UNREADABLE_SECONDS, batch_id) for batch_id in unreadable]
+            await self._file.run(lambda connection: connection.executemany(_PUT_OFF, later))
+        return found
 
     async def find(self, batch_id: str) -> KeptBatch | None:
         query = "SELECT batch FROM batches WHERE id = ?"

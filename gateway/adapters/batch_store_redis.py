@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import cast
 
-from gateway.adapters.batch_store import read_kept, written
+from gateway.adapters.batch_store import UNREADABLE_SECONDS, read_due, read_kept, written
 from gateway.adapters.redis_records import reached, records_client
 from gateway.core.batch import KeptBatch
 
@@ -37,16 +37,20 @@ class RedisBatchStore:
         await self._put(batch, b"")
 
     async def due(self, now: float, at_most: int) -> tuple[KeptBatch, ...]:
-        ids = await reached(
-            _WHAT, self._redis.zrange(self._due, "-inf", now, byscore=True, offset=0, num=at_most)
-        )
+        asked = self._redis.zrange(self._due, "-inf", now, byscore=True, offset=0, num=at_most)
+        ids = cast("list[bytes]", await reached(_WHAT, asked))
         if not ids:
             return ()
         texts = await reached(
-            _WHAT,
-            cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._batches, cast("list[bytes]", ids))),
+            _WHAT, cast("Awaitable[list[bytes | None]]", self._redis.hmget(self._batches, ids))
         )
-        return tuple(read_kept(text) for text in texts if text is not None)
+        found, unreadable = read_due(
+            (batch_id.decode(), text) for batch_id, text in zip(ids, texts, strict=True) if text is not None
+        )
+        if unreadable:
+            later = dict.fromkeys(unreadable, now + UNREADABLE_SECONDS)
+            await reached(_WHAT, self._redis.zadd(self._due, later, xx=True))
+        return found
 
     async def find(self, batch_id: str) -> KeptBatch | None:
         text = await self._text(batch_id)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis.asyncio
 
 from gateway.adapters import alert_log, alert_log_redis
 from gateway.adapters.alert_log import MemoryAlertLog, SqliteAlertLog
@@ -175,4 +178,28 @@ async def test_alerts_in_redis_survive_what_scripts_do_not(redis_server: RedisSe
     redis_server.command("SCRIPT", "FLUSH")
 
     assert [each.alert.id for each in await log.take(NOW, 1.0, 1)] == [an_entry().alert.id]
+    await log.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_an_alert_that_cannot_be_read_keeps_no_other_from_being_sent(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that a later version has written, or a hand."""
+    path, url, prefix = tmp_path / "a.sqlite3", request.getfixturevalue("redis_server").url, uuid4().hex
+    log: AlertLog = SqliteAlertLog(path) if kind == "sqlite" else RedisAlertLog(url, prefix=prefix)
+    await log.begin(an_entry("spoilt"))
+    await log.begin(an_entry("good"))
+    if kind == "sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            file.execute("UPDATE alerts SET text = '{}' WHERE id = 'spoilt'")
+            file.commit()
+    else:
+        async with redis.asyncio.Redis.from_url(url) as server:
+            await server.hset(f"{{{prefix}}}:alerts:texts", "spoilt", "{}")
+
+    assert [each.alert.id for each in await log.take(NOW, 60.0, 9)] == ["good"]
+    assert await log.take(NOW, 60.0, 9) == (), "both are leased"
+    assert [each.alert.id for each in await log.history(9)] == ["good"]
+    assert "cannot be read" in caplog.text
     await log.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis.asyncio
 
 from gateway.adapters.batch_books import LedgerBatchBooks
-from gateway.adapters.batch_store import MemoryBatchStore, SqliteBatchStore
+from gateway.adapters.batch_store import UNREADABLE_SECONDS, MemoryBatchStore, SqliteBatchStore
 from gateway.adapters.batch_store_redis import RedisBatchStore
 from gateway.adapters.ledger import Ledger
 from gateway.core.batch import KeptBatch, Settled
@@ -124,16 +127,43 @@ async def test_what_is_forgotten_is_neither_due_nor_changed(open_store: Open) ->
     assert await one.find("msgbatch_1") is None
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_a_batch_that_cannot_be_read_keeps_no_other_waiting(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that a later version has written, or a hand."""
+    spoilt, good, path = b'{"id":"msgbatch_1"}', a_batch(2, 20.0), tmp_path / "b.sqlite3"
+    url, prefix = request.getfixturevalue("redis_server").url, f"t{uuid4().hex}"
+    store: BatchStore = SqliteBatchStore(path) if kind == "sqlite" else RedisBatchStore(url, prefix=prefix)
+    await store.keep(a_batch(1, 10.0))
+    await store.keep(good)
+    if kind == "sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            file.execute("UPDATE batches SET batch = ? WHERE id = 'msgbatch_1'", (spoilt.decode(),))
+            file.commit()
+    else:
+        async with redis.asyncio.Redis.from_url(url) as server:
+            await server.hset(f"{{{prefix}}}:batches", "msgbatch_1", spoilt)
+
+    assert await store.due(30.0, 1) == ()
+    assert await store.due(30.0, 1) == (good,), "it is put off, and not in the way any more"
+    assert await store.due(30.0 + UNREADABLE_SECONDS, 10) == (good,)
+    assert [each.split(":")[0] for each in caplog.messages] == ["batch msgbatch_1 is passed over"] * 2
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        await store.find("msgbatch_1")
+    await store.close()
+
+
 async def test_a_store_that_is_away_says_so_in_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database, though as long as one might be" * 100)
-    redis = RedisBatchStore("redis://127.0.0.1:1/0")
-    for store in (SqliteBatchStore(tmp_path / "file"), redis):
+    nowhere = RedisBatchStore("redis://127.0.0.1:1/0")
+    for store in (SqliteBatchStore(tmp_path / "file"), nowhere):
         async with asyncio.timeout(10):
             with pytest.raises(StoreUnavailable):
                 await store.keep(a_batch(1))
             with pytest.raises(StoreUnavailable):
                 await store.due(1.0, 1)
-    await redis.close()
+    await nowhere.close()
 
 
 async def test_books_beside_the_ledgers_own_writer_and_each_entry_once(tmp_path: Path) -> None:
