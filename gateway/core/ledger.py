@@ -17,6 +17,8 @@ from gateway.core.misses import MissCause
 from gateway.core.usage import Usage
 
 NANOUSD_PER_USD = 1_000_000_000
+YEARS = range(1970, 9999)
+"""Of which reports can be asked for: of each there is an end that a calendar can say."""
 
 
 def billed(usage: Usage) -> Usage:
@@ -309,6 +311,8 @@ def month_bounds(month: str) -> tuple[int, int]:
     """Epoch milliseconds of a month such as "2026-11" in UTC, the end exclusive. Raises ValueError."""
     try:
         start = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        if start.year not in YEARS:
+            raise ValueError
     except ValueError:
         raise ValueError(f"{month!r} is no month; write it as 2026-11") from None
     following = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
@@ -318,8 +322,8 @@ def month_bounds(month: str) -> tuple[int, int]:
 def day_bounds(first: date | None, last: date | None) -> tuple[int, int]:
     """Epoch milliseconds of whole days in UTC, the end exclusive; all there is on a side that is not said.
     Raises ValueError."""
-    if first and last and last < first:
-        raise ValueError(f"{first} to {last} is no span of days")
+    if (first and last and last < first) or any(day and day.year not in YEARS for day in (first, last)):
+        raise ValueError(f"{first or 'the beginning'} to {last or 'now'} is no span of days")
     start = _midnight_ms(first) if first else 0
     return start, _midnight_ms(last + timedelta(days=1)) if last else 2**62
 

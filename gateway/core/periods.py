@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from gateway.core.ledger import month_bounds
+from gateway.core.ledger import YEARS, month_bounds
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -71,14 +71,13 @@ def read_span(name: str, now_ms: int) -> Span:
     if start_ms > now_ms:
         raise ValueError(f"{name} has not begun yet.")
     before = _month_of(start_ms - 1)
-    before_start_ms, before_end_ms = month_bounds(before)
     return Span(
         name=name,
         words=name,
         start_ms=start_ms,
         end_ms=end_ms,
-        before_start_ms=before_start_ms,
-        before_end_ms=before_end_ms,
+        before_start_ms=_ms(date.fromisoformat(f"{before}-01")),
+        before_end_ms=start_ms,
         before_words=before,
         step_ms=DAY_MS,
         month=name,
@@ -126,6 +125,8 @@ def _days(name: str, now_ms: int) -> Span:
     first, _, last = name.partition("..")
     try:
         start, end = date.fromisoformat(first), date.fromisoformat(last)
+        if start.year not in YEARS or end.year not in YEARS:
+            raise ValueError
     except ValueError:
         raise ValueError(f"{name[:40]!r} is no span of days; write it as 2026-11-01..2026-11-15.") from None
     if not 0 <= (end - start).days < MOST_DAYS:

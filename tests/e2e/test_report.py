@@ -222,6 +222,7 @@ def test_shadow_mode_says_what_it_would_have_cost(tmp_path: Path) -> None:
         (["--by", "workspce"], "tag:NAME, cause"),
         (["--month", "2026-13"], "no month"),
         (["--from", "2026-11-31"], "'2026-11-31' is no day; write it as 2026-11-01"),
+        (["--to", "9999-12-31"], "the beginning to 9999-12-31 is no span of days"),
         (["--month", "2026-11", "--against", "2026-10-01..2026-10-32"], "'2026-10-32' is no day"),
         (["--period", "7"], "--period 7: write it as 24h or 30d"),
         (["--ledger", "missing.sqlite3"], "there is no file missing.sqlite3"),

@@ -65,6 +65,8 @@ def test_months_meet_without_gap_or_overlap() -> None:
     assert month_bounds("2026-12")[1] == month_bounds("2027-01")[0]
     with pytest.raises(ValueError, match="13"):
         month_bounds("2026-13")
+    with pytest.raises(ValueError, match="'9999-12' is no month"):
+        month_bounds("9999-12")
 
 
 @given(st.integers(-(2**70), 2**70))
@@ -187,6 +189,11 @@ def test_days_are_whole_in_utc_and_open_where_nothing_is_said() -> None:
     assert day_bounds(first, None)[1] == 2**62
     with pytest.raises(ValueError, match="no span"):
         day_bounds(last, first)
+    with pytest.raises(ValueError, match="the beginning to 9999-12-31 is no span of days"):
+        day_bounds(None, date.max)
+    with pytest.raises(ValueError, match="0001-01-01 to now is no span of days"):
+        day_bounds(date.min, None)
+    assert day_bounds(None, date(9998, 12, 31))[1] == month_bounds("9998-12")[1]
 
 
 def test_workspaces_become_teams_and_what_has_none_is_kept() -> None:

@@ -83,5 +83,26 @@ def test_what_is_no_period_is_refused_with_a_reason(name: str) -> None:
         read_span(name, NOW_MS)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("9999-12-31..9999-12-31", "no span of days"),
+        ("2026-11-01..9999-12-31", "no span of days"),
+        ("0001-01-01..0001-01-02", "no span of days"),
+        ("9999-12", "no month"),
+        ("0001-01", "no month"),
+        ("1969-12", "no month"),
+    ],
+)
+def test_a_year_that_no_calendar_goes_beyond_is_no_period_either(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is {reason}; write it as"):
+        read_span(name, NOW_MS)
+
+
+def test_the_first_month_of_all_is_compared_with_the_one_before() -> None:
+    assert _bounds(read_span("1970-01", NOW_MS))[2:] == ("1969-12-01T00", "1970-01-01T00")
+    assert read_span("1970-01-01..1970-01-02", NOW_MS).start_ms == 0
+
+
 def test_months_go_back_over_the_year() -> None:
     assert months_before(NOW_MS, 12)[-2:] == ["2026-01", "2025-12"]
