@@ -286,7 +286,7 @@ class Pipeline:
             Failure.BEGUN if begun else failure,
             attempts=exchange.attempts,
             most_attempts=admitted.rules.attempts,
-            client_retry_count=_number(value_of(call.headers, b"x-stainless-retry-count")),
+            client_retries=_is_above_zero(value_of(call.headers, b"x-stainless-retry-count")),
             free=call.method in ("GET", "HEAD"),
             continues_thread=admitted.continues_thread,
             budget=self._retries,
@@ -396,5 +396,5 @@ def _rejected(status: int) -> bool:
     return not 200 <= status < 300
 
 
-def _number(value: bytes | None) -> int:
-    return int(value) if value is not None and value.isdigit() else 0
+def _is_above_zero(value: bytes | None) -> bool:
+    return value is not None and value.isdigit() and bool(value.strip(b"0"))  # int() refuses 5,000 digits

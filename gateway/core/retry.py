@@ -71,7 +71,7 @@ def plan_retry(
     failure: Failure,
     *,
     attempts: int,
-    client_retry_count: int,
+    client_retries: bool,
     free: bool,
     continues_thread: bool,
     budget: RetryBudget,
@@ -80,9 +80,9 @@ def plan_retry(
 ) -> RetryDecision:
     """Whether to try once more after `attempts` attempts, of which the last ended in `failure`.
 
-    `client_retry_count` is the client's `x-stainless-retry-count`, 0 without one. `free` means that repeating
-    costs nothing and changes nothing (GET, HEAD). `continues_thread` is a request that appends to a message
-    thread, which upstream keeps: repeating it could append twice. `randomness` is in [0, 1).
+    `client_retries`: the client says that this is not its first try (`x-stainless-retry-count`). `free` means
+    that repeating costs nothing and changes nothing (GET, HEAD). `continues_thread` is a request that appends
+    to a message thread, which upstream keeps: repeating it could append twice. `randomness` is in [0, 1).
 
     A connection that was reused and broke after the whole request was written (`BROKE`) most likely was an
     idle one that upstream had just closed. Most likely is not surely: where upstream had begun, a second
@@ -92,7 +92,7 @@ def plan_retry(
     refusal = _why_not(
         failure,
         attempts=attempts,
-        client_retry_count=client_retry_count,
+        client_retries=client_retries,
         free=free,
         continues_thread=continues_thread,
         budget=budget,
@@ -108,7 +108,7 @@ def _why_not(
     failure: Failure,
     *,
     attempts: int,
-    client_retry_count: int,
+    client_retries: bool,
     free: bool,
     continues_thread: bool,
     budget: RetryBudget,
@@ -124,7 +124,7 @@ def _why_not(
         return "upstream may have processed it, and would bill it again"
     if continues_thread:
         return "it continues a thread, and could be appended twice"
-    if client_retry_count > 0:
+    if client_retries:
         return "the client is retrying already"
     if attempts >= most_attempts:
         return "attempts are used up"

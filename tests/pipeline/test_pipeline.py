@@ -255,11 +255,23 @@ async def test_trap_39_does_not_repeat_what_may_have_been_billed(
     assert await world.spent_nanousd() > 0
 
 
-async def test_trap_50_does_not_repeat_what_a_client_is_already_repeating(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [b"0", b"00", b"", b"-1", b"one"])
+async def test_the_first_try_of_a_client_is_tried_again(count: bytes, tmp_path: Path) -> None:
+    refused = UpstreamUnreachable("refused", request_sent=False)
+    world = World(tmp_path, Played(error=refused), Played(pieces=[a_message()]))
+    reply = await world.call(headers=[(b"x-api-key", KEY.encode()), (b"x-stainless-retry-count", count)])
+
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("count", [b"1", b"10", b"9" * 5_000], ids=["1", "10", "long"])
+async def test_trap_50_does_not_repeat_what_a_client_is_already_repeating(
+    count: bytes, tmp_path: Path
+) -> None:
     refused = UpstreamUnreachable("refused", request_sent=False)
     world = World(tmp_path, Played(error=refused), Played(pieces=[a_message()]))
     with pytest.raises(UpstreamUnreachable):
-        await world.call(headers=[(b"x-api-key", KEY.encode()), (b"x-stainless-retry-count", b"1")])
+        await world.call(headers=[(b"x-api-key", KEY.encode()), (b"x-stainless-retry-count", count)])
 
     assert world.seen.records[0].attempts == 1
     assert await world.spent_nanousd() == 0

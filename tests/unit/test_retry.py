@@ -23,7 +23,7 @@ from gateway.core.retry import (
 def _decide(failure: Failure = Failure.NOT_SENT, **changes: Any) -> RetryDecision:
     values: dict[str, Any] = {
         "attempts": 1,
-        "client_retry_count": 0,
+        "client_retries": False,
         "free": False,
         "continues_thread": False,
         "budget": RetryBudget(),
@@ -57,7 +57,7 @@ def test_does_not_repeat_even_a_free_request_that_was_answered_or_is_worked_on(f
 
 
 def test_trap_50_never_multiplies_with_a_client_that_is_retrying() -> None:
-    assert not _decide(client_retry_count=1).again
+    assert not _decide(client_retries=True).again
 
 
 def test_never_repeats_the_continuation_of_a_thread() -> None:
