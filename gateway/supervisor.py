@@ -85,6 +85,7 @@ class Supervisor:
         self._tasks = TaskSet()
         self._places = [_Place() for _ in range(count)]
         self._metrics = WorkersMetrics()
+        self._admin: AdminServer | None = None
         self._stopping = asyncio.Event()
         self._failed = asyncio.Event()
         self._over = asyncio.Event()
@@ -281,7 +282,8 @@ class Supervisor:
 
     async def _put_away(self) -> None:
         self._listening.close()
-        await self._admin.close()
+        if self._admin is not None:  # what comes before it may have failed
+            await self._admin.close()
         await self._hub.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, True)
 

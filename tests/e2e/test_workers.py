@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -364,3 +365,19 @@ async def test_the_memory_store_is_refused_for_several_workers() -> None:
     supervisor = Supervisor(settings, count=2, config=None, environ=environ, clock=SystemClock())
     with pytest.raises(ConfigError, match="cannot share the `memory` store"):
         await supervisor.start()
+
+
+async def test_a_place_that_sockets_cannot_be_in_ends_the_start_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where TMPDIR is longer than the path of a Unix socket may be. Nothing stays behind."""
+    far = tmp_path / ("x" * 120)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    environ = {"ANTHROPIC_API_KEY": "k", "GATEWAY_LISTEN__DATA": "127.0.0.1:0"}
+    settings = load_settings(packaged_directory(), environ)
+    supervisor = Supervisor(settings, count=2, config=None, environ=environ, clock=SystemClock())
+
+    with pytest.raises(OSError, match="path too long"):
+        await supervisor.start()
+    assert not list(far.iterdir())
