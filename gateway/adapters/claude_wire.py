@@ -78,12 +78,11 @@ class Wire(ResponseHandler):
 
     __slots__ = (
         "_early", "_early_bytes", "_failure", "_feed", "_framing", "_head", "_heads", "_keep", "_method",
-        "_partial_head", "_pumping", "_resting", "busy", "exchanges", "heard", "request_written",
+        "_partial_head", "_pumping", "_resting", "busy", "heard", "request_written",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, heads: HeadParser) -> None:
         super().__init__(loop)
-        self.exchanges = 0
         self.busy = False
         self.heard = False
         """Set by every read; whoever watches the time clears it."""
@@ -105,7 +104,6 @@ class Wire(ResponseHandler):
 
     def begin(self, method: str) -> asyncio.Future[Head]:
         """Take the connection for one request; what is returned ends with the response's head."""
-        self.exchanges += 1
         self.busy = True
         self._buffer = _NEVER_FILLED
         self.heard = True
@@ -228,13 +226,8 @@ class Wire(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.busy:
             if self._framing is None:
-                self._fail(
-                    UpstreamUnreachable(
-                        "upstream closed the connection before it answered",
-                        request_sent=True,
-                        reused_connection=self.exchanges > 1 and not self._partial_head,
-                    )
-                )
+                told = "upstream closed the connection before it answered"
+                self._fail(UpstreamUnreachable(told, request_sent=True))
             elif not self._framing.complete:
                 self._end_by_closing(exc)
         super().connection_lost(exc)

@@ -15,7 +15,6 @@ T = TypeVar("T")
 
 _CACHING = "platform.claude.com/docs/en/build-with-claude/prompt-caching"
 _TOOL_CACHING = "platform.claude.com/docs/en/agents-and-tools/tool-use/tool-use-with-prompt-caching"
-_TOOL_SEARCH = "platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool"
 _CLAUDE_CODE = "code.claude.com/docs/en/llm-gateway-protocol"
 _THREADS = "platform.claude.com/docs/en/build-with-claude/message-threads"
 _ERRORS = "platform.claude.com/docs/en/api/errors"
@@ -66,18 +65,6 @@ TTL_ORDER = Fact(
     value=("1h", "5m"),
     says="Over tools, system and messages, every 1h breakpoint must come before every 5m one.",
     source=_CACHING,
-    seen=date(2026, 8, 21),
-)
-NESTED_MARKS_COUNT = Fact(
-    value=True,
-    says="A mark inside tool_result.content counts as the tool_result's own; a second one there is a 400.",
-    source="reported probes of count_tokens",
-    seen=date(2026, 9, 30),
-)
-DEFERRED_TOOLS_MARKABLE = Fact(
-    value=False,
-    says="A tool with defer_loading is outside the prefix, and a breakpoint on it is a 400.",
-    source=_TOOL_SEARCH,
     seen=date(2026, 8, 21),
 )
 SERVER_TOOL_SPARE_SLOTS = Fact(

@@ -146,16 +146,9 @@ class UpstreamFailure(GatewayError):
 
 
 class UpstreamUnreachable(UpstreamFailure):
-    """No connection, or it broke before a response began.
-
-    `reused_connection`: it broke on a connection kept from an earlier exchange before any byte of an answer
-    came, as happens where upstream closed it in the same moment."""
+    """No connection, or it broke before a response began."""
 
     code = "upstream_unreachable"
-
-    def __init__(self, message: str, *, request_sent: bool, reused_connection: bool = False) -> None:
-        super().__init__(message, request_sent=request_sent)
-        self.reused_connection = reused_connection
 
 
 class UpstreamTimeout(UpstreamFailure):

@@ -23,8 +23,6 @@ from gateway.core.claims import Bearer
 from gateway.core.errors import StoreUnavailable, Unauthenticated
 from gateway.core.ids import KeyId, WorkspaceId
 
-KEY_PATTERN = r"\bcgw_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}\b"
-"""For secret scanners; the last six characters are the check."""
 RANDOM_BYTES = 40
 """How much randomness one key takes."""
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
@@ -33,6 +31,7 @@ CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key"})
 DEFAULT_ORGANISATION = "default"
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Published in config/README.md, for secret scanners; the last six characters are the check.
 _KEY = re.compile(rb"cgw_([0-9A-Za-z]{8})_([0-9A-Za-z]{38})")
 _WARMING = "warming:"
 _ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 8, 32, 6
@@ -123,12 +122,6 @@ def mint_key(
 def key_digest(text: str) -> bytes:
     """The digest that a record holds for a key's text."""
     return hashlib.sha256(text.encode()).digest()
-
-
-def is_key(text: str) -> bool:
-    """Whether this is a well-formed key with a right check; says nothing about its being known."""
-    raw = text.encode()
-    return _KEY.fullmatch(raw) is not None and _check(raw[:-_CHECK_LENGTH]) == text[-_CHECK_LENGTH:]
 
 
 class Tokens(Protocol):

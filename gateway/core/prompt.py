@@ -48,9 +48,11 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     end: int
     is_string: bool
     may_be_marked: bool
-    """False where the API refuses a breakpoint: thinking, empty text, deferred tools, unknown shapes."""
+    """False where the API refuses a breakpoint: thinking, empty text, deferred tools (docs on the tool search
+    tool, 2026-08-21), unknown shapes."""
     marks: int = 0
-    """How many of the client's own breakpoints it carries, nested ones included."""
+    """How many of the client's own breakpoints it carries, nested ones included: one within the content of a
+    tool_result counts as its own, and a second one there is a 400 (probes of count_tokens, 2026-09-30)."""
     ttl: TTL | None = None
     """TTL of the client's own breakpoint on it."""
     text: Span | None = None

@@ -83,7 +83,6 @@ async def test_a_connection_that_breaks_before_the_head_may_have_been_billed(
                 pass
 
     assert caught.value.request_sent
-    assert not caught.value.reused_connection
 
 
 async def test_a_refused_connection_was_surely_not_sent(upstream: ClaudeUpstream) -> None:
@@ -208,7 +207,9 @@ async def test_a_cancelled_opening_cuts_upstream_at_once(patient: ClaudeUpstream
         await asyncio.wait_for(left.wait(), 20)
 
 
-async def test_says_when_a_kept_connection_had_been_closed(patient: ClaudeUpstream) -> None:
+async def test_a_kept_connection_that_breaks_before_the_head_may_have_been_billed(
+    patient: ClaudeUpstream,
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.asked()
         await peer.say(ANSWERS["length"])
@@ -222,7 +223,6 @@ async def test_says_when_a_kept_connection_had_been_closed(patient: ClaudeUpstre
             async with patient.open(a_request(mock.base_url)):
                 pass
 
-    assert caught.value.reused_connection
     assert caught.value.request_sent
 
 
