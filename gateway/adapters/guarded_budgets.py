@@ -8,7 +8,7 @@ limits of money in a calendar window; all others are asked as ever.
 What could not be booked under the exchange's own id is booked under another, once: see `late_settling.py`. It
 is kept here until then, for as long as this process lives; what a process that dies leaves behind, the next
 one on its ledger settles (`workers/sweeping.py`), for which `open_calls.py` has what runs. Of a batch, which
-outlives its call, the hold goes to whoever settles it.
+outlives its call, what was set aside goes to whoever settles it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from msgspec.structs import replace
 from gateway.adapters.late_settling import (
     Fence,
     FencedStore,
-    Hold,
     LateSettling,
+    SetAside,
     is_about_a_key,
     rebuilding,
     says_fenced,
@@ -59,7 +59,7 @@ PAID_AT_ONCE: Final = 500
 class _Owed:
     """A close that the store does not have yet."""
 
-    hold: Hold
+    aside: SetAside
     actual: Amounts | None
     """None: released."""
     ended_at: float
@@ -94,7 +94,7 @@ class GuardedBudgets:
         self._clock = clock
         self._degraded = degraded
         self._open_calls = open_calls
-        self._holds: dict[ReservationId, Hold] = {}
+        self._set_aside: dict[ReservationId, SetAside] = {}
         self._owed: dict[ReservationId, _Owed] = {}
         self._away = False
         self.allowances = OutageAllowance()
@@ -139,7 +139,7 @@ class GuardedBudgets:
                     raise rebuilding()
                 if decision.allowed:
                     fence.acknowledged(reservation.id, closed=False)
-                    self._hold(Hold(reservation, generation))
+                    self._admitted(SetAside(reservation, generation))
                 return decision
         except StoreUnavailable as error:
             if not says_fenced(error):
@@ -150,14 +150,14 @@ class GuardedBudgets:
         return await self._reserve_behind(reservation)
 
     async def settle(self, reservation_id: ReservationId, actual: Amounts) -> None:
-        hold, fence = self._holds.get(reservation_id), self._fence
-        if hold is None or fence is None or not hold.generation or hold.generation != fence.generation:
+        aside, fence = self._set_aside.get(reservation_id), self._fence
+        if aside is None or fence is None or not aside.generation or aside.generation != fence.generation:
             await self._close(reservation_id, actual)
             return
         try:  # as nearly always: nothing is owed, and nothing needs to be written down
             await self._late.settle_known(fence, reservation_id, actual)
         except StoreUnavailable:
-            self._owe(reservation_id, hold, actual)
+            self._owe(reservation_id, aside, actual)
             raise
         self._let_go(reservation_id)
 
@@ -165,11 +165,11 @@ class GuardedBudgets:
         await self._close(reservation_id, None)
 
     async def renew(self, reservation_id: ReservationId, lease_seconds: float) -> None:
-        hold = self._holds.get(reservation_id)
-        if hold is None:
+        aside = self._set_aside.get(reservation_id)
+        if aside is None:
             await self._store.renew(reservation_id, lease_seconds)
         else:
-            await self._late.renew(hold, lease_seconds)
+            await self._late.renew(aside, lease_seconds)
 
     async def sweep(self, ledger: str) -> tuple[Presumed, ...]:
         """Under the generation that this replica knows: in others its ledger may not be yet, and what is
@@ -219,9 +219,9 @@ class GuardedBudgets:
                     raise
                 if self._owed.pop(reservation_id, None) is not None:
                     self._owed[reservation_id] = owed
-        for reservation_id, hold in list(self._holds.items()):
-            if reservation_id in self._holds:  # it may have ended meanwhile, and nobody would close this one
-                await self._late.hold_again(hold)
+        for reservation_id, aside in list(self._set_aside.items()):
+            if reservation_id in self._set_aside:  # it may have ended meanwhile: nobody would close it then
+                await self._late.set_aside_again(aside)
         if not self._owed and self._away:
             self.allowances.over()
             self._tell(away=False)
@@ -243,14 +243,14 @@ class GuardedBudgets:
 
     def held(self, reservation_id: ReservationId) -> Held | None:
         """What to keep with a batch, for whoever settles it; None where its id says it all."""
-        hold = self._holds.get(reservation_id)
-        return None if hold is None else Held(reservation=hold.reservation, generation=hold.generation)
+        aside = self._set_aside.get(reservation_id)
+        return None if aside is None else Held(reservation=aside.reservation, generation=aside.generation)
 
     def hand_over(self, reservation_id: ReservationId) -> None:
         """It was kept: from now on `settle_held` and `renew_held` see to it, in this process or another."""
-        hold = self._let_go(reservation_id)
-        if hold is not None:  # an allowance has it spent until the store is back
-            self.allowances.close(reservation_id, hold.reservation.amounts)
+        aside = self._let_go(reservation_id)
+        if aside is not None:  # an allowance has it spent until the store is back
+            self.allowances.close(reservation_id, aside.reservation.amounts)
 
     async def settle_held(self, reservation_id: ReservationId, held: Held | None, actual: Amounts) -> None:
         """`settle`, of what was handed over. Idempotent. Raises `StoreUnavailable`."""
@@ -258,7 +258,7 @@ class GuardedBudgets:
             await self._store.settle(reservation_id, actual)
         else:
             await self._late.close(
-                Hold(held.reservation, held.generation), actual, ended_at=self._clock.now()
+                SetAside(held.reservation, held.generation), actual, ended_at=self._clock.now()
             )
 
     async def renew_held(
@@ -271,9 +271,9 @@ class GuardedBudgets:
             return
         if self.is_rebuilding:
             raise rebuilding()
-        hold = Hold(held.reservation, held.generation)
-        await self._late.hold_again(hold)
-        await self._late.renew(hold, lease_seconds)
+        aside = SetAside(held.reservation, held.generation)
+        await self._late.set_aside_again(aside)
+        await self._late.renew(aside, lease_seconds)
 
     # While the store is away, or its dollars are behind the fence
 
@@ -290,8 +290,8 @@ class GuardedBudgets:
             self.allowances.close(reservation.id, Amounts())
             return decision
         self._tell(away=True)
-        if reservation.id not in self._holds:
-            self._hold(Hold(reservation, ""))
+        if reservation.id not in self._set_aside:
+            self._admitted(SetAside(reservation, ""))
         return replace(decision, degraded=True)
 
     async def _reserve_rest(self, reservation: Reservation, limits: tuple[BoundLimit, ...]) -> Decision:
@@ -307,14 +307,14 @@ class GuardedBudgets:
         self, reservation: Reservation, limits: Sequence[BoundLimit], error: StoreUnavailable
     ) -> Decision:
         self._tell(away=True)
-        hold = Hold(reservation, None)
+        aside = SetAside(reservation, None)
         try:
             self._admit_alone(reservation, limits, error)
         except StoreUnavailable:
             if not error.outcome_known:  # it may be held all the same: the caller hears of a refusal
-                self._owe(reservation.id, hold, None)
+                self._owe(reservation.id, aside, None)
             raise
-        self._hold(hold)
+        self._admitted(aside)
         return _ALONE
 
     def _admit_alone(
@@ -332,24 +332,24 @@ class GuardedBudgets:
                 outcome_known=error.outcome_known,
             )
 
-    def _hold(self, hold: Hold) -> None:
+    def _admitted(self, aside: SetAside) -> None:
         """It is admitted."""
-        self._holds[hold.reservation.id] = hold
+        self._set_aside[aside.reservation.id] = aside
         if self._open_calls is not None:
-            self._open_calls.add(hold.reservation, degraded=not hold.generation)
+            self._open_calls.add(aside.reservation, degraded=not aside.generation)
 
-    def _let_go(self, reservation_id: ReservationId) -> Hold | None:
+    def _let_go(self, reservation_id: ReservationId) -> SetAside | None:
         """It has ended, and the ledger has it if it cost anything."""
         if self._open_calls is not None:
             self._open_calls.drop(reservation_id)
-        return self._holds.pop(reservation_id, None)
+        return self._set_aside.pop(reservation_id, None)
 
     # Closing, now or later
 
     async def _close(self, reservation_id: ReservationId, actual: Amounts | None) -> None:
-        hold = self._holds.get(reservation_id)
-        if hold is not None:
-            await self._pay(reservation_id, self._owe(reservation_id, hold, actual))
+        aside = self._set_aside.get(reservation_id)
+        if aside is not None:
+            await self._pay(reservation_id, self._owe(reservation_id, aside, actual))
         elif (waiting := self._owed.get(reservation_id)) is not None:
             await self._pay(reservation_id, waiting)
         elif actual is None:
@@ -357,11 +357,11 @@ class GuardedBudgets:
         else:
             await self._store.settle(reservation_id, actual)
 
-    def _owe(self, reservation_id: ReservationId, hold: Hold, actual: Amounts | None) -> _Owed:
+    def _owe(self, reservation_id: ReservationId, aside: SetAside, actual: Amounts | None) -> _Owed:
         """Write down that it ended."""
         self._let_go(reservation_id)
         self.allowances.close(reservation_id, actual or Amounts())
-        owed = self._owed[reservation_id] = _Owed(hold, actual, self._clock.now())
+        owed = self._owed[reservation_id] = _Owed(aside, actual, self._clock.now())
         if len(self._owed) > MAX_OWED:
             del self._owed[next(iter(self._owed))]
             self.given_up += 1
@@ -369,7 +369,7 @@ class GuardedBudgets:
 
     async def _pay(self, reservation_id: ReservationId, owed: _Owed) -> None:
         """Each step may be repeated; what is done is forgotten at the end only."""
-        await self._late.close(owed.hold, owed.actual, ended_at=owed.ended_at)
+        await self._late.close(owed.aside, owed.actual, ended_at=owed.ended_at)
         self._owed.pop(reservation_id, None)
 
     def _tell(self, *, away: bool) -> None:

@@ -53,7 +53,7 @@ class FencedStore(BudgetStore, Protocol):
 
 
 @dataclass(slots=True)
-class Hold:
+class SetAside:
     """What the store has of an exchange that runs."""
 
     reservation: Reservation
@@ -64,7 +64,7 @@ class Hold:
 
 
 class LateSettling:
-    """Closes and holds again. Every method raises `StoreUnavailable`, and may be asked again then."""
+    """Closes, and sets aside again. Every method raises `StoreUnavailable`, and may be asked again then."""
 
     def __init__(self, store: BudgetStore, fenced: FencedStore | None, fence: Fence | None) -> None:
         self._store = store
@@ -72,11 +72,11 @@ class LateSettling:
         self._fenced = fenced or store
         self._fence = fence
 
-    async def close(self, hold: Hold, actual: Amounts | None, *, ended_at: float) -> None:
+    async def close(self, aside: SetAside, actual: Amounts | None, *, ended_at: float) -> None:
         """Settle at `actual`, or release where that is None. `ended_at`: since when the ledger has it."""
-        fence, reservation_id = self._fence, hold.reservation.id
-        if fence is None or not hold.generation or hold.generation != fence.generation:
-            await self._close_late(hold, actual, ended_at)
+        fence, reservation_id = self._fence, aside.reservation.id
+        if fence is None or not aside.generation or aside.generation != fence.generation:
+            await self._close_late(aside, actual, ended_at)
         else:
             await self.settle_known(fence, reservation_id, actual or Amounts())
 
@@ -94,22 +94,22 @@ class LateSettling:
             await self._forgotten(fence, reservation_id, generation)
         self._acknowledged(reservation_id, generation, closed=True)
 
-    async def hold_again(self, hold: Hold) -> None:
+    async def set_aside_again(self, aside: SetAside) -> None:
         """Set aside what the counters do not have, under the other id. Nothing where they have it."""
         generation = self._fence.generation if self._fence is not None else "-"
-        if generation in (hold.generation, hold.late_in):
+        if generation in (aside.generation, aside.late_in):
             return
-        hold.late_in = ""  # from here on its close closes that too, whatever becomes of the asking
-        late = self._late(hold, hold.reservation.amounts)
+        aside.late_in = ""  # from here on its close closes that too, whatever becomes of the asking
+        late = self._late(aside, aside.reservation.amounts)
         await self._fenced.reserve(late)
-        hold.late_in = generation
+        aside.late_in = generation
         self._acknowledged(late.id, generation, closed=False)
 
-    async def renew(self, hold: Hold, lease_seconds: float) -> None:
+    async def renew(self, aside: SetAside, lease_seconds: float) -> None:
         """Prolong the lease, under both ids."""
-        if hold.late_in is not None:
-            await self._store.renew(late_id(hold.reservation.id), lease_seconds)
-        await self._store.renew(hold.reservation.id, lease_seconds)
+        if aside.late_in is not None:
+            await self._store.renew(late_id(aside.reservation.id), lease_seconds)
+        await self._store.renew(aside.reservation.id, lease_seconds)
 
     async def close_found(
         self, reservation: Reservation, *, ended_at: float, degraded: bool, now: float
@@ -126,7 +126,7 @@ class LateSettling:
         if fence is not None and not fence.generation:
             raise rebuilding()
         if degraded:
-            await self.close(Hold(reservation, None), amounts, ended_at=ended_at)
+            await self.close(SetAside(reservation, None), amounts, ended_at=ended_at)
             return
         if fence is None:
             await self._store.settle(reservation.id, amounts)
@@ -143,24 +143,24 @@ class LateSettling:
         began = reservation.payer.received_at_ms / 1000
         is_recent = now - ended_at < KNOWN_SECONDS and amounts.nanousd > 0
         if is_recent or began <= fence.opened_at + CLOCKS_DIFFER_SECONDS:
-            await self._close_late(Hold(reservation, _LOST), amounts, ended_at)
+            await self._close_late(SetAside(reservation, _LOST), amounts, ended_at)
 
-    async def _close_late(self, hold: Hold, actual: Amounts | None, ended_at: float) -> None:
-        fence, reservation_id = self._fence, hold.reservation.id
+    async def _close_late(self, aside: SetAside, actual: Amounts | None, ended_at: float) -> None:
+        fence, reservation_id = self._fence, aside.reservation.id
         is_rebuilding = fence is not None and not fence.generation
         # What the store may have under its own id: all of it, what is no dollar window (a rebuilding leaves
         # that), or what is to be overwritten.
-        if hold.generation is None or actual is None:
+        if aside.generation is None or actual is None:
             await self._store.release(reservation_id)
         else:
             await self._store.settle(reservation_id, actual)
         if is_rebuilding:
             raise rebuilding()
-        if actual is None and hold.late_in is None:
+        if actual is None and aside.late_in is None:
             return
         if fence is not None and ended_at < fence.opened_at - SURELY_READ_SECONDS:
             return  # the counters were computed from the ledger since, and that knows it
-        late = self._late(hold, actual or Amounts())
+        late = self._late(aside, actual or Amounts())
         if fence is None or self._known is None:
             if actual is not None:
                 await self._store.reserve(late)
@@ -178,10 +178,10 @@ class LateSettling:
             await self._forgotten(fence, late.id, generation)
         self._acknowledged(late.id, generation, closed=True)
 
-    def _late(self, hold: Hold, amounts: Amounts) -> Reservation:
+    def _late(self, aside: SetAside, amounts: Amounts) -> Reservation:
         """Of what was held nowhere all; else the dollars, as the store has the rest under its own id."""
-        late = afterwards(hold.reservation, amounts)
-        if hold.generation is None:
+        late = afterwards(aside.reservation, amounts)
+        if aside.generation is None:
             return late
         return replace(late, limits=tuple(bound for bound in late.limits if is_rebuilt(bound.limit)))
 

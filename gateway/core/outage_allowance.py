@@ -32,7 +32,7 @@ class OutageAllowance:
     def take(
         self, reservation_id: ReservationId, limits: Iterable[BoundLimit], amounts: Amounts, now_ms: int
     ) -> BoundLimit | None:
-        """Hold on all limits that have an allowance, or on none; the first that has not enough, or None."""
+        """Set aside on all limits with an allowance, or on none; the first that has not enough, or None."""
         wanted = [
             (_bucket(bound, now_ms), bound, amounts.of(bound.limit.unit))
             for bound in limits

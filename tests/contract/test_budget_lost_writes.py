@@ -13,7 +13,7 @@ import pytest
 
 from gateway.adapters import late_settling, ledger_unsettled, redis_fence
 from gateway.adapters.batch_books import LedgerBatchBooks
-from gateway.adapters.late_settling import Hold
+from gateway.adapters.late_settling import SetAside
 from gateway.core.errors import StoreUnavailable
 from gateway.core.exchange import Basis, State
 from gateway.core.limits import OnStoreFailure
@@ -216,13 +216,13 @@ async def test_what_is_released_while_others_are_set_aside_again_is_not(
     late = vars(replica.budgets)["_late"]
     held: list[str] = []
 
-    async def hold_again(hold: Hold) -> None:
-        held.append(hold.reservation.id)
-        await late_settling.LateSettling.hold_again(late, hold)
+    async def set_aside_again(aside: SetAside) -> None:
+        held.append(aside.reservation.id)
+        await late_settling.LateSettling.set_aside_again(late, aside)
         if held == ["a"]:
             await replica.budgets.release(rid("b"))
 
-    monkeypatch.setattr(late, "hold_again", hold_again)
+    monkeypatch.setattr(late, "set_aside_again", set_aside_again)
     await lost(replica)
 
     assert held[0] == "a"

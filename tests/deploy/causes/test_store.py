@@ -82,8 +82,8 @@ async def test_a_store_that_admits_and_takes_no_settlement_fires(tmp_path: Path)
         stack.simulator.faults.add(Fault(kind=FaultKind.STALL, seconds=2.0))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(call(stack, ASK))
-            await eventually(lambda: len(guard._holds) == 1)
-            ((reservation_id, _),) = guard._holds.items()
+            await eventually(lambda: len(guard._set_aside) == 1)
+            ((reservation_id, _),) = guard._set_aside.items()
             (key,) = re.findall(rf"\S*{reservation_id}\S*", redis.command("KEYS", "*").decode())
             assert redis.command("HSET", key, "charges", "something else") == b":0\r\n"
         await eventually(lambda: guard.owed)
