@@ -31,6 +31,7 @@ from gateway.core.redeeming import RedeemingPolicy
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import Rules
 from gateway.core.worker import Worker
+from gateway.descriptors import within_limit
 from gateway.gauges import connect_gauges
 from gateway.identity import Identity
 from gateway.learning import Learning
@@ -87,14 +88,13 @@ class Service:
         worker: Worker | None = None,
     ) -> None:
         """`more_keys`: of this process only. `quiet`: no access log. `worker`: it is one of several."""
-        self._settings, self._quiet = settings, quiet
+        self._settings, self._quiet, self.worker = settings, quiet, worker
         self._clock = clock or SystemClock()
         self._tasks, self._loops = TaskSet(), TaskSet()
         self._identity = Identity(self._clock, random.random)
         self._in_force = RulesInForce(settings, more_keys, self._identity)
         self._announcing = self._refusing = False
         self._estimates, self._idle_memory = LearnedEstimates(), IdleMemory()
-        self.worker = worker
         self._replica = f"{random.getrandbits(64):016x}"
         """Another at each start: peers take it for gone when it is."""
         name = replica_name(self._replica, worker)
@@ -314,7 +314,7 @@ class Service:
         )
 
     async def _listen(self, file: GatewayFile) -> None:
-        calls = self._tracing.around(self.pipeline)
+        file, calls = within_limit(file), self._tracing.around(self.pipeline)
         self._listener, self.data_url = await listen_data(file, calls, self._clock, self._new_id, self.worker)
         self._admin, self.admin_url = await open_admin_plane(
             self._settings,

@@ -4,7 +4,6 @@ the system. They read; what would be made at the first start is not made here.""
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from gateway import descriptors
 from gateway.adapters.ledger_queries import read_totals
 from gateway.adapters.ledger_source import PostgresUrl, reading
 from gateway.adapters.ledger_verify import CHAINS_SINCE, verify
@@ -44,8 +44,6 @@ LAST_ENTRIES = 500
 OLD_PRICES_DAYS = 60
 RECENT_DAYS = 30
 """For how long a price that was missing is still told of."""
-SPARE_DESCRIPTORS = 256
-"""For stores, files and probes."""
 _FOREVER_MS = 2**62
 
 
@@ -126,16 +124,14 @@ def check_prices(settings: Settings, clock: Clock) -> list[Finding]:
 
 
 def check_descriptors(settings: Settings, clock: Clock) -> list[Finding]:
-    """Whether as many files may be open as capacity asks for."""
-    capacity = settings.gateway.capacity
-    needed = capacity.connections + capacity.exchanges + SPARE_DESCRIPTORS
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
+    """Whether as many files may be open as capacity asks for, once a gateway has raised its own limit."""
+    needed, allowed = descriptors.needed(settings.gateway.capacity), descriptors.allowed_once_raised()
+    if allowed < needed:
         return [
             warn(
                 "descriptors",
                 f"{allowed:,} files may be open here, and capacity asks for {needed:,}",
-                "raise the limit of the gateway's process (ulimit -n, LimitNOFILE), or lower "
+                "raise the hard limit of the gateway's process (ulimit -Hn, LimitNOFILE), or lower "
                 "capacity.connections",
             )
         ]

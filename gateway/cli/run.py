@@ -19,6 +19,7 @@ from typing import Annotated, Protocol
 
 import typer
 
+from gateway import descriptors
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.garbage import give_way_soon, spare_what_stays
 from gateway.adapters.process_log import JsonLines
@@ -32,6 +33,8 @@ from gateway.settings import Settings
 from gateway.settings.gateway import LogFormat
 from gateway.supervisor import Supervisor
 from gateway.web.malloc import keep_freed_memory
+
+log = logging.getLogger(__name__)
 
 DEMO_WORKSPACE = WorkspaceId("demo")
 DEMO_MODEL = "claude-opus-5-5"
@@ -81,6 +84,7 @@ def until_ended(work: Coroutine[object, object, int]) -> None:
     """Run it to its end, in the shape in which a gateway runs best. Raises `typer.Exit` where it failed."""
     keep_freed_memory()
     give_way_soon()
+    descriptors.raise_limit()
     os.umask(0o077)  # what is kept is for this user alone; workers inherit it
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
@@ -130,6 +134,8 @@ async def _run(config: Path | None, demo: bool, asked: int | None) -> int:
             environ = await _simulate(stack)
         settings = settings_or_exit(config, environ)
         configure_logging(settings)
+        if missing := descriptors.shortage(settings.gateway):
+            log.warning("%s", missing)
         key, records = _demo_key() if demo else ("", ())
         workers = settings.gateway.workers.count if asked is None else asked
         if (workers or _cores()) > 1:

@@ -65,7 +65,7 @@ class Capacity(Section):
     exchanges: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     """Exchanges at the same time, streams included."""
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Connections of clients, idle ones included; the system's limit of open files has to allow for it."""
+    """Connections of clients, idle ones included; fewer where the limit of open files has no room."""
 
 
 class Retries(Section):

@@ -7,14 +7,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.adapters.ledger import SPILLED, restore
@@ -56,6 +58,45 @@ async def test_without_descriptors_calls_fail_and_the_gateway_lives_on(tmp_path:
 
         assert while_full in (200, 502, 529)
         assert await running.ended() == 0
+
+
+async def test_a_low_soft_limit_of_descriptors_is_raised_and_one_that_is_too_low_told_of(
+    tmp_path: Path,
+) -> None:
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2_000))
+
+    arguments = ("--demo", "--workers", "2")
+    async with a_gateway_process(tmp_path, *arguments, environ=AT_ONCE, before=lower) as running:
+        workers = re.findall(r"worker \d is process (\d+)", running.greeting)
+        limits = [
+            resource.prlimit(int(pid), resource.RLIMIT_NOFILE) for pid in (running.process.pid, *workers)
+        ]
+        said = running.greeting
+        running.signal(signal.SIGINT)
+        assert await running.ended() == 0
+
+    assert limits == [(2_000, 2_000)] * 3
+    assert said.count("2,000 files may be open here, and capacity asks for 22,256") == 1
+    assert "no more than 872 connections" in said
+
+
+async def test_connections_leave_descriptors_for_upstream_and_the_rest(tmp_path: Path) -> None:
+    """As many clients as like to: those that are taken are answered, and so are the probes."""
+
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+
+    async with a_gateway_process(tmp_path, "--demo", environ=AT_ONCE, before=lower) as running:
+        port = int(running.url.rpartition(":")[2])
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(30):
+                clients = [await stack.enter_async_context(await RawClient.connect(port)) for _ in range(290)]
+            await _until_answered(clients[0], running)
+            async with aiohttp.ClientSession() as session:
+                for path in ("/livez", "/readyz"):
+                    async with session.get(f"{running.admin_url}{path}") as answer:
+                        assert answer.status == 200
 
 
 async def test_on_a_full_disk_no_money_is_admitted_and_none_is_lost(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,13 @@ class Running:
 
 @asynccontextmanager
 async def a_gateway_process(
-    state: Path, *arguments: str, environ: Mapping[str, str] | None = None
+    state: Path,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> AsyncIterator[Running]:
-    """`gateway run` with these arguments, once it has said where it listens; killed at the end if need be."""
+    """`gateway run` with these arguments, once it has said where it listens; killed at the end if need be.
+    `before` is what its process does before it becomes a gateway."""
     variables = {
         name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "GATEWAY_"))
     } | {
@@ -53,6 +57,7 @@ async def a_gateway_process(
         env=variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=before,
     )
     try:
         last = "drains and stops" if "--demo" in arguments else "/readyz"
