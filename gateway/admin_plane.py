@@ -73,6 +73,7 @@ async def open_admin_plane(
         conditions=Conditions(
             started=started,
             draining=draining,
+            unread=parts.in_force.unread,
             store_needed=lambda: any(
                 limit.mode is Mode.ENFORCE and limit.on_store_failure is OnStoreFailure.REFUSE
                 for limit in parts.in_force.rules.limits.all

@@ -59,8 +59,12 @@ class RulesInForce:
 
     @property
     def adjusted(self) -> bool:
-        """Whether the adjustments could be read: before that, a caller who is frozen may pass."""
+        """Whether the adjustments could be read: before that nobody passes, as anybody may be frozen."""
         return self._standing is not None
+
+    def unread(self) -> list[str]:
+        """What was not read once since the start; calls are refused for it."""
+        return [*([] if self.complete else ["keys"]), *([] if self.adjusted else ["adjustments"])]
 
     @property
     def settings(self) -> Settings:
@@ -83,7 +87,7 @@ class RulesInForce:
             try:
                 stored = await keys.load()
             except StoreUnavailable as error:
-                self._keys_away.tell(error.message)
+                self._keys_away.tell(error.message, known=self.complete)
                 return
             self._keys_away.over()
             if stored != self._stored_keys:
@@ -101,14 +105,17 @@ class RulesInForce:
                 self._adjustments_away.over()
             except StoreUnavailable as error:
                 answered = False
-                self._adjustments_away.tell(error.message)
+                self._adjustments_away.tell(error.message, known=self.adjusted)
             self._adjusted_at = at
             now = in_force(self._standing or (), at)
             if now != self.adjustments:
                 limits = await asyncio.to_thread(build_limits, self._settings, now, at)
-                self.rules = replace(self.rules, limits=limits, freezes=Freezes(now))
+                self.rules = replace(self.rules, limits=limits)
                 self.adjustments = now
                 log.info("adjustments in force: %d", len(now))
+            elif self.rules.freezes.complete == self.adjusted:
+                return answered
+            self.rules = replace(self.rules, freezes=self._freezes())
             return answered
 
     def read_amount(self, limit: Limit, amount: str | int) -> int:
@@ -138,7 +145,10 @@ class RulesInForce:
         """The rules with the adjustments in force, and the limits without. Changes nothing here."""
         rules = build_rules(settings, self._keyring(settings), self.generation + 1)
         limits = build_limits(settings, self.adjustments, self._adjusted_at)
-        return replace(rules, limits=limits, freezes=Freezes(self.adjustments)), rules.limits
+        return replace(rules, limits=limits, freezes=self._freezes()), rules.limits
+
+    def _freezes(self) -> Freezes:
+        return Freezes(self.adjustments, complete=self.adjusted)
 
     def _take_over(self, settings: Settings, made: tuple[Rules, Limits]) -> None:
         rules, self.configured = made
@@ -163,9 +173,10 @@ class _Away:
         self._what = what
         self._told = False
 
-    def tell(self, why: str) -> None:
+    def tell(self, why: str, *, known: bool) -> None:
         if not self._told:
-            log.warning("%s cannot be read, those known stay in force: %s", self._what, why)
+            meanwhile = "those known stay in force" if known else "calls are refused until they can"
+            log.warning("%s cannot be read, %s: %s", self._what, meanwhile, why)
         self._told = True
 
     def over(self) -> None:

@@ -331,7 +331,7 @@ class Service:
                 clock=self._clock,
             ),
             render=self.metrics.render,
-            started=lambda: bool(self.admin_url) and self._in_force.complete and self._in_force.adjusted,
+            started=lambda: bool(self.admin_url),
             draining=lambda: self._announcing,
             new_id=self._new_id,
             worker=self.worker,

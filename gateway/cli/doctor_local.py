@@ -22,7 +22,14 @@ from gateway.core.errors import ConfigError, CredentialUnavailable, StoreUnavail
 from gateway.core.ledger import Dimension
 from gateway.ports import Clock
 from gateway.settings import Settings
-from gateway.settings.gateway import LEDGER_FILE, LEDGER_KEY_FILE, PREFIX_SECRET_FILE, StoreKind
+from gateway.settings.gateway import (
+    BATCHES_FILE,
+    KEYS_FILE,
+    LEDGER_FILE,
+    LEDGER_KEY_FILE,
+    PREFIX_SECRET_FILE,
+    StoreKind,
+)
 from gateway.settings.ledger import LedgerKind
 from gateway.settings.secrets import (
     admin_token,
@@ -85,6 +92,21 @@ def check_state(settings: Settings, clock: Clock) -> list[Finding]:
     return [ok("state", found if directory.exists() else f"{directory} is made at the first start")]
 
 
+def check_files(settings: Settings, clock: Clock) -> list[Finding]:
+    """That keys, adjustments and batches can be read, where they are kept on this machine."""
+    directory = settings.gateway.state_path("")
+    names = [KEYS_FILE, BATCHES_FILE] if settings.gateway.store.kind is StoreKind.SQLITE else []
+    paths = [*(directory / name for name in names), *sorted(directory.glob("adjustments*.sqlite3"))]
+    todo = (
+        "put a copy in its place (`sqlite3 FILE .recover` shows what is left); calls may be refused meanwhile"
+    )
+    return [
+        fail("state", f"{path} cannot be read: {trouble}", todo)
+        for path in paths
+        if path.exists() and (trouble := _trouble_with(path))
+    ]
+
+
 def check_ledger(settings: Settings, clock: Clock) -> list[Finding]:
     """That the books of this machine can be written and their last entries are as they were written; that
     the shared ones answer, and have what was to be shipped."""
@@ -141,6 +163,7 @@ def check_descriptors(settings: Settings, clock: Clock) -> list[Finding]:
 LOCAL_CHECKS: tuple[Check, ...] = (
     check_secrets,
     check_state,
+    check_files,
     check_ledger,
     check_prices,
     check_descriptors,
@@ -185,6 +208,18 @@ def _for_owner_only(path: Path) -> Iterator[Finding]:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         yield warn("secrets", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+
+
+def _trouble_with(path: Path) -> str:
+    """Of a file of SQLite; empty where there is none."""
+    try:
+        with closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)
+        ) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
 
 
 def _own_ledger(settings: Settings, path: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import inf
 from typing import Final
 
-from gateway.core.errors import Frozen
+from gateway.core.errors import Frozen, StoreUnavailable
 from gateway.core.limits import MAX_AMOUNT, Limit, Limits, Period, Scope, Unit, kind_of
 from gateway.core.principal import Principal
 
@@ -192,9 +192,12 @@ class Freezes:
     """Who is frozen. Where several freezes stop a caller, the widest is what they are told of, and of these
     the first: the others will show once it is taken back."""
 
-    __slots__ = ("_by_subject",)
+    __slots__ = ("_by_subject", "complete")
 
-    def __init__(self, adjustments: Iterable[Adjustment] = ()) -> None:
+    def __init__(self, adjustments: Iterable[Adjustment] = (), *, complete: bool = True) -> None:
+        """Without `complete` the store could not be read yet: whoever is not here may be frozen all the
+        same."""
+        self.complete = complete
         frozen: dict[tuple[FreezeScope, str], Freeze] = {}
         for each in adjustments:
             if isinstance(each, Freeze):
@@ -214,10 +217,12 @@ class Freezes:
         return next((self._by_subject[each] for each in subjects if each in self._by_subject), None)
 
     def permit(self, principal: Principal) -> None:
-        """Raises `Frozen` where something stops this caller."""
+        """Raises `Frozen` where something stops this caller, and `StoreUnavailable` where nobody knows."""
         freeze = self.of(principal)
         if freeze is not None:
             raise Frozen(freeze_message(freeze))
+        if not self.complete:
+            raise StoreUnavailable("The gateway's freezes cannot be read at the moment; try again soon.")
 
 
 NOTHING_FROZEN: Final = Freezes()

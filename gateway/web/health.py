@@ -1,8 +1,9 @@
 """Probes: is the process alive, may it get traffic, has it started.
 
 Upstream's health is never part of them: one bad hour there would empty the service of all its replicas. The
-store counts for readiness only where a limit refuses while the store is away. Nothing here is protected by
-a token, and nothing here tells more than which of these conditions does not hold.
+store counts for readiness only where a limit refuses while the store is away, and until keys and adjustments
+were read once. Nothing here is protected by a token, and nothing here tells more than which of these
+conditions does not hold.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Conditions:
     started: Callable[[], bool]
     """Whether the configuration is loaded and the data plane listens."""
     draining: Callable[[], bool]
+    unread: Callable[[], list[str]] = list
+    """What could not be read since the start, and calls wait for: `keys`, `adjustments`."""
     store_needed: Callable[[], bool]
     """Whether some enforced limit refuses while the store cannot serve."""
     ping_store: Callable[[], Awaitable[None]]
@@ -49,13 +52,16 @@ def add_probes(app: web.Application, conditions: Conditions) -> None:
 
 
 async def unmet(conditions: Conditions) -> list[str]:
-    """The conditions of readiness that do not hold: `starting`, `draining`, `store`."""
+    """The conditions of readiness that do not hold: `starting`, `draining`, what is unread, `store`."""
     failing = []
     if not conditions.started():
         failing.append("starting")
     if conditions.draining():
         failing.append("draining")
-    if not failing and conditions.store_needed() and not await _store_serves(conditions):
+    if failing:
+        return failing
+    failing += conditions.unread()
+    if conditions.store_needed() and not await _store_serves(conditions):
         failing.append("store")
     return failing
 

@@ -9,6 +9,9 @@ import pytest
 
 from gateway.adapters.adjustment_store import SqliteAdjustmentStore
 from gateway.adapters.key_store import SqliteKeyStore
+from gateway.core.errors import StoreUnavailable
+from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.principal import Principal
 from gateway.identity import Identity
 from gateway.rules_in_force import RulesInForce
 from gateway.settings.load import load_settings, packaged_directory
@@ -24,6 +27,12 @@ async def test_a_store_that_is_away_is_said_once_however_often_it_is_asked_and_s
     folder = tmp_path / "stores"
     folder.write_text("no folder")
 
+    def permit() -> None:
+        caller = Principal(
+            workspace=WorkspaceId("demo"), key_id=KeyId("k1"), key_name="", organisation="default"
+        )
+        in_force.rules.freezes.permit(caller)
+
     async def refresh(times: int) -> None:
         for _ in range(times):
             keys = SqliteKeyStore(folder / "keys.sqlite3")
@@ -36,9 +45,21 @@ async def test_a_store_that_is_away_is_said_once_however_often_it_is_asked_and_s
     with caplog.at_level(logging.INFO, "gateway.rules_in_force"):
         await refresh(3)
         away = [line.partition(",")[0] for line in caplog.messages]
+        with pytest.raises(StoreUnavailable, match="freezes cannot be read"):
+            permit()
+        assert in_force.unread() == ["keys", "adjustments"]
+        in_force.reload_soon()
+        await in_force.reload_if_changed(lambda: None, pytest.fail)
+        with pytest.raises(StoreUnavailable):
+            permit()
         folder.unlink()
         await refresh(2)
 
     assert away == ["keys cannot be read", "adjustments cannot be read"]
-    assert caplog.messages[2:] == ["keys can be read again", "adjustments can be read again"]
-    assert (in_force.complete, in_force.adjusted) == (True, True)
+    assert all("calls are refused until they can" in line for line in caplog.messages[:2])
+    assert [line for line in caplog.messages if "again" in line] == [
+        "keys can be read again",
+        "adjustments can be read again",
+    ]
+    assert (in_force.complete, in_force.adjusted, in_force.unread()) == (True, True, [])
+    permit()

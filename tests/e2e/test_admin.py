@@ -79,6 +79,8 @@ def serve(aiohttp_client: Any) -> AdminClient:
         ({"ping_store": _hangs}, ["store"]),
         ({"ping_store": _is_away, "store_needed": lambda: False}, []),
         ({"started": lambda: False, "draining": lambda: True}, ["starting", "draining"]),
+        ({"unread": lambda: ["keys", "adjustments"]}, ["keys", "adjustments"]),
+        ({"unread": lambda: ["adjustments"], "ping_store": _is_away}, ["adjustments", "store"]),
     ],
 )
 async def test_readiness_names_what_is_missing(
@@ -93,7 +95,7 @@ async def test_readiness_names_what_is_missing(
 
 
 async def test_a_replica_that_drains_or_waits_for_its_store_is_alive(serve: AdminClient) -> None:
-    client = await serve(draining=lambda: True, ping_store=_is_away)
+    client = await serve(draining=lambda: True, ping_store=_is_away, unread=lambda: ["keys"])
 
     assert (await client.get("/livez")).status == 200
     assert (await client.get("/startupz")).status == 200

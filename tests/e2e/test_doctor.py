@@ -255,6 +255,22 @@ async def test_a_ledger_that_is_none_and_a_disk_that_cannot_be_written(lone: Pat
     assert (Outcome.FAIL, "state") in [(outcome, check) for outcome, check, _ in blocked]
 
 
+async def test_keys_adjustments_and_batches_that_cannot_be_read(lone: Patient) -> None:
+    await lone.stack.service.stop()
+    damaged = ["keys.sqlite3", "batches.sqlite3", "adjustments.sqlite3"]
+    for name in damaged:
+        for beside in lone.stack.state.glob(f"{name}-*"):
+            beside.unlink()
+        (lone.stack.state / name).write_bytes(b"not a database, but of some length" * 100)
+    found = await lone.wrong()
+
+    assert [(outcome, check) for outcome, check, _ in found] == [(Outcome.FAIL, "state")] * 3
+    assert all(
+        f"{name} cannot be read: file is not a database" in said
+        for name, (_, _, said) in zip(damaged, found, strict=True)
+    )
+
+
 async def test_a_shared_ledger_that_is_away_lags_or_is_up_to_date(lone: Patient) -> None:
     await lone.call()
     await lone.stack.books()

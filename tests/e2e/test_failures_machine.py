@@ -19,9 +19,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.adapters.adjustment_store import SqliteAdjustmentStore
 from gateway.adapters.ledger import SPILLED, restore
+from gateway.core.adjustments import Author, Freeze, FreezeScope
 from gateway.core.ledger import Dimension
 from gateway.core.limits import Unit
+from gateway.settings.gateway import ADJUSTMENTS_FILE
 from gateway.sim.pacing import Pacing
 from tests.e2e.whole.calls import ASK, MODEL, call, eventually
 from tests.support.clock import ShiftedClock
@@ -118,6 +121,35 @@ async def test_on_a_full_disk_no_money_is_admitted_and_none_is_lost(tmp_path: Pa
     with closing(sqlite3.connect(running.ledger)) as connection:
         booked = connection.execute("SELECT status FROM entries WHERE basis = 'reported'").fetchall()
     assert booked == [(200,), (200,)]
+
+
+async def test_adjustments_that_cannot_be_read_lift_no_freeze(tmp_path: Path) -> None:
+    """A damaged file may hold a freeze of anybody. Once a good one is in its place, it holds as ever."""
+    state = tmp_path / "state"
+    state.mkdir()
+    damaged = state / ADJUSTMENTS_FILE
+    damaged.write_bytes(b"not a database, but of some length" * 100)
+    who = Author(name="lena", via="")
+    freeze = Freeze(id="f1", scope=FreezeScope.WORKSPACE, subject="demo", reason="Too dear", by=who, at=0.0)
+    await SqliteAdjustmentStore(tmp_path / "copy").add(freeze)
+    async with a_stack(tmp_path) as stack, aiohttp.ClientSession() as session:
+
+        async def probed(path: str) -> tuple[int, object]:
+            async with session.get(stack.service.admin_url + path) as answer:
+                return answer.status, (await answer.json()).get("failing")
+
+        refused = await call(stack, ASK, key="other")
+        unready, started = await probed("/readyz"), await probed("/startupz")
+        os.replace(tmp_path / "copy", damaged)
+        async with asyncio.timeout(30):
+            while (await call(stack, ASK, key="other")).status != 200:  # noqa: ASYNC110  # it can only be asked
+                await asyncio.sleep(0.1)
+        frozen = await call(stack, ASK)
+        ready = await probed("/readyz")
+
+    assert refused.status == 529 and "freezes cannot be read" in refused.body.decode()
+    assert (unready, started) == ((503, ["adjustments"]), (200, None))
+    assert (frozen.status, ready) == (403, (200, None))
 
 
 async def test_a_stop_that_leaves_entries_in_the_log_only_says_so_and_fails(tmp_path: Path) -> None:
