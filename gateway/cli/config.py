@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,6 +105,16 @@ def settings_or_exit(config: Path | None, environ: Mapping[str, str] = os.enviro
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """What is made meanwhile is for this user alone, as what `gateway run` makes is."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _print_check(

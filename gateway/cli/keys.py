@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.adapters.clock import SystemClock
-from gateway.cli.config import ConfigOption, JsonOption, settings_or_exit
+from gateway.cli.config import ConfigOption, JsonOption, owner_only, settings_or_exit
 from gateway.cli.printing import console_for, plain
 from gateway.core.errors import ConfigError, StoreUnavailable
 from gateway.core.ids import KeyId, WorkspaceId
@@ -35,6 +35,9 @@ from gateway.stores import open_keys
 app = typer.Typer(help="Make, list and revoke the keys that apps call with.", no_args_is_help=True)
 
 T = TypeVar("T")
+
+HOLDS_WITHIN = "five seconds"
+"""On every replica: they read the keys every three."""
 
 
 @app.command()
@@ -83,7 +86,9 @@ def create(
         f"Key {record.id} of workspace {workspace}. It is shown this once; keep it where secrets are kept.",
         err=True,
     )
-    if declare:
+    if not declare:
+        typer.echo(f"Gateways that run take it within {HOLDS_WITHIN}.", err=True)
+    else:
         typer.echo(f"Under workspaces.{workspace}.keys in workspaces.yaml:", err=True)
         typer.echo(_declaration(record), err=True)
 
@@ -157,7 +162,8 @@ def _with_store(settings: Settings, work: Callable[[KeyStore], Awaitable[T]]) ->
             await store.close()
 
     try:
-        return asyncio.run(run())
+        with owner_only():
+            return asyncio.run(run())
     except (StoreUnavailable, ConfigError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -17,12 +17,13 @@ from typing import Annotated
 import typer
 
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.ledger import SPILLED
 from gateway.adapters.ledger import restore as restore_entries
 from gateway.adapters.ledger_prune import prune as prune_file
 from gateway.adapters.ledger_shipping import shipped_up_to
-from gateway.adapters.ledger_source import LedgerSource, PostgresUrl
+from gateway.adapters.ledger_source import LedgerSource, PostgresUrl, reading
 from gateway.adapters.ledger_verify import verify as verify_ledger
-from gateway.cli.config import ConfigOption, settings_or_exit
+from gateway.cli.config import ConfigOption, owner_only, settings_or_exit
 from gateway.cli.days import read_day
 from gateway.core.chain import ChainKey, read_head
 from gateway.core.chain_walk import Walk
@@ -55,19 +56,25 @@ def restore(
     """Put entries back that were written to the log because the ledger had no room.
 
     May run beside the gateway, and more than once: an entry that is there
-    already is left alone.
+    already is left alone. Exit code 1 where the log holds none.
     """
     settings = settings_or_exit(config)
     path = ledger or settings.gateway.state_path(LEDGER_FILE)
     with _errors():
+        with reading(path):
+            pass  # one that is made here would be in the wrong place
         try:
+            lines = [line for line in log if SPILLED in line]
             beside = None if ledger is None else _beside(ledger)
-            stored = restore_entries(path, log, beside or ledger_key(settings.gateway, settings.environ))
+            stored = restore_entries(path, lines, beside or ledger_key(settings.gateway, settings.environ))
         except (ValueError, TypeError) as error:
             typer.echo(
                 f"{log.name} holds an entry that was cut or altered: {error}. Nothing was put back.", err=True
             )
             raise typer.Exit(1) from error
+    if not lines:
+        typer.echo(f"{log.name} holds no spilled entries; is it the gateway's log?", err=True)
+        raise typer.Exit(1)
     typer.echo(f"{stored} entries put back into {path}")
 
 
@@ -245,7 +252,8 @@ def _ms(instant: datetime) -> int:
 @contextmanager
 def _errors() -> Iterator[None]:
     try:
-        yield
+        with owner_only():
+            yield
     except (ConfigError, StoreUnavailable, sqlite3.Error) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
         return
     with RedisServer(tmp_path / "redis") as server:
         yield Desk(tmp_path, environ | {"GATEWAY_STORE__KIND": "redis", "REDIS_URL": server.url})
+
+
+def test_a_new_key_comes_with_when_it_holds_and_what_is_kept_is_for_its_owner_only(desk: Desk) -> None:
+    before = os.umask(0o022)
+    try:
+        made = desk.run("create", "--workspace", "demo", "--name", "bot")
+        assert os.umask(0o022) == 0o022, "as it was: what comes after may be for others"
+    finally:
+        os.umask(before)
+
+    assert "Gateways that run take it within five seconds." in made.stderr
+    assert made.stdout.count("\n") == 1
+    state = Path(desk.environ["GATEWAY_STATE__DIRECTORY"])
+    if "REDIS_URL" not in desk.environ:
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (state, *state.iterdir()))
 
 
 def test_a_key_works_from_making_to_revoking(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from msgspec.structs import replace
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger import Ledger
@@ -233,6 +233,29 @@ def test_a_mistake_is_explained(ledgers: list[str], arguments: list[str], words:
 
     assert run.exit_code == 2
     assert words in run.output
+
+
+def test_nothing_is_put_back_where_there_is_no_ledger_or_nothing_to_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "gateway.log"
+    log.write_text("started\n")
+    environ = {"GATEWAY_STATE__DIRECTORY": "var"}
+
+    def run() -> Result:
+        return CliRunner().invoke(gateway_app, ["ledger", "restore", str(log)], env=environ)
+
+    elsewhere, made = run(), sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "var").mkdir()
+    Ledger(tmp_path / "var" / "ledger.sqlite3").close()
+    nothing = run()
+
+    assert elsewhere.exit_code == 2
+    assert "var/ledger.sqlite3 cannot be read: there is no such file" in elsewhere.stderr
+    assert made == ["gateway.log"]
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    assert "holds no spilled entries" in nothing.stderr
 
 
 def test_entries_in_the_log_are_put_back_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
