@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from gateway.core.errors import ConfigProblem
+from gateway.core.errors import ConfigError, ConfigProblem
 from gateway.core.limits import Scope, kind_of
 from gateway.core.prompt_lines import MAX_PROMPTS_BYTES, LineProblem, find_unwarmable, read_prompt_lines
 from gateway.settings.alerts_checks import alert_errors, alert_warnings
@@ -20,7 +20,15 @@ from gateway.settings.identity import is_loopback
 from gateway.settings.identity_checks import identity_errors, identity_warnings
 from gateway.settings.ledger import LedgerKind
 from gateway.settings.limits import DefaultLimit, OverrideLimit
-from gateway.settings.secrets import is_available
+from gateway.settings.secrets import (
+    admin_token,
+    is_available,
+    ledger_key,
+    ledger_url,
+    metrics_token,
+    prefix_secret,
+    store_url,
+)
 from gateway.settings.shared import SecretRef
 from gateway.settings.source import ENVIRONMENT, FILE_NAMES, VARIABLE_PREFIX, Document, KeyPath
 from gateway.settings.tracing_checks import tracing_errors, tracing_warnings
@@ -41,12 +49,14 @@ def check_across(
         *_workspace_errors(settings),
         *_limit_errors(settings),
         *_schedule_errors(settings),
+        *_listen_errors(settings),
         *identity_errors(settings),
         *alert_errors(settings),
         *tracing_errors(settings),
     ]
     warnings = [
         *_upstream_warnings(settings),
+        *_secret_warnings(settings),
         *_store_warnings(settings),
         *_ledger_warnings(settings),
         *_glob_warnings(settings),
@@ -210,15 +220,47 @@ def _upstream_warnings(settings: Settings) -> Iterator[Found]:
             yield "gateway.yaml", (*path, "base_url"), message
 
 
+def _secret_warnings(settings: Settings) -> Iterator[Found]:
+    """Of all that the gateway reads before it serves; what it makes by itself is not among it."""
+    gateway, environ = settings.gateway, settings.environ
+    listen, store, ledger = gateway.listen, gateway.store, gateway.ledger
+    needed: tuple[
+        tuple[KeyPath, SecretRef | None, Callable[[GatewayFile, Mapping[str, str]], object]], ...
+    ] = (
+        (("listen", "admin_token"), listen.admin_token, admin_token),
+        (("listen", "metrics_token"), listen.metrics_token, metrics_token),
+        (("store", "url"), store.url if store.kind is StoreKind.REDIS else None, store_url),
+        (("ledger", "url"), ledger.url if ledger.kind is LedgerKind.POSTGRES else None, ledger_url),
+        (("ledger", "key"), ledger.key, ledger_key),
+        (("prefixes", "secret"), gateway.prefixes.secret, prefix_secret),
+    )
+    for path, ref, read in needed:
+        if ref is None:
+            continue
+        if not is_available(ref, environ):
+            yield GATEWAY, path, f"{ref} cannot be read now; the gateway will not start without it"
+            continue
+        try:
+            read(gateway, environ)
+        except ConfigError as error:
+            yield GATEWAY, path, f"{error}; the gateway will not start with it"
+
+
+def _listen_errors(settings: Settings) -> Iterator[Found]:
+    data, admin = settings.gateway.listen.data, settings.gateway.listen.admin
+    (host, _, port), (other, _, other_port) = data.rpartition(":"), admin.rpartition(":")
+    covered = (":" in host) == (":" in other) and {"0.0.0.0", "[::]", "::"} & {host, other}  # noqa: S104 - read
+    if int(port) and int(port) == int(other_port) and (host == other or covered):
+        message = f"the data plane listens on {data} already; the two need addresses of their own"
+        yield GATEWAY, ("listen", "admin"), message
+
+
 def _store_warnings(settings: Settings) -> Iterator[Found]:
     gateway = settings.gateway
     if gateway.store.kind is StoreKind.MEMORY:
         yield "gateway.yaml", ("store", "kind"), "budgets and keys are forgotten when the gateway stops"
     if gateway.store.kind is not StoreKind.REDIS:
         return
-    if not is_available(gateway.store.url, settings.environ):
-        message = f"{gateway.store.url} cannot be read now; the gateway will not start without it"
-        yield "gateway.yaml", ("store", "url"), message
     if gateway.prefixes.secret is None:
         message = (
             "each replica generates a secret of its own, so they cannot share what they learn of prefixes; "
@@ -231,9 +273,6 @@ def _ledger_warnings(settings: Settings) -> Iterator[Found]:
     ledger = settings.gateway.ledger
     if ledger.kind is not LedgerKind.POSTGRES:
         return
-    if not is_available(ledger.url, settings.environ):
-        message = f"{ledger.url} cannot be read now; the gateway will not start without it"
-        yield "gateway.yaml", ("ledger", "url"), message
     if ledger.key is None:
         message = (
             "each replica generates a key of its own, so that no place can verify all chains of the shared "

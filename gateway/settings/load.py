@@ -150,7 +150,9 @@ def validate(
     model: type[File], document: Document, above: Document | None = None
 ) -> tuple[File | None, list[ConfigProblem]]:
     """`document` as `model`, with `above` laid over it; problems name whichever of the two is to blame."""
-    value = document.value if above is None else overlay(document.value, above.value)
+    value = document.value
+    if above is not None and isinstance(value, dict):  # what is no mapping is to be told of, not laid over
+        value = overlay(value, above.value)
     try:
         return model.model_validate(value), []
     except ValidationError as error:

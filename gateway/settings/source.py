@@ -185,7 +185,7 @@ def overlay(below: Value, above: Value) -> Value:
     if not isinstance(above, dict) or (above and above.keys() <= {"env", "file"}):
         return above
     if not isinstance(below, dict):
-        return above if below is None else below
+        return above  # also over a value that has no parts: the model says that it wants one
     merged = dict(below)
     for key, value in above.items():
         merged[key] = overlay(merged.get(key), value)
