@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import aiohttp
 import typer
 
+from gateway.cli.config import is_url
+
 JsonObject = dict[str, Any]
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -57,7 +59,7 @@ class AdminClient:
     @classmethod
     def from_options(cls, url: str, token_env: str) -> AdminClient:
         """Raises `typer.BadParameter` where the URL is none."""
-        if not url.startswith(("http://", "https://")):
+        if not is_url(url):
             raise typer.BadParameter("write it as http://127.0.0.1:9090", param_hint="--url")
         return cls(url, os.environ.get(token_env, "").strip() or None, token_env)
 

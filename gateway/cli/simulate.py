@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.config import is_url
+
 
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8900,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 8900,
     speed: Annotated[
         float, typer.Option(min=0.1, help="How many times faster than a real model it answers.")
     ] = 1.0,
@@ -33,6 +37,8 @@ def simulate(
     from gateway.sim.pacing import Pacing
     from gateway.sim.server import run_simulator
 
+    if public_url is not None and not is_url(public_url):
+        raise typer.BadParameter("write it as http://simulator:8900", param_hint="--public-url")
     try:
         faults = [parse_fault(text) for text in fault or ()]
     except ValueError as error:

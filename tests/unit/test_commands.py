@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from gateway.cli import COMMANDS, Listed, load
+from gateway.cli import COMMANDS, Listed, app, load
 
 NO_JSON = {
     "run": "runs until it is stopped; its log is JSON",
@@ -120,3 +121,29 @@ def test_a_shell_completes_commands_and_options() -> None:
 
     assert {"replay", "report", "reconcile"} <= set(complete("gateway re"))
     assert "--workers" in complete("gateway run --w")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulate", "--port", "99999"], "65535"),
+        (["simulate", "--port", "-1"], "greater than or equal to 0"),
+        (["simulate", "--public-url", "foo"], "write it as http://simulator:8900"),
+        *(
+            ([*command, "--url", url], "write it as http://127.0.0.1:9090")
+            for command in (["top"], ["budget", "show"], ["healthcheck"])
+            for url in (
+                "http://127.0.0.1:999999",
+                "http://[::1",
+                "http://",
+                "ftp://127.0.0.1",
+                "127.0.0.1:9090",
+            )
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_explained(arguments: list[str], words: str) -> None:
+    run = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+    assert run.exit_code == 2, run.output
+    assert words in run.output
