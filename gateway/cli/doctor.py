@@ -22,6 +22,7 @@ from rich.markup import escape
 
 from gateway.adapters.clock import SystemClock
 from gateway.cli.config import ConfigOption, JsonOption
+from gateway.cli.demo_mark import variables_of_demo
 from gateway.cli.findings import Finding, Outcome, fail, ok, warn
 from gateway.core.errors import ConfigError
 from gateway.ports import Clock
@@ -45,7 +46,11 @@ def doctor(
     beside the gateway.
     """
     directory = find_directory(config, os.environ)
-    findings = examine(directory, os.environ, SystemClock(), upstream=upstream)
+    demo = variables_of_demo(os.environ)
+    findings = examine(directory, {**os.environ, **demo}, SystemClock(), upstream=upstream)
+    if demo:
+        found = "`gateway run --demo` runs here, and is what is looked at: a simulated Claude API answers"
+        findings = (ok("demo", found), *findings)
     if as_json:
         result = {
             "ok": not _failed(findings),

@@ -24,6 +24,13 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.garbage import give_way_soon, spare_what_stays
 from gateway.adapters.process_log import JsonLines
 from gateway.cli.config import ConfigOption, settings_or_exit
+from gateway.cli.demo_mark import (
+    CREDENTIAL_VARIABLE,
+    STATE_VARIABLE,
+    UPSTREAM_VARIABLE,
+    marked,
+    simulated_state,
+)
 from gateway.core.errors import ConfigError
 from gateway.core.ids import WorkspaceId
 from gateway.core.principal import RANDOM_BYTES, KeyRecord, mint_key
@@ -39,8 +46,6 @@ log = logging.getLogger(__name__)
 DEMO_WORKSPACE = WorkspaceId("demo")
 DEMO_MODEL = "claude-opus-5-5"
 SIMULATED_CREDENTIAL = "simulated"
-CREDENTIAL_VARIABLE = "ANTHROPIC_API_KEY"
-STATE_VARIABLE = "GATEWAY_STATE__DIRECTORY"
 DRAINING = "Draining; a second Ctrl-C stops at once."
 SPILLED = (
     "The ledger could not be written: entries that are in the log only: {}. Keep the log, and put them back "
@@ -149,12 +154,16 @@ async def _run(config: Path | None, demo: bool, asked: int | None) -> int:
             )
             await supervisor.start()
             stopping = stop_on_signals(supervisor)
+            if simulated:
+                stack.enter_context(marked(environ))
             _greet(supervisor, key, simulated, settings, workers=workers or _cores())
             return await _until_over(stopping, supervisor)
         service = Service(settings, more_keys=records)
         await service.start()
         spare_what_stays()
         stopping = stop_on_signals(service)
+        if simulated:
+            stack.enter_context(marked(environ))
         _greet(service, key, simulated, settings)
         return await serve_until_asked(stopping, service)
 
@@ -203,13 +212,11 @@ async def _simulate(stack: AsyncExitStack) -> Mapping[str, str]:
     simulator = Simulator(pacing=Pacing.realistic())
     url = await simulator.start()
     stack.push_async_callback(simulator.stop)
-    # What is spent on the simulator must not count against anybody's real budget.
-    state = os.environ.get(STATE_VARIABLE, "var")
     return {
         **os.environ,
         CREDENTIAL_VARIABLE: SIMULATED_CREDENTIAL,
-        "GATEWAY_UPSTREAMS__DEFAULT__BASE_URL": url,
-        STATE_VARIABLE: str(Path(state) / "simulated"),
+        UPSTREAM_VARIABLE: url,
+        STATE_VARIABLE: str(simulated_state(os.environ)),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import signal
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,6 +27,7 @@ from gateway.settings.gateway import LEDGER_FILE
 from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
+from tests.support.process import a_gateway_process
 from tests.support.redis_server import RedisServer
 from tests.support.stack import Stack, a_stack
 
@@ -143,6 +145,34 @@ async def test_the_command_prints_lines_for_people_and_for_programs(
     assert bad == 1 and said["ok"] is False
     assert [finding["check"] for finding in said["findings"] if finding["outcome"] == "fail"] == ["secrets"]
     assert not [finding for finding in said["findings"] if finding["check"].startswith("upstream")]
+
+
+async def test_beside_a_demo_nothing_is_to_mend_and_without_it_the_credential_is(tmp_path: Path) -> None:
+    listen = {f"GATEWAY_LISTEN__{plane}": f"127.0.0.1:{free_port()}" for plane in ("DATA", "ADMIN")}
+    state = tmp_path / "var"
+    environ = {"GATEWAY_STATE__DIRECTORY": str(state), "ANTHROPIC_API_KEY": "", **listen}
+
+    def run(**changes: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["doctor", "--json"], env=environ | changes)
+        failed = [each["found"] for each in json.loads(done.output)["findings"] if each["outcome"] == "fail"]
+        return done.exit_code, " ".join(failed)
+
+    async with a_gateway_process(state, "--demo", environ=listen) as running:
+        beside = await asyncio.to_thread(run)
+        as_it_said = await asyncio.to_thread(run, GATEWAY_STATE__DIRECTORY=str(state / "simulated"))
+        of_another = await asyncio.to_thread(run, ANTHROPIC_API_KEY="sk-test", GATEWAY_PAGE__ENABLED="maybe")
+        mark = (state / "simulated" / "demo.json").read_bytes()
+        running.signal(signal.SIGINT)
+        assert await running.ended() == 0
+    gone, left = await asyncio.to_thread(run), [path.name for path in (state / "simulated").iterdir()]
+    (state / "simulated" / "demo.json").write_bytes(mark)  # as one leaves it that is killed
+    killed = await asyncio.to_thread(run)
+
+    assert beside == as_it_said == (0, "")
+    assert of_another[0] == 1
+    assert "demo.json" not in left
+    assert gone[0] == killed[0] == 1
+    assert "ANTHROPIC_API_KEY" in gone[1] and "ANTHROPIC_API_KEY" in killed[1]
 
 
 async def test_a_configuration_that_cannot_be_used_is_all_that_is_said(lone: Patient) -> None:
