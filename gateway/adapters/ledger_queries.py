@@ -150,7 +150,7 @@ def _charges(ledger: Reading, start_ms: int, end_ms: int) -> Iterator[Charge]:
     sums = [f"CAST(SUM({column}) AS BIGINT)" for column in columns]
     order = ", ".join(str(n + 1) for n in range(len(groups)))
     rows = ledger.rows(
-        f"SELECT {', '.join([*groups, *sums])} FROM entries {_BETWEEN} AND {_COST} + {_USED} > 0 "  # noqa: S608
+        f"SELECT {', '.join([*groups, *sums])} FROM entries {_BETWEEN} AND ({_COST} <> 0 OR {_USED} > 0) "  # noqa: S608
         f"GROUP BY {order} ORDER BY {order}",
         (start_ms, end_ms),
     )

@@ -18,10 +18,12 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.ledger_queries import read_charges, read_totals
 from gateway.cli import app as gateway_app
 from gateway.cli.statement import statement
-from gateway.core.exchange import Basis
+from gateway.core.bucket import Payer, Presumed
+from gateway.core.exchange import Basis, ExchangeRecord
 from gateway.core.focus import COLUMNS
-from gateway.core.ids import KeyId, WorkspaceId
+from gateway.core.ids import KeyId, ReservationId, WorkspaceId
 from gateway.core.ledger import Dimension, Tag
+from gateway.core.presumed import presumed_record
 from gateway.core.principal import Principal
 from gateway.settings.gateway import LEDGER_FILE, LEDGER_KEY_FILE
 from tests.support.ledgers import ALWAYS, KEY, NOVEMBER, Books
@@ -128,6 +130,33 @@ def test_charges_of_several_ledgers_are_added_up(books: Books, run: Run) -> None
     assert [charge.key for charge in twice] == [charge.key for charge in once]
     for one, two in zip(once, twice, strict=True):
         assert two.amounts == tuple((2 * quantity, 2 * cost) for quantity, cost in one.amounts)
+
+
+def test_focus_sums_to_the_ledger_where_what_was_presumed_is_taken_back(books: Books, run: Run) -> None:
+    """`a` is settled late, of `b` nobody can tell any more, and of `c` another ledger was told first."""
+    tags = (("x-cost-centre", "lost"),)
+    payer = Payer(
+        received_at_ms=round(NOVEMBER * 1000), organisation="acme", workspace="search", model="m", tags=tags
+    )
+
+    def presumed(name: str, nanousd: int) -> ExchangeRecord:
+        id, back = ReservationId(name), nanousd < 0
+        return presumed_record(Presumed(reservation_id=id, payer=payer, nanousd=nanousd, taken_back=back))
+
+    books.hold([presumed("a", 70_000), presumed("b", 50_000), presumed("a", -70_000)])
+    assert _lost(books, run) == ["0.000050000"]
+    books.hold([presumed("c", -80_000)])
+    assert _lost(books, run) == ["-0.000030000"]
+    books.hold([presumed("d", 30_000)])
+    assert _lost(books, run) == []
+
+
+def _lost(books: Books, run: Run) -> list[str]:
+    """What the rows of such calls cost, after a look at the sum of all rows."""
+    rows = list(csv.DictReader(io.StringIO(run("--focus", "-"), newline="")))
+    (whole,) = read_totals(books.source, (), **ALWAYS)
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(whole.cost_nanousd) / 10**9
+    return [row["BilledCost"] for row in rows if "lost" in row["Tags"]]
 
 
 def test_a_period_is_compared_with_another(books: Books, run: Run) -> None:
