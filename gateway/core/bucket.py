@@ -184,7 +184,10 @@ EMPTY: Final = Level()
 
 def drained(level: Level, rate: int, period_ms: int, now_ms: int) -> Level:
     """What is still gone at `now_ms`, when `rate` units come back per period. Exact: nothing is lost between
-    calls, however many. A clock that went back adds nothing."""
+    calls, however many. A clock that went back adds nothing, and is waited for; where that would take more
+    than a period, the clock before was wrong, and the bucket drains from now on."""
+    if level.at_ms - now_ms > period_ms:
+        level = Level(level.spent, level.set_aside, level.fraction, now_ms, level.given_back)
     elapsed_ms = now_ms - level.at_ms
     if level.spent == 0:
         return Level(at_ms=max(now_ms, level.at_ms), given_back=level.given_back)
@@ -216,12 +219,15 @@ def corrected(level: Level, taken: Level, amount: int, actual: int, rate: int, p
     amount - actual; where it is after, the level exceeds it by each of the two at least.
 
     The second keeps a busy bucket busy, whose level is far above any one amount. What lasts longer than a
-    full bucket takes to drain gets nothing back. The lowest level itself, were it known, would be too much:
-    two that share it would both get it back."""
+    full bucket takes to drain gets nothing back, nor does what was taken by a clock that was ahead: nobody
+    knows for how long. The lowest level itself, were it known, would be too much: two that share it would
+    both get it back."""
     if actual >= amount:
         return spend(level, actual - amount)
+    if level.at_ms < taken.at_ms:
+        return level
     # Exact, in units / period: a unit lasts long where few come back, and is not to be lost to rounding.
-    elapsed_ms = max(level.at_ms - taken.at_ms, 0)
+    elapsed_ms = level.at_ms - taken.at_ms
     left = amount * period_ms
     if elapsed_ms < REFILLED_KEPT_AT_LEAST_MS:
         given_back = (level.given_back - taken.given_back) % _GIVEN_BACK_WRAPS

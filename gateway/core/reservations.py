@@ -157,6 +157,7 @@ def reserve(tables: Tables, reservation: Reservation, now_ms: int) -> Decision:
     if not decision.allowed:
         refused = Record(State.REFUSED, now_ms + REFUSED_KEPT_MS, found_at_ms=now_ms, found=found)
         tables.put_record(reservation.id, refused)
+        _keep_set_back(tables, reservation.limits, keys, found)
         return decision
     charges = []
     for bound, key, standing in zip(reservation.limits, keys, found, strict=True):
@@ -262,7 +263,7 @@ def _refill(limit: Limit) -> tuple[int, int]:
 def _take(tables: Tables, charge: Charge, standing: Standing, now_ms: int) -> None:
     level = standing.level
     if charge.rate:
-        _put_refilled(tables, charge, charge.taken)
+        _put_refilled(tables, charge.bucket_key, charge.taken, charge.rate, charge.period_ms)
     elif charge.unit is Unit.CONCURRENT:
         tables.keep_level(charge.bucket_key, Level(set_aside=saturated(level.set_aside + charge.amount)))
     else:
@@ -280,7 +281,7 @@ def _settle(tables: Tables, charge: Charge, actual: int, now_ms: int, *, still_o
     if charge.rate:
         level = drained(level or Level(at_ms=now_ms), charge.rate, charge.period_ms, now_ms)
         level = corrected(level, charge.taken, charge.amount, actual, charge.rate, charge.period_ms)
-        _put_refilled(tables, charge, level)
+        _put_refilled(tables, charge.bucket_key, level, charge.rate, charge.period_ms)
         return
     level = level or EMPTY
     if still_open:
@@ -298,9 +299,19 @@ def _leave(tables: Tables, charge: Charge) -> None:
         tables.drop_level(charge.bucket_key)
 
 
-def _put_refilled(tables: Tables, charge: Charge, level: Level) -> None:
-    keep_ms = -(-level.spent * charge.period_ms // charge.rate) + REFILLED_KEPT_AT_LEAST_MS
-    tables.put_level(charge.bucket_key, level, level.at_ms + min(keep_ms, REFILLED_KEPT_MS))
+def _keep_set_back(
+    tables: Tables, limits: Sequence[BoundLimit], keys: Sequence[str], found: Sequence[Standing]
+) -> None:
+    """Buckets that a clock wrote which was ahead: they drain from now on, though nothing is taken."""
+    for bound, key, standing in zip(limits, keys, found, strict=True):
+        kept = tables.level(key)
+        if kept is not None and standing.level.at_ms < kept.at_ms:
+            _put_refilled(tables, key, standing.level, *_refill(bound.limit))
+
+
+def _put_refilled(tables: Tables, bucket_key: str, level: Level, rate: int, period_ms: int) -> None:
+    keep_ms = -(-level.spent * period_ms // rate) + REFILLED_KEPT_AT_LEAST_MS
+    tables.put_level(bucket_key, level, level.at_ms + min(keep_ms, REFILLED_KEPT_MS))
 
 
 def _put_window(tables: Tables, charge: Charge, level: Level, now_ms: int) -> None:

@@ -335,6 +335,31 @@ async def test_a_clock_that_goes_back_gives_nothing_twice(ground: Ground, store:
     assert (await look(store, rate)).remaining == 0
 
 
+async def test_a_rate_goes_on_when_a_clock_that_was_ahead_for_days_is_set_right(
+    ground: Ground, store: BudgetStore
+) -> None:
+    """Three days ahead all of the minute was taken; also while all that comes is refused."""
+    rate, day = bound(60, period=MINUTE), bound(100, id="day")
+    ground.advance(3 * DAY)
+    assert (await store.reserve(reservation("ahead", rate, day, nanousd=60))).allowed
+    ground.clock.jump(-3 * DAY)
+    ground.tell_time()
+    refusal = (await store.reserve(reservation("a", rate, day, nanousd=10))).binding
+    assert refusal is not None and refusal.retry_after_seconds == 10
+    assert await state(store, day) == (0, 0)
+
+    ground.advance(5)
+    assert not (await store.reserve(reservation("b", rate, nanousd=10))).allowed
+    ground.advance(5)
+    assert (await store.reserve(reservation("c", rate, nanousd=10))).allowed
+    await store.settle(rid("ahead"), usd(1))
+    assert await state(store, rate) == (60, 0), "nobody knows what of it drained"
+    ground.advance(30)
+    for i in range(100):
+        ground.advance(1)
+        assert (await store.reserve(reservation(f"one a second {i}", rate, nanousd=1))).allowed
+
+
 async def test_absurd_amounts_are_refused_and_break_no_count(store: BudgetStore) -> None:
     limit, shadow = bound(MAX_AMOUNT), bound(10, id="shadow", mode=Mode.SHADOW)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -268,32 +268,42 @@ def test_over_no_window_does_a_rate_admit_more_than_capacity_and_what_came_back(
     steps: list[tuple[str, int, int, int]],
 ) -> None:
     """Many more and denser histories of one rate, through the Python and the Lua."""
+    asyncio.run(_one_rate([(*step, 0) for step in steps]))
+
+
+@given(steps=st.lists(st.tuples(STEP, st.sampled_from([0, 0, 1, 86_400])), min_size=8, max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_a_clock_that_is_set_back_gives_nothing_twice(
+    steps: list[tuple[tuple[str, int, int, int], int]],
+) -> None:
+    """By a second, or so far that nobody waits for it; over all time that really goes by."""
+    asyncio.run(_one_rate([(*step, back_seconds) for step, back_seconds in steps]))
+
+
+async def _one_rate(steps: Sequence[tuple[str, int, int, int, int]]) -> None:
     rate = bound(61, period=Period.MINUTE)
-
-    async def drive() -> None:
-        clock, admitted = FakeClock(), Admitted()
-        grounds = [Ground("memory", clock, Path()), Ground("redis", clock, Path(), Histories.redis)]
-        stores = [await ground.store() for ground in grounds]
-        open_: list[str] = []
-        for i, (what, amount, wait_ms, which) in enumerate(steps):
-            grounds[1].advance(wait_ms / 1000)
-            if what == "reserve":
-                asked = reservation(f"r{i}", rate, nanousd=min(amount, 61), lease_seconds=10**6)
-                python, lua = [await store.reserve(asked) for store in stores]
-                assert python == lua
-                if python.allowed:
-                    admitted.reserved(f"r{i}", [rate], asked.amounts, round(clock.now() * 1000))
-                    open_.append(f"r{i}")
-            elif open_:
-                name = open_.pop(which % len(open_))
-                for store in stores:
-                    await store.settle(rid(name), usd(amount))
-                admitted.closed(name, usd(amount))
-        admitted.check()
-        for ground in grounds:
-            await ground.close()
-
-    asyncio.run(drive())
+    clock, admitted = FakeClock(), Admitted()
+    grounds = [Ground("memory", clock, Path()), Ground("redis", clock, Path(), Histories.redis)]
+    stores = [await ground.store() for ground in grounds]
+    open_: list[str] = []
+    for i, (what, amount, wait_ms, which, back_seconds) in enumerate(steps):
+        clock.jump(-back_seconds)
+        grounds[1].advance(wait_ms / 1000)
+        if what == "reserve":
+            asked = reservation(f"r{i}", rate, nanousd=min(amount, 61), lease_seconds=10**7)
+            python, lua = [await store.reserve(asked) for store in stores]
+            assert python == lua
+            if python.allowed:
+                admitted.reserved(f"r{i}", [rate], asked.amounts, round(clock.monotonic() * 1000))
+                open_.append(f"r{i}")
+        elif open_:
+            name = open_.pop(which % len(open_))
+            for store in stores:
+                await store.settle(rid(name), usd(amount))
+            admitted.closed(name, usd(amount))
+    admitted.check()
+    for ground in grounds:
+        await ground.close()
 
 
 MOVE = st.tuples(

@@ -59,6 +59,16 @@ def test_a_clock_that_goes_back_drains_nothing_and_is_waited_for() -> None:
     assert drained(Level(at_ms=30_000), 60, 60_000, 10_000).at_ms == 30_000
 
 
+def test_a_clock_that_was_ahead_by_more_than_a_period_is_not_waited_for() -> None:
+    level = Level(spent=60, fraction=7, at_ms=70_000, given_back=5)
+
+    assert drained(level, 60, 60_000, 10_000) == level
+    set_back = drained(level, 60, 60_000, 9_999)
+    assert set_back == replace(level, at_ms=9_999)
+    assert drained(set_back, 60, 60_000, 19_999).spent == 50
+    assert drained(Level(at_ms=70_000), 60, 60_000, 9_999).at_ms == 9_999
+
+
 def test_a_bucket_that_is_empty_again_keeps_no_fraction() -> None:
     assert drained(Level(spent=1), 3, 1_000, 400) == Level(at_ms=400)
 
@@ -97,12 +107,13 @@ def test_a_correction_gives_back_exactly_what_was_neither_used_nor_drained(
     if actual > amount:
         expected = min(gone + actual - amount, MORE_THAN_ANY - Fraction(level.fraction, 1_000))
     else:
-        drained_since = Fraction(max(elapsed_ms, 0) * rate, 1_000)
+        drained_since = Fraction(elapsed_ms * rate, 1_000)
         left = amount - drained_since
         if elapsed_ms < 86_400_000:
             given_back = (level.given_back - taken.given_back) % 2**53
             left = max(left, then - drained_since - given_back)
-        back = max(Fraction(0), min(Fraction(amount - actual), left, gone))
+        if elapsed_ms >= 0:  # else a clock that was ahead took it, and nobody knows how long ago
+            back = max(Fraction(0), min(Fraction(amount - actual), left, gone))
         expected = gone - back
     assert after.spent - Fraction(after.fraction, 1_000) == expected
     assert 0 <= after.fraction < 1_000

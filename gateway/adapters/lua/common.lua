@@ -38,6 +38,7 @@ end
 
 -- spent, fraction, at: what is still gone from a refilled bucket. rate = whole * period + rest.
 local function drained(spent, fraction, at, rate, whole, rest, period, now)
+  if at - now > period then at = now end
   if spent == 0 then return 0, 0, math.max(now, at) end
   local elapsed = now - at
   if elapsed <= 0 then return spent, fraction, at end
@@ -64,7 +65,8 @@ local function corrected(c, actual, spent, fraction, at, given_back)
   if actual >= amount then
     return saturated(spent + (actual - amount)), fraction, given_back
   end
-  local elapsed = math.max(at - c[9], 0)
+  if at < c[9] then return spent, fraction, given_back end
+  local elapsed = at - c[9]
   local part = elapsed % period
   local periods = (elapsed - part) / period
   local most = math.max(amount, c[10])
@@ -110,6 +112,7 @@ local function find(k, a, now, at)
       f.spent, f.fraction, f.at = drained(tonumber(h[1] or 0), tonumber(h[2] or 0), tonumber(h[3] or now),
         p, q, r, f.period, now)
       f.given_back = tonumber(h[4] or 0)
+      f.set_back = f.at < tonumber(h[3] or 0)
     elseif f.period < 0 then
       f.key, f.spent = KEYS[k], 0
       k = k + 1

@@ -15,6 +15,11 @@ for _, f in ipairs(found) do
   if f.enforced and f.amount > 0 and f.amount > f.capacity - f.spent - f.set_aside then
     redis.call('HSET', KEYS[1], 'state', 'refused', 'answer', cmsgpack.pack(answer))
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    for _, each in ipairs(found) do -- so that it drains from now on, though nothing is taken
+      if each.set_back then
+        put_refilled(each.key, each.spent, each.fraction, each.at, each.given_back, each.rate, each.period)
+      end
+    end
     answer[1] = new_database
     return answer
   end
