@@ -195,7 +195,11 @@ class GuardedBudgets:
         await self._store.booked(ledger, entry_ids)
 
     async def peek(self, limits: Sequence[BoundLimit]) -> tuple[Verdict, ...]:
-        return await self._store.peek(limits)
+        was_rebuilding = self.is_rebuilding
+        found = await self._store.peek(limits)
+        if not was_rebuilding and not self.is_rebuilding:
+            return found
+        return tuple(replace(each, rebuilding=is_rebuilt(each.bound.limit)) for each in found)
 
     async def ping(self) -> None:
         await self._store.ping()

@@ -25,6 +25,8 @@ def print_budgets(answer: JsonObject) -> None:
         _print_table(budgets)
     else:
         print("No limit binds this.")
+    if any(each["rebuilding"] for each in budgets):
+        print("The counters of money are being computed anew from the ledgers; ask again in some seconds.")
     for made in {made["id"]: made for made in changes}.values():
         print(sentence(made))
 
@@ -100,7 +102,7 @@ def _whose(budget: JsonObject) -> str:
 
 def _style(budget: JsonObject) -> str:
     left, amount = budget["left"]["value"], budget["amount"]["value"]
-    if budget["mode"] == "shadow" or left > SCARCE * amount:
+    if budget["rebuilding"] or budget["mode"] == "shadow" or left > SCARCE * amount:
         return ""
     return "yellow" if left > 0 else "red"
 

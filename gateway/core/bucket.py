@@ -141,6 +141,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Spent in this window; of a refilled bucket, what has not yet come back."""
     set_aside: int = 0
     """Held by open reservations; of a refilled bucket they are part of `spent`."""
+    rebuilding: bool = False
+    """Whether the counter is being computed anew: what is spent, set aside and left says nothing yet."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -16,11 +16,12 @@ def runs_out_at(verdict: Verdict, at: float) -> float | None:
     """When the limit of a calendar window is spent, if spending goes on as it has on average since the window
     began; `at` where it is spent already, settled and set aside together.
 
-    None where it lasts until the window ends, where it is too early to say, and for other limits. Weekends
-    and nights are not known to it: early on a Monday it says more than will come true.
+    None where it lasts until the window ends, where it is too early to say, while the counter is computed
+    anew, and for other limits. Weekends and nights are not known to it: early on a Monday it says more than
+    will come true.
     """
     limit = verdict.bound.limit
-    if not limit.period.is_calendar:
+    if verdict.rebuilding or not limit.period.is_calendar:
         return None
     left = limit.amount - verdict.spent - verdict.set_aside
     if left <= 0:

@@ -20,6 +20,8 @@ from gateway.ports import AdjustmentStore, BudgetStore
 from gateway.web.admin_api import AdminError
 from gateway.web.openapi import Answer
 
+UNKNOWN = "?"
+"""The text of what nobody knows before the counters are computed anew."""
 PEEKED_AT_ONCE = 100
 """Limits that the store is asked for in one go: it serves calls meanwhile."""
 
@@ -115,6 +117,9 @@ class BudgetAnswer(Answer):
     """By calls that are under way."""
     left: Quantity
     """Below zero after an overrun."""
+    rebuilding: bool
+    """Whether the counter is being computed anew from the ledgers: `spent`, `set_aside` and `left` say
+    nothing meanwhile, and their texts are "?"."""
     resets_at: str | None
     """When all of it is there again; null where nobody knows, as of concurrent requests."""
     runs_out_at: str | None
@@ -199,9 +204,10 @@ def _budget_answer(
         warn_at=list(limit.warn_at),
         amount=Quantity.of(limit.amount, limit.unit),
         configured=Quantity.of(as_written.amount, limit.unit),
-        spent=Quantity.of(verdict.spent, limit.unit),
-        set_aside=Quantity.of(verdict.set_aside, limit.unit),
+        spent=counted(verdict, verdict.spent),
+        set_aside=counted(verdict, verdict.set_aside),
         left=left_of(verdict),
+        rebuilding=verdict.rebuilding,
         resets_at=instant(verdict.reset_at),
         runs_out_at=instant(runs_out_at(verdict, at)),
         adjustments=[adjustment_answer(each) for each in adjustments],
@@ -212,8 +218,14 @@ def _budget_answer(
 
 def left_of(verdict: Verdict) -> Quantity:
     """What is left of a limit; below zero after an overrun."""
-    limit = verdict.bound.limit
-    return Quantity.of(limit.capacity - verdict.spent - verdict.set_aside, limit.unit)
+    return counted(verdict, verdict.bound.limit.capacity - verdict.spent - verdict.set_aside)
+
+
+def counted(verdict: Verdict, value: int) -> Quantity:
+    """What comes from the counter of a limit."""
+    if verdict.rebuilding:
+        return Quantity(value=value, text=UNKNOWN)
+    return Quantity.of(value, verdict.bound.limit.unit)
 
 
 def adjustment_answer(made: Adjustment, taken_back: TakenBack | None = None) -> AdjustmentAnswer:

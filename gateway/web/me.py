@@ -20,7 +20,7 @@ from gateway.core.principal import Principal, find_credential
 from gateway.core.rules import Rules
 from gateway.ports import BudgetStore, Clock
 from gateway.web.admin_api import AdminError, Operation, answer_json
-from gateway.web.budget_view import InForce, Quantity, bound_to, instant, left_of, peek_all, stated
+from gateway.web.budget_view import InForce, Quantity, bound_to, counted, instant, left_of, peek_all, stated
 from gateway.web.openapi import Answer, Description
 
 PER_SECOND = 1.0
@@ -56,6 +56,8 @@ class OwnLimitAnswer(Answer):
     """Globs of models that it counts; all where empty."""
     amount: Quantity
     left: Quantity
+    rebuilding: bool
+    """Whether the counter is being computed anew: `left` says nothing meanwhile, and its text is "?"."""
     resets_at: str | None
     runs_out_at: str | None
     """When it is spent, if spending goes on as it has on average since its window began."""
@@ -69,6 +71,7 @@ class SpendAnswer(Answer):
     """`key`, or `workspace` where no limit counts the key by itself."""
     limit: str
     spent: Quantity
+    """Of a limit whose counter is being computed anew, the text is "?"."""
     until: str | None
     """When the window ends."""
 
@@ -182,6 +185,7 @@ def _limit_of(verdict: Verdict, at: float) -> OwnLimitAnswer:
         models=list(limit.models),
         amount=Quantity.of(limit.amount, limit.unit),
         left=left_of(verdict),
+        rebuilding=verdict.rebuilding,
         resets_at=instant(verdict.reset_at),
         runs_out_at=instant(runs_out_at(verdict, at)),
         contact=limit.contact,
@@ -198,7 +202,7 @@ def _spent_in(period: Period, verdicts: list[Verdict]) -> SpendAnswer | None:
                 return SpendAnswer(
                     whose=scope,
                     limit=limit.id,
-                    spent=Quantity.of(verdict.spent, limit.unit),
+                    spent=counted(verdict, verdict.spent),
                     until=instant(verdict.reset_at),
                 )
     return None

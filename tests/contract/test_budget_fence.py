@@ -16,7 +16,7 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, OnStoreFailure, Period, Scope, Unit
-from tests.support.budget_replica import BudgetReplica
+from tests.support.budget_replica import MODEL, WHO, BudgetReplica
 from tests.support.budgets import rid
 from tests.support.clock import zone_at_noon
 from tests.support.redis_server import RedisServer
@@ -55,14 +55,21 @@ async def refused(replica: BudgetReplica, id: str = "refused") -> str:
     return caught.value.message
 
 
+async def _said_to_be_rebuilt(replica: BudgetReplica) -> dict[str, bool]:
+    verdicts = await replica.budgets.peek(replica.limits.binding(WHO, MODEL))
+    return {verdict.bound.limit.id: verdict.rebuilding for verdict in verdicts}
+
+
 async def test_after_a_flush_no_money_is_admitted_until_it_is_rebuilt(
     own_redis: RedisServer, replica: BudgetReplica
 ) -> None:
     await replica.spend("a", 600)
     own_redis.command("FLUSHALL")
     assert "from the ledger" in await refused(replica)
+    assert await _said_to_be_rebuilt(replica) == {"money": True, "rate": False}
     await replica.until_open()
 
+    assert await _said_to_be_rebuilt(replica) == {"money": False, "rate": False}
     assert await replica.spent() == 600
     assert not await replica.reserve("b", 401)
     assert await replica.reserve("c", 400)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from gateway.adapters.guarded_budgets import GuardedBudgets
 from gateway.cli import app
 from gateway.web import admin_budgets
 from tests.e2e.whole.calls import ASK, call
@@ -99,6 +100,21 @@ async def test_more_limits_than_one_answer_has_are_shown_in_pages_and_never_as_a
     assert (names(beyond), beyond["next_skip"]) == ([], None)
     assert "name a workspace" in refused["error"]["message"]
     await ground.running.send("GET", "/v1/budgets", query={"skip": "-1"}, status=400)
+
+
+async def test_while_counters_are_computed_anew_nobody_is_told_that_nothing_was_spent(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GuardedBudgets, "is_rebuilding", property(lambda _: True))
+    shown = await ground.budget("show", "-w", "demo")
+    said = await ground.running.me("demo")
+
+    assert "being computed anew from the ledgers; ask again in some seconds." in shown.out
+    (row,) = [line.split() for line in shown.out.splitlines() if "workspace demo" in line]
+    assert row[:8] == ["month", "workspace", "demo", "month", "$50.00", "?", "?", "?"]
+    money = {each["limit"]: each["left"]["text"] for each in said["limits"] if each["rebuilding"]}
+    assert money == {"month": "?"}
+    assert said["this_month"]["spent"]["text"] == "?"
 
 
 async def test_what_is_frozen_is_refused_until_it_is_unfrozen(ground: Ground) -> None:

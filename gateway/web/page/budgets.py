@@ -19,7 +19,7 @@ from gateway.web.adjustment_bodies import GrantBody, OverrideBody, said_as
 from gateway.web.admin_adjustments import Changes
 from gateway.web.admin_api import AdminError
 from gateway.web.admin_budgets import BudgetsAnswer
-from gateway.web.budget_view import BudgetAnswer, Quantity
+from gateway.web.budget_view import UNKNOWN, BudgetAnswer, Quantity
 from gateway.web.page import tables
 from gateway.web.page.guard import form_of, redirect
 from gateway.web.page.rendering import PREFIX, Screen, render, visit_of, zone_of
@@ -75,6 +75,8 @@ class Standing:
 def standing(budget: BudgetAnswer) -> Standing:
     """How much of it is gone, and whether that is trouble: what is refused, before what would be, before what
     is about to be."""
+    if budget.rebuilding:
+        return Standing(share=0.0, more=0.0, state="computed anew", tone="warn", rank=0.5)
     gone = budget.spent.value + budget.set_aside.value
     capacity = budget.left.value + gone
     share = budget.spent.value / capacity if capacity > 0 else 1.0
@@ -157,7 +159,8 @@ async def _draw_all(request: web.Request, budgets: Budgets) -> web.StreamRespons
         freezes=answer.freezes,
         exhausted=sum(each.rank >= 3 for _, each in stands),
         near=sum(1 <= each.rank < 3 for _, each in stands),
-        fine=sum(each.rank < 1 for _, each in stands),
+        fine=sum(each.rank < 1 and not budget.rebuilding for budget, each in stands),
+        rebuilding=any(budget.rebuilding for budget, _ in stands),
     )
 
 
@@ -255,9 +258,9 @@ def _row(
         Cell(text=budget.subject or "all of them", value=budget.subject, note=budget.scope),
         replace(state, note=out or ("" if budget.mode == Mode.ENFORCE else budget.mode)),
         Cell(
-            text=f"{stands.share:.0%}",
+            text=UNKNOWN if budget.rebuilding else f"{stands.share:.0%}",
             value=stands.share,
-            exported=f"{stands.share:.6f}",
+            exported="" if budget.rebuilding else f"{stands.share:.6f}",
             tone=stands.tone,
             share=stands.share,
             more=stands.more,
@@ -279,8 +282,10 @@ def _row(
 
 
 def _quantity(amount: Quantity, budget: BudgetAnswer, note: str = "") -> Cell:
-    """In the CSV exactly: dollars with nine decimals, else a whole number."""
+    """In the CSV exactly: dollars with nine decimals, else a whole number; nothing where nobody knows."""
     exported = exact_usd(amount.value) if budget.unit == Unit.NANOUSD else str(amount.value)
+    if amount.text == UNKNOWN:
+        exported = ""
     return Cell(text=amount.text, value=amount.value, exported=exported, note=note)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from gateway.adapters.guarded_budgets import GuardedBudgets
 from tests.e2e.page.conftest import IN_MEMORY, ask
 from tests.support.browser import a_tab
 from tests.support.stack import Stack, a_stack
@@ -139,6 +140,23 @@ async def test_the_export_is_exact(browser: Browser, stack: Stack) -> None:
         spent, aside, left = (Decimal(row[name]) for name in ("spent", "set_aside", "left"))
         assert spent + aside + left == Decimal("50")
         assert spent + aside > 0
+
+
+async def test_while_counters_are_computed_anew_nobody_is_told_that_nothing_was_spent(
+    browser: Browser, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GuardedBudgets, "is_rebuilding", property(lambda _: True))
+    where = f"{stack.service.admin_url}/page/budgets?workspace=demo&limit=month"
+    async with a_tab(browser, stack.service.admin_url) as tab:
+        await tab.page.goto(where)
+        await expect(tab.page.get_by_role("status")).to_contain_text("computed anew from the ledgers")
+        await expect(tab.page.locator("tbody tr").first).to_contain_text("computed anew")
+        header, line = (await (await tab.page.request.get(f"{where}&format=csv")).text()).splitlines()
+        row = dict(zip(header.split(","), line.split(","), strict=True))
+        assert [row[name] for name in ("used", "spent", "set_aside", "left")] == [""] * 4
+        await tab.page.get_by_role("link", name="month").click()
+        await expect(tab.page.get_by_role("status")).to_contain_text("computed anew from the ledgers")
+        await expect(tab.page.locator("dl.figures")).not_to_contain_text("$0.00")
 
 
 async def _set(page: Page, subject: str, amount: str) -> None:
