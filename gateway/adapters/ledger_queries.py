@@ -38,7 +38,10 @@ _INPUT = "(uncached_input_nanousd + cache_read_nanousd + cache_write_5m_nanousd 
 _COST = f"({_INPUT} + output_nanousd + server_tools_nanousd)"
 
 _SUMS = {
-    "requests": "COUNT(*)",
+    # What was presumed of a call is an entry, and so is its taking back (`core/presumed.py`): together they
+    # are no call beside that of its own entry, and alone the presumed is all that is known of one.
+    "requests": "SUM(CASE WHEN basis = 'presumed' AND id = reservation_id || ':corrected' "
+    "THEN -1 ELSE 1 END)",
     "refused": "COUNT(*) FILTER (WHERE state = 'refused')",
     "failed": "COUNT(*) FILTER "
     "(WHERE state IN ('failed', 'cut_by_client', 'cut_by_upstream', 'cut_by_gateway'))",
@@ -75,7 +78,7 @@ def read_totals(source: LedgerSource, by: Sequence[By], *, start_ms: int, end_ms
     return tuple(
         Total(group=tuple(row[: len(by)]), **dict(zip(SUMMED, row[len(by) :], strict=True)))
         for row in rows
-        if row[len(by)]  # without groups there is a row even where nothing was found
+        if any(row[len(by) :])  # without groups there is a row even where nothing was found
     )
 
 

@@ -100,7 +100,7 @@ class LedgerRollup:
         return add_up(
             Total(group=tuple(row[: len(by)]), **dict(zip(SUMMED, row[len(by) :], strict=True)))
             for row in rows
-            if row[len(by)]  # without groups there is a row even where nothing was found
+            if any(row[len(by) :])  # without groups there is a row even where nothing was found
         )
 
     def losses(

@@ -21,7 +21,7 @@ from gateway.core.rollup import HOUR_MS, KEPT
 
 APPLICATION_ID: Final = 0x726F6C6C
 """Marks the file as ours ("roll")."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables and of what is summed. A file of another version is made again."""
 BUSY_SECONDS: Final = 5.0
 SUMS: Final = "sums"
@@ -30,6 +30,8 @@ LOSSES_AT_ONCE: Final = 500
 """Rows that are in memory together: a collection of all that there is would not wait for thousands."""
 
 _KEPT = tuple(one.value for one in KEPT)
+_ADDED: Final = (*SUMMED, "entries")
+"""Beside the sums the number of entries, which is not that of requests: it tells whether some were pruned."""
 
 
 class Grain(NamedTuple):
@@ -49,7 +51,7 @@ def _tables(grain: Grain) -> str:
 CREATE TABLE sums_{grain.name} (
     at INTEGER NOT NULL,
     who INTEGER NOT NULL,
-    {", ".join(f"{name} INTEGER NOT NULL" for name in SUMMED)},
+    {", ".join(f"{name} INTEGER NOT NULL" for name in _ADDED)},
     PRIMARY KEY (at, who)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE losses_{grain.name} (
@@ -71,8 +73,8 @@ CREATE TABLE losses_{grain.name} (
 def _adding(grain: Grain) -> tuple[str, str]:
     """Statements that add one row to either table."""
     sums = (
-        f"INSERT INTO sums_{grain.name} VALUES ({', '.join('?' * (2 + len(SUMMED)))}) ON CONFLICT DO UPDATE "  # noqa: S608
-        f"SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMMED)}"
+        f"INSERT INTO sums_{grain.name} VALUES ({', '.join('?' * (2 + len(_ADDED)))}) ON CONFLICT DO UPDATE "  # noqa: S608
+        f"SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _ADDED)}"
     )
     losses = (
         f"INSERT INTO losses_{grain.name} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
@@ -142,7 +144,7 @@ def forget(sums: sqlite3.Connection) -> None:
 def take_in(sums: sqlite3.Connection, ledger: Reading, where: str, values: Sequence[int | str]) -> int:
     """Add the entries that a condition names, which must not be in the sums; how many they were."""
     groups = [f"received_at_ms / {HOUR_MS}", *(_group(one, ledger) for one in KEPT)]
-    columns = [f"CAST(COALESCE({_sum(name, ledger)}, 0) AS BIGINT)" for name in SUMMED]
+    columns = [*(f"CAST(COALESCE({_sum(name, ledger)}, 0) AS BIGINT)" for name in SUMMED), "COUNT(*)"]
     grouped = f"GROUP BY {', '.join(str(n + 1) for n in range(len(groups)))}"
     numbers: dict[tuple[str, ...], int] = {}
 
@@ -157,7 +159,7 @@ def take_in(sums: sqlite3.Connection, ledger: Reading, where: str, values: Seque
     asked = f"SELECT {', '.join([*groups, *columns])} FROM entries WHERE {where} {grouped}"  # noqa: S608
     rows = []
     for row in ledger.rows(asked, values):
-        count += row[kept]
+        count += row[-1]
         rows.append((row[0], who(row[1:kept]), *row[kept:]))
     sums.executemany(_ADD_HOUR, rows)
     sums.executemany(_ADD_DAY, ((row[0] // 24, *row[1:]) for row in rows))
@@ -214,7 +216,7 @@ def _columns(grain: Grain) -> dict[Dimension, str]:
 def months(sums: sqlite3.Connection) -> list[tuple[str, int]]:
     """The months that there are, and how many entries each has in the sums."""
     month = _columns(DAYS)[Dimension.MONTH]
-    return sums.execute(f"SELECT {month}, SUM(requests) FROM sums_days GROUP BY 1").fetchall()  # noqa: S608
+    return sums.execute(f"SELECT {month}, SUM(entries) FROM sums_days GROUP BY 1").fetchall()  # noqa: S608
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -91,6 +91,7 @@ class Total:
     group: tuple[str, ...] = ()
     """One value per dimension asked for; "-" where the exchange has none."""
     requests: int = 0
+    """Calls: what was presumed of one and taken back are entries, and none."""
     refused: int = 0
     failed: int = 0
     """Neither answered nor refused by the gateway: no answer, or a cut one."""

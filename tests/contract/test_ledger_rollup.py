@@ -23,9 +23,12 @@ from gateway.adapters.ledger_rollup import LedgerRollup
 from gateway.adapters.ledger_rows import insert
 from gateway.adapters.ledger_source import LedgerSource
 from gateway.adapters.postgres_ledger_schema import prune_months
+from gateway.core.bucket import Payer, Presumed
 from gateway.core.chain import ChainKey
 from gateway.core.entry import Entry, entry_of
+from gateway.core.ids import ReservationId
 from gateway.core.ledger import Dimension, Loss, Total, add_up, add_up_losses
+from gateway.core.presumed import presumed_record
 from gateway.core.rollup import HOUR_MS, KEPT, Only
 from tests.support.ledgers import KEY, NOVEMBER, Books, some_records
 from tests.support.records import a_record
@@ -163,6 +166,31 @@ def test_what_is_pruned_stays_in_the_sums_and_its_month_is_marked(books: Books, 
     by_month = {total.group: total for total in rollup.totals((Dimension.MONTH,), *ALL_TIME)}
     assert by_month["2026-10",] == next(total for total in sums if total.group == ("2026-10",))
     _say_the_same(rollup, books.source, [(NOVEMBER_MS, NOVEMBER_MS + 30 * DAY_MS)])
+
+
+def test_requests_are_calls_and_not_what_the_store_corrected_of_them(books: Books, tmp_path: Path) -> None:
+    """Two calls, one of them presumed for a while; a third of which only that is left; and what was presumed
+    of a call that was released."""
+    payer = Payer(
+        received_at_ms=NOVEMBER_MS + DAY_MS, organisation="acme", workspace="gone", endpoint="messages"
+    )
+    back = Presumed(reservation_id=ReservationId("e1"), payer=payer, nanousd=-60, taken_back=True)
+    never = replace(back, reservation_id=ReservationId("never"))
+    there = [replace(each, nanousd=60, taken_back=False) for each in (back, never)]
+    third = replace(there[0], reservation_id=ReservationId("third"))
+    presumed = [presumed_record(each) for each in (back, never, *there, third)]
+    rollup = LedgerRollup(books.source, tmp_path / "sums.sqlite3", _now)
+    books.hold([*some_records(2), *presumed[:1]])
+    rollup.update()
+    books.hold(presumed[1:])
+
+    assert rollup.update().entries == 7
+    by_workspace = {total.group: total.requests for total in rollup.totals((Dimension.WORKSPACE,), *ALL_TIME)}
+    assert by_workspace == {("search",): 2, ("gone",): 1}
+    _say_the_same(rollup, books.source, [ALL_TIME])
+    if books.shared is None:  # more entries are left than there were requests
+        assert prune(books.outbox(), [ChainKey(KEY)], before_ms=NOVEMBER_MS + DAY_MS, why="old") == 2
+        assert rollup.update().pruned_months == frozenset({"2026-11"})
 
 
 def test_another_ledger_in_the_same_place_is_summed_anew(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def test_what_is_presumed_is_in_the_ledger_and_guessed(tmp_path: Path) -> 
     await here.sweeping().turn()
 
     books = await here.books()
-    assert (books.cost_nanousd, books.guessed_nanousd) == (60, 60)
+    assert (books.cost_nanousd, books.guessed_nanousd, books.requests) == (60, 60, 1)
     assert here.expired == [1]
 
 
@@ -138,7 +138,9 @@ async def test_what_was_presumed_meanwhile_is_taken_back_when_its_replica_is_the
 
     (others,) = read_totals(tmp_path / "other.db", [], start_ms=0, end_ms=2**62)
     assert await state(here.store, LIMIT) == (25, 0)
-    assert (await here.books()).cost_nanousd + others.cost_nanousd == 25
+    both = await here.books()
+    assert both.cost_nanousd + others.cost_nanousd == 25
+    assert both.requests + others.requests == 1
 
 
 async def test_it_goes_on_where_the_store_went_away(tmp_path: Path) -> None:
