@@ -91,6 +91,7 @@ class RulesInForce:
                 return
             self._keys_away.over()
             if stored != self._stored_keys:
+                _tell_lost(self._stored_keys or (), stored)
                 self._stored_keys = stored
                 keyring = await asyncio.to_thread(self._keyring, self._settings)
                 self.rules = replace(self.rules, keyring=keyring)
@@ -163,6 +164,16 @@ class RulesInForce:
             (*stored, *self._more_keys),
             complete=self.complete,
             tokens=self._identity.tokens,
+        )
+
+
+def _tell_lost(before: Sequence[KeyRecord], stored: Sequence[KeyRecord]) -> None:
+    """Nothing removes the record of a key: where some are gone, the store lost its data."""
+    if gone := len({record.id for record in before} - {record.id for record in stored}):
+        log.error(
+            "keys that are gone from the store: %d. It must have lost its data; calls with them are refused, "
+            "and revocations of keys in workspaces.yaml may be gone too",
+            gone,
         )
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.adjustment_store import SqliteAdjustmentStore
-from gateway.adapters.key_store import SqliteKeyStore
-from gateway.core.errors import StoreUnavailable
+from gateway.adapters.key_store import MemoryKeyStore, SqliteKeyStore
+from gateway.core.errors import StoreUnavailable, Unauthenticated
 from gateway.core.ids import KeyId, WorkspaceId
-from gateway.core.principal import Principal
+from gateway.core.principal import RANDOM_BYTES, Principal, mint_key
 from gateway.identity import Identity
 from gateway.rules_in_force import RulesInForce
 from gateway.settings.load import load_settings, packaged_directory
@@ -63,3 +63,26 @@ async def test_a_store_that_is_away_is_said_once_however_often_it_is_asked_and_s
     ]
     assert (in_force.complete, in_force.adjusted, in_force.unread()) == (True, True, [])
     permit()
+
+
+async def test_keys_that_a_store_lost_open_nothing_and_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {"ANTHROPIC_API_KEY": "sk-test-upstream", "GATEWAY_STATE__DIRECTORY": str(tmp_path)}
+    settings = load_settings(packaged_directory(), environ)
+    in_force = RulesInForce(settings, (), Identity(FakeClock(), lambda: 0.5))
+    keys = MemoryKeyStore()
+    text, record = mint_key(
+        random_bytes=bytes(RANDOM_BYTES), name="app", workspace=WorkspaceId("demo"), created_at=0.0
+    )
+    await keys.put(record)
+    await in_force.refresh_keys(keys)
+    assert in_force.rules.keyring.identify(text, 1.0).key_name == "app"
+
+    await in_force.refresh_keys(MemoryKeyStore())
+    await in_force.refresh_keys(MemoryKeyStore())
+
+    with pytest.raises(Unauthenticated):
+        in_force.rules.keyring.identify(text, 1.0)
+    (said,) = [line for line in caplog.messages if "lost its data" in line]
+    assert said.startswith("keys that are gone from the store: 1.")
