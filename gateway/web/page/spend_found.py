@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from heapq import nlargest
 
 from gateway.core.focus import KINDS
 from gateway.core.ledger import Dimension, Total
@@ -26,6 +27,8 @@ HISTORY = timedelta(days=400)
 KIND = "kind"
 BY = ("workspace", "team", "model", KIND, "key", "day")
 OTHERS = "all others"
+MAX_OFFERED = 200
+"""Values of one filter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +148,14 @@ def _budget(books: Books, asked: Asked) -> int | None:
 
 
 def _choices(books: Books, asked: Asked) -> Mapping[str, Sequence[str]]:
-    """What there is in the period, whatever is looked at, with what is."""
+    """What there is in the period, whatever is looked at, with what is. The dearest where there are many:
+    names of models are whatever clients wrote."""
     span, names = asked.span, {}
     for one in (Dimension.WORKSPACE, Dimension.MODEL, Dimension.KEY):
         among = {two: value for two, value in asked.only.items() if two != one}
         totals = books.book.totals((one,), span.start_ms, span.end_ms, among)
-        found = {total.group[0] for total in totals}
+        dearest = nlargest(MAX_OFFERED, totals, key=lambda total: total.cost_nanousd)
+        found = {total.group[0] for total in dearest}
         names[one.value] = sorted(found | ({asked.only[one]} if one in asked.only else set()))
     return names
 

@@ -16,9 +16,13 @@ from gateway.adapters.ledger_queries import read_totals
 from gateway.core.ledger import month_bounds, usd
 from gateway.core.limits import Scope
 from gateway.web.page.spend import spend_screens
+from gateway.web.page.spend_found import MAX_OFFERED
 from tests.e2e.page.conftest import ask
 from tests.support.browser import a_tab
-from tests.support.page_of_books import books_of, month_limit, serving
+from tests.support.fakes import MODEL
+from tests.support.ledgers import write
+from tests.support.page_of_books import NOW, books_of, month_limit, serving
+from tests.support.records import a_record
 from tests.support.stack import Stack
 from tests.support.year_of_ledger import write_year
 
@@ -235,3 +239,19 @@ async def test_a_gateway_shows_what_a_call_cost_a_moment_ago(browser: Browser, s
         await expect(tab.page.get_by_role("heading", name="Caching", exact=True)).to_be_visible()
         await tab.page.goto("/page/prefixes")
         await expect(tab.page.get_by_role("heading", name="Cache", exact=True)).to_be_visible()
+
+
+async def test_of_very_many_models_the_dearest_are_offered(tmp_path: Path) -> None:
+    """Clients may write any name, at no cost to them."""
+    path, at = tmp_path / "ledger.sqlite3", NOW - 60.0
+    dear = a_record(id="dear", received_at=at, model=MODEL)
+    made_up = [
+        a_record(id=f"e{n}", received_at=at, model=f"claude-a{n}", usage=None, cost=None)
+        for n in range(2 * MAX_OFFERED)
+    ]
+    write(path, [*made_up, dear])
+    async with serving(spend_screens(books_of(path, LIMITS))) as url:
+        page = await _get(f"{url}/spend")
+
+    assert f'<option value="{MODEL}">' in page
+    assert page.count('<option value="claude-') == MAX_OFFERED
