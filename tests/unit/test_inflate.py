@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import time
 import zlib
 
 import pytest
@@ -36,6 +38,26 @@ def test_gives_up_on_a_bomb() -> None:
     assert inflater.broken
     assert total <= MAX_INFLATED_BYTES
     assert list(inflater.feed(b"more")) == []
+
+
+def test_gives_up_on_members_without_end() -> None:
+    inflater = Inflater(b"gzip")
+    empty = gzip.compress(b"", mtime=0)
+
+    assert list(inflater.feed(empty * 10_000)) == []
+    assert not inflater.broken
+    assert list(inflater.feed(empty * 2)) == []
+    assert inflater.broken
+
+
+def test_what_follows_a_member_is_not_copied_for_each_of_them() -> None:
+    plain = random.Random(1).randbytes(20_000_000)
+    body = gzip.compress(b"", mtime=0) * 900 + gzip.compress(plain, compresslevel=0, mtime=0)
+    inflater = Inflater(b"gzip")
+    before = time.process_time()
+
+    assert b"".join(inflater.feed(body)) == plain
+    assert time.process_time() - before < 0.5
 
 
 def test_tries_no_other_format_once_something_was_read() -> None:
