@@ -40,6 +40,10 @@ class Line(Protocol):
     transport: asyncio.Transport | None
     congested: bool
 
+    def ends_here(self) -> bool:
+        """Whether no request is read after the one that is being answered."""
+        ...
+
     async def relieved(self) -> None:
         """Until less than the low-water mark waits to be sent, or the connection is lost."""
         ...
@@ -95,6 +99,7 @@ class ClientReply:
         break its line."""
         assert not self.started, "a response starts once"
         self._transport()
+        self.keep_alive = self.keep_alive and not self._line.ends_here()
         self._head = self._serialise(status, headers)
         self.started = True
         self.status = status

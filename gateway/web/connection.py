@@ -192,6 +192,13 @@ class Connection(asyncio.Protocol):
     def body_taken(self) -> None:
         self._payload = EMPTY_PAYLOAD
 
+    def ends_here(self) -> bool:
+        """Whether no request is read after the one that runs: what is left of its body will not be, or
+        nothing behind it is understood."""
+        if not self._payload.is_eof() or (self._broken and not self._queue):
+            return True
+        return self._parser.ends_with(self._payload)
+
     async def relieved(self) -> None:
         if self.congested and self.transport is not None:
             self._relief = self._loop.create_future()
@@ -270,15 +277,15 @@ class Connection(asyncio.Protocol):
 
     def _served(self, reply: ClientReply) -> None:
         self._task = self._reply = None
-        payload, self._payload = self._payload, EMPTY_PAYLOAD
+        ends, self._payload = self.ends_here(), EMPTY_PAYLOAD
         transport = self.transport
         if transport is None:
             return
         if transport.is_closing():
             self._enter(_State.CLOSING)
-        elif not payload.is_eof() or (self._broken and not self._queue):
+        elif ends:
             self._linger()
-        elif not reply.keep_alive or self._parser.ends_with(payload):
+        elif not reply.keep_alive:
             self._close()
         elif self._queue:
             self._next()

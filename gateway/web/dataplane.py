@@ -74,17 +74,17 @@ class DataPlane:
         try:
             await self._pipeline.handle(self._call(exchange_id, endpoint, request), reply)
         except GatewayError as error:
-            _show(error, exchange_id, request, reply)
+            _show(error, exchange_id, reply)
         except ClientGone:
             reply.abort()
         except asyncio.CancelledError as error:
             if error.args == (DRAINING,):
-                _show(Draining(GOING_AWAY), exchange_id, request, reply)
+                _show(Draining(GOING_AWAY), exchange_id, reply)
             raise
         except Exception:
             log.exception("exchange %s failed inside the gateway", exchange_id)
             failure = GatewayError("The gateway failed; its operators find why under this id.")
-            _show(failure, exchange_id, request, reply)
+            _show(failure, exchange_id, reply)
 
     def _call(self, exchange_id: str, endpoint: Endpoint, request: InboundRequest) -> Call:
         limit_bytes = self._limits.of(endpoint)
@@ -113,15 +113,13 @@ class DataPlane:
         )
 
 
-def _show(error: GatewayError, exchange_id: str, request: InboundRequest, reply: ClientReply) -> None:
+def _show(error: GatewayError, exchange_id: str, reply: ClientReply) -> None:
     """Answer with the error; in a stream that had begun, end it with an error event, so that nobody takes
     it for complete."""
     if isinstance(error, UpstreamFailure | StoreUnavailable):
         log.warning("exchange %s: %s", exchange_id, error.message)
     try:
         if not reply.started:
-            if not request.payload.is_eof():
-                reply.keep_alive = False  # what is left of the body will not be read
             rendered = render(error, exchange_id)
             reply.start(rendered.status, rendered.headers)
             reply.write(rendered.body)

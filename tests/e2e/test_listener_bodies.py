@@ -90,6 +90,24 @@ async def test_a_client_can_read_the_refusal_of_a_body_it_is_still_sending(frami
     assert isinstance(outcomes[0], TooLarge)
 
 
+async def test_an_answer_before_the_bodys_end_says_that_the_connection_ends() -> None:
+    """Whoever would send the next request on it lost that one."""
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        await RelayedBody(request, limit_bytes=10_000, timeout_seconds=5).read()
+        reply.start(413, [(b"content-length", b"4")])  # as upstream's own refusal is relayed
+        reply.write(b"full")
+        reply.finish()
+
+    async with listening(handle) as (_, port), await RawClient.connect(port) as client:
+        await client.send(HEAD + b"content-length: 9000\r\n\r\nsome")
+        response = await client.response()
+
+        assert response.body == b"full"
+        assert response.header(b"connection") == b"close"
+        assert await client.ended()
+
+
 @pytest.mark.parametrize(
     "sent", [b"content-length: 900\r\n\r\nsome", b"transfer-encoding: chunked\r\n\r\n5\r\nab"]
 )
