@@ -4,7 +4,8 @@ them, and what an error looks like, is `connection.py`'s.
 The last trailer of a chunked body is taken by that parser (aiohttp 3.14) for a header of the request after
 it, which may be another client's where a proxy stands in front. So a request after a chunked one gets a
 parser of its own; where it has come along already it is dropped, and the connection ends with the answer
-before it.
+before it. Nor is it read behind a request that asks for another protocol: that parser drops what comes with
+its last byte, whether it knows the protocol or not.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_chunked", "_left", "_limits", "_loop", "_most_queued", "_owed", "_parser", "_protocol",
-        "_tail",
+        "_tail", "_upgrading",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +42,8 @@ class RequestParser:
         """None where it would hold nothing but what it has handed out already: a stream lasts for minutes."""
         self._chunked: StreamReader | None = None
         """The body of the last request, where it comes in chunks."""
+        self._upgrading: StreamReader | None = None
+        """The body of the last request, where it asks for another protocol."""
         self._tail = b""
         """The last four bytes that came."""
         self._body: StreamReader | None = None
@@ -63,16 +66,21 @@ class RequestParser:
         if self._chunked is not None and messages:
             return (), True
         for index, (message, payload) in enumerate(messages):
+            if message.upgrade:
+                self._upgrading = payload
             if message.chunked:
                 self._chunked = payload
                 if index + 1 < len(messages):
                     return messages[: index + 1], True
         # Where this holds, nothing of another head has come yet; a parser that stopped may hold some.
         at_end = self._tail == b"\r\n\r\n" and queued + len(messages) < self._most_queued
-        if self._chunked is not None and self._chunked.is_eof() and at_end:
+        if self._chunked is not None and self._chunked.is_eof() and at_end and self._upgrading is None:
             self._parser = self._chunked = None
         elif not upgraded:
             self._let_go(data, messages, first=first)
+        if self._upgrading is not None and self._upgrading.is_eof():
+            self._upgrading = None
+            return messages, self._parser is not None  # where it was let go of, nothing had come behind
         return messages, bool(upgraded)  # no protocol but HTTP/1.1 is spoken here
 
     def _let_go(self, data: bytes, messages: Sequence[Message], *, first: bool) -> None:

@@ -155,8 +155,45 @@ async def test_an_upgrade_is_ignored() -> None:
         await client.send(
             b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x05hello"
         )
-        assert (await client.response()).body == b"GET / "
+        response = await client.response()
+        assert response.body == b"GET / "
+        assert response.header(b"connection") == b"close"
         assert await client.ended()
+
+
+H2C = HEAD + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAE\r\n"
+UPGRADING = {
+    "length": [H2C + b"content-length: 4\r\n\r\nbody"],
+    "length, in two parts": [H2C + b"content-length: 4\r\n\r\nbo", b"dy"],
+    "chunked": [H2C + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("parts", UPGRADING.values(), ids=UPGRADING.keys())
+async def test_nothing_is_lost_in_silence_behind_an_upgrade_that_is_ignored(parts: list[bytes]) -> None:
+    """aiohttp's parser drops it: its client would wait for an answer for as long as it likes."""
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        for part in parts[:-1]:
+            await client.send(part)
+            await asyncio.sleep(0.02)
+        await client.send(parts[-1] + b"GET /second HTTP/1.1\r\nhost: a\r\n\r\n")
+        response = await client.response()
+
+        assert response.body == b"POST /v1/messages body"
+        assert response.header(b"connection") == b"close"
+        assert await client.ended()
+
+
+@pytest.mark.parametrize("parts", [UPGRADING["length"], UPGRADING["length, in two parts"]])
+async def test_who_offers_an_upgrade_with_each_request_keeps_its_connection(parts: list[bytes]) -> None:
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        for _ in range(3):
+            for part in parts:
+                await client.send(part)
+                await asyncio.sleep(0.02)
+            response = await client.response()
+            assert response.body == b"POST /v1/messages body"
+            assert response.header(b"connection") is None
 
 
 TRAILED = (
