@@ -22,7 +22,7 @@ from gateway.core.errors import BadRequest, ClientGone, GatewayError, Overloaded
 from gateway.web.client_reply import ClientReply
 from gateway.web.faults import render
 from gateway.web.inbound import InboundRequest, ListenerLimits
-from gateway.web.request_parser import RequestParser
+from gateway.web.request_parser import HeadTooLong, RequestParser
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 _MAX_QUEUED = 8
 """Requests that a client may send ahead on one connection."""
 
+
+_WRONG = {LineTooLong: "a line of its head is too long", HeadTooLong: "its head is too long"}
 
 Handle = Callable[[InboundRequest, ClientReply], Awaitable[None]]
 
@@ -312,7 +314,7 @@ class Connection(asyncio.Protocol):
 
     def _misunderstood(self, error: HttpProcessingError) -> None:
         self._broken = True
-        what = "a line of its head is too long" if isinstance(error, LineTooLong) else "it is malformed"
+        what = _WRONG.get(type(error), "it is malformed")
         refusal = BadRequest(f"The request is not HTTP/1.1 as this gateway understands it: {what}.")
         if self._state is _State.BUSY and not self._payload.is_eof():
             self._payload.set_exception(refusal)

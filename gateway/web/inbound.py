@@ -20,6 +20,8 @@ class ListenerLimits:
     header_bytes: int = 32_768
     """Of one header; lists of betas and trace states are long."""
     headers: int = 256
+    head_bytes: int = 65_536
+    """Of a whole head, and of a body's trailers; by its lines alone it could be megabytes."""
     read_ahead_bytes: int = 131_072
     """Of a body that nobody reads yet, per connection; twice this is held at most."""
     head_seconds: float = 15.0

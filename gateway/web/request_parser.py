@@ -15,11 +15,16 @@ from collections.abc import Sequence
 
 from aiohttp import StreamReader
 from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.core.errors import BadRequest
 from gateway.web.inbound import ListenerLimits
 
 Message = tuple[RawRequestMessage, StreamReader]
+
+
+class HeadTooLong(HttpProcessingError):
+    """A head is longer than it may be as a whole."""
 
 
 class RequestParser:
@@ -28,7 +33,7 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_chunked", "_left", "_limits", "_loop", "_most_queued", "_owed", "_parser", "_protocol",
-        "_tail", "_upgrading",
+        "_tail", "_taken", "_unfinished", "_unread", "_upgrading",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +49,12 @@ class RequestParser:
         """The body of the last request, where it comes in chunks."""
         self._upgrading: StreamReader | None = None
         """The body of the last request, where it asks for another protocol."""
+        self._unfinished: StreamReader | None = None
+        """The body of the last request, until its end has come."""
+        self._taken = 0
+        """How much of that has come."""
+        self._unread = 0
+        """Bytes since then that made neither a whole head nor a part of a body."""
         self._tail = b""
         """The last four bytes that came."""
         self._body: StreamReader | None = None
@@ -63,6 +74,8 @@ class RequestParser:
             self._parser = self._fresh()
         messages, upgraded, _ = self._parser.feed_data(data)
         self._tail = (self._tail + data[-4:])[-4:]
+        stopped = queued + len(messages) >= self._most_queued  # it may hold whole requests
+        self._bound(data, messages, stopped=stopped)
         if self._chunked is not None and messages:
             return (), True
         for index, (message, payload) in enumerate(messages):
@@ -72,8 +85,8 @@ class RequestParser:
                 self._chunked = payload
                 if index + 1 < len(messages):
                     return messages[: index + 1], True
-        # Where this holds, nothing of another head has come yet; a parser that stopped may hold some.
-        at_end = self._tail == b"\r\n\r\n" and queued + len(messages) < self._most_queued
+        # Where this holds, nothing of another head has come yet.
+        at_end = self._tail == b"\r\n\r\n" and not stopped
         if self._chunked is not None and self._chunked.is_eof() and at_end and self._upgrading is None:
             self._parser = self._chunked = None
         elif not upgraded:
@@ -82,6 +95,35 @@ class RequestParser:
             self._upgrading = None
             return messages, self._parser is not None  # where it was let go of, nothing had come behind
         return messages, bool(upgraded)  # no protocol but HTTP/1.1 is spoken here
+
+    def _bound(self, data: bytes, messages: Sequence[Message], *, stopped: bool) -> None:
+        """Refuse a head, or trailers, that would be too long, before they are whole."""
+        limit = self._limits.head_bytes
+        if messages:
+            if self._unread + len(data) > limit:
+                self._judge(data, messages)
+            last = messages[-1][1]
+            self._unread = 0
+            self._unfinished, self._taken = (None, 0) if last.is_eof() else (last, last.total_bytes)
+            return
+        body = self._unfinished
+        if body is not None and (body.is_eof() or body.total_bytes != self._taken):
+            self._unread, self._taken = 0, body.total_bytes
+            self._unfinished = None if body.is_eof() else body
+        elif not stopped:
+            self._unread += len(data)
+            if self._unread > limit:
+                self._parser = None  # the connection may linger for a while
+                raise HeadTooLong
+
+    def _judge(self, data: bytes, messages: Sequence[Message]) -> None:
+        """The same for heads that came whole, with much else."""
+        limit = self._limits.head_bytes
+        if len(messages) == 1 and data.find(b"\r\n\r\n", 0, limit - self._unread) >= 0:
+            return  # what is large is the body
+        for message, _ in messages:
+            if sum(len(name) + len(value) + 4 for name, value in message.raw_headers) > limit:
+                raise HeadTooLong
 
     def _let_go(self, data: bytes, messages: Sequence[Message], *, first: bool) -> None:
         """Drop the parser at the end of its first request, where that is certain to be the end of what it has

@@ -14,6 +14,7 @@ from gateway.web.listener import (
     ClientReply,
     InboundRequest,
     ListenerLimits,
+    read_body,
 )
 from tests.support.listeners import echo, listening
 from tests.support.raw_client import RawClient
@@ -21,6 +22,8 @@ from tests.support.raw_client import RawClient
 HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: gateway.test\r\n"
 QUICK = ListenerLimits(head_seconds=1.0, idle_seconds=1.0, slow_client_seconds=1.0, linger_seconds=1.0)
 
+
+LONG = b"".join(b"x%d: %b\r\n" % (n, b"a" * 20_000) for n in range(5))
 
 SMUGGLED = {
     "length and chunked": HEAD + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET",
@@ -53,6 +56,8 @@ SMUGGLED = {
     "endless request line": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
     "endless header": HEAD + b"x: " + b"a" * 40_000 + b"\r\n\r\n",
     "too many headers": HEAD + b"".join(b"x%d: a\r\n" % n for n in range(300)) + b"\r\n",
+    "endless head": HEAD + LONG,
+    "long head": HEAD + LONG + b"\r\n",
     "unknown expectation": HEAD + b"expect: the-spanish-inquisition\r\ncontent-length: 0\r\n\r\n",
 }
 
@@ -106,6 +111,42 @@ async def test_a_long_list_of_betas_passes() -> None:
     async with listening(echo) as (_, port), await RawClient.connect(port) as client:
         await client.post("/", b"x", b"anthropic-beta: " + betas)
         assert (await client.response()).status == 200
+
+
+async def test_a_head_of_some_long_lines_passes() -> None:
+    long = [b"x%d: " % n + b"a" * 20_000 for n in range(3)]
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
+        await client.post("/", b"x" * 200_000, *long)
+        assert (await client.response()).status == 200
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n", id="trailers"),
+        pytest.param(HEAD + b"content-length: 0\r\n\r\n" + HEAD, id="the next head"),
+    ],
+)
+async def test_what_comes_behind_a_request_is_bounded_too(before: bytes) -> None:
+    """Trailers, and the next head while nothing is answered yet: each could hold megabytes."""
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        if not request.payload.is_eof():
+            await read_body(request, limit_bytes=1_000, timeout_seconds=20)
+        else:
+            await asyncio.sleep(0.5)
+            await echo(request, reply)
+
+    async with listening(handle, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(before)
+        for n in range(100):
+            await client.send(b"x%d: %b\r\n" % (n, b"a" * 1_000))
+        statuses = [(await client.response()).status]
+        if statuses == [200]:
+            statuses.append((await client.response()).status)
+
+        assert statuses[-1] == 400
+        assert await client.ended()
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/mess", HEAD + b"x: y\r\n"])
