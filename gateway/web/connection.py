@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
     """A socket's protocol, and the `Line` of its replies."""
 
     __slots__ = (
-        "_broken", "_heard", "_loop", "_owner", "_parser", "_payload", "_queue", "_queue_full",
+        "_broken", "_heard", "_linger_end", "_loop", "_owner", "_parser", "_payload", "_queue", "_queue_full",
         "_reading_paused", "_relief", "_reply", "_retired", "_since", "_state", "_task", "congested",
         "transport",
     )  # fmt: skip
@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._state = _State.HEAD  # a new connection is there to send something
         self._since = loop.time()
+        self._linger_end = 0.0
         self._heard = False
         """Whether anything ever came."""
         self._queue: list[tuple[RawRequestMessage | GatewayError, StreamReader]] = []
@@ -135,7 +136,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(RequestTimeout("The request's head did not arrive in time."))
             else:
                 self._close()
-        elif self._state is _State.LINGER and quiet >= limits.linger_seconds:
+        elif self._state is _State.LINGER and (quiet >= limits.linger_seconds or now >= self._linger_end):
             self._close()
         elif self._state is _State.CLOSING and quiet >= limits.slow_client_seconds:
             self.cut()
@@ -167,6 +168,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         if self._broken or self._state in (_State.LINGER, _State.CLOSING):
+            if self._state is _State.LINGER:
+                self._since = self._loop.time()
             return
         try:
             messages, self._broken = self._parser.feed(data, len(self._queue))
@@ -336,6 +339,9 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         self._enter(_State.LINGER)
+        limits = self._owner.limits
+        crowded = len(self._owner.open) > limits.connections  # then who sends on keeps others out
+        self._linger_end = self._since + (limits.linger_seconds if crowded else limits.linger_most_seconds)
         if transport.can_write_eof():
             transport.write_eof()
         self._reading_paused = self._queue_full = False

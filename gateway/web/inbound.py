@@ -31,7 +31,10 @@ class ListenerLimits:
     slow_client_seconds: float = 60.0
     """While the client takes so little of its answer that its buffer stays full."""
     linger_seconds: float = 3.0
-    """To take and drop what a client still sends after its answer, so that it can read that answer."""
+    """Of silence, until what a client still sends after its answer is not taken any more. Many clients read
+    the answer only after they have sent all."""
+    linger_most_seconds: float = 30.0
+    """The same, however long the client goes on sending."""
 
 
 class Socket(Protocol):

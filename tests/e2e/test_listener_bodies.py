@@ -90,6 +90,40 @@ async def test_a_client_can_read_the_refusal_of_a_body_it_is_still_sending(frami
     assert isinstance(outcomes[0], TooLarge)
 
 
+async def _refused_while_sending(limits: ListenerLimits) -> tuple[int, float]:
+    """The answer's status for a client that reads it after all is sent, or 0 where it is cut before; and for
+    how long that was."""
+
+    async def handle(request: InboundRequest, reply: ClientReply) -> None:
+        raise TooLarge("as an answer")
+
+    began = asyncio.get_running_loop().time()
+    async with listening(handle, limits) as (_, port), await RawClient.connect(port) as client:
+        try:
+            await client.send(HEAD + b"content-length: 1000000\r\n\r\n")
+            for _ in range(25):
+                await client.send(b"x" * 1_000)
+                await asyncio.sleep(0.1)
+            status = (await client.response()).status
+        except ConnectionError:
+            status = 0
+        return status, asyncio.get_running_loop().time() - began
+
+
+async def test_a_refusal_waits_for_a_client_that_goes_on_sending() -> None:
+    status, _ = await _refused_while_sending(ListenerLimits(linger_seconds=1.0, head_seconds=1.0))
+
+    assert status == 413
+
+
+async def test_a_refusal_does_not_wait_for_ever() -> None:
+    limits = ListenerLimits(linger_seconds=1.0, linger_most_seconds=1.2, head_seconds=1.0)
+    status, seconds = await _refused_while_sending(limits)
+
+    assert status == 0
+    assert seconds < 2.4
+
+
 async def test_an_answer_before_the_bodys_end_says_that_the_connection_ends() -> None:
     """Whoever would send the next request on it lost that one."""
 

@@ -191,6 +191,22 @@ async def test_refuses_connections_beyond_its_limit() -> None:
         assert (await first.response()).status == 200
 
 
+async def test_a_connection_beyond_the_limit_is_not_kept_by_sending_on() -> None:
+    limits = ListenerLimits(connections=1, linger_seconds=0.5, head_seconds=1.0)
+    async with (
+        listening(echo, limits) as (listener, port),
+        await RawClient.connect(port) as first,
+    ):
+        await first.post(body=b"x")
+        await first.response()
+        async with await RawClient.connect(port) as second:
+            with pytest.raises(ConnectionError):
+                for _ in range(50):
+                    await second.send(b"x")
+                    await asyncio.sleep(0.1)
+        assert len(listener.open) == 1
+
+
 async def test_an_upgrade_is_ignored() -> None:
     async with listening(echo) as (_, port), await RawClient.connect(port) as client:
         await client.send(
