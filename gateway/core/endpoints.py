@@ -1,7 +1,7 @@
 """Which endpoint a request is for, decided by method and path alone; the query never matters.
 
 Endpoints form a closed set, so that they can be metric labels. Nothing here rewrites a path: what is
-forwarded is the target exactly as the client sent it.
+forwarded is path and query exactly as the client sent them.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,10 @@ class ListenerLimits:
     """The same, however long the client goes on sending."""
 
 
+_ABSOLUTE = re.compile(r"https?://[a-z0-9._~%:\[\]-]+(?=[/?#]|\Z)", re.ASCII | re.IGNORECASE)
+"""Scheme and authority, where all readers would agree on where it ends."""
+
+
 class Socket(Protocol):
     transport: asyncio.Transport | None
 
@@ -46,14 +51,14 @@ class Socket(Protocol):
 
 
 class InboundRequest:
-    """One request, as sent. `target` is what stood in the request line, nothing normalised."""
+    """One request, as sent. `target` is path and query of the request line, nothing normalised."""
 
     __slots__ = ("_connection", "headers", "method", "payload", "target", "version_10", "version_11")
 
     def __init__(self, connection: Socket, message: RawRequestMessage, payload: StreamReader) -> None:
         self._connection = connection
         self.method = message.method
-        self.target = message.path
+        self.target = message.path if message.path.startswith("/") else _origin_form(message.path)
         self.headers: list[Header] = [(name.lower(), value) for name, value in message.raw_headers]
         self.version_10 = message.version == HttpVersion10
         self.version_11 = message.version == HttpVersion11
@@ -85,3 +90,13 @@ class InboundRequest:
         """Let go of what held the body, all of which was taken: an answer may last for minutes."""
         self.payload = EMPTY_PAYLOAD
         self._connection.body_taken()
+
+
+def _origin_form(target: str) -> str:
+    """What stands behind the authority, which a server must take as well (RFC 9112, 3.2.2). Any other form is
+    left as it is, and is no path that is served."""
+    authority = _ABSOLUTE.match(target)
+    if authority is None:
+        return target
+    path = target[authority.end() :]
+    return path if path.startswith("/") else "/" + path

@@ -41,6 +41,24 @@ async def test_serves_many_requests_on_one_connection() -> None:
         assert len(listener.open) == 1
 
 
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        ("http://gateway.test/v1/messages?beta=true", "/v1/messages?beta=true"),
+        ("HTTPS://[::1]:8080/v1//a/../%2E?x=http://b/c", "/v1//a/../%2E?x=http://b/c"),
+        ("http://gateway.test", "/"),
+        ("http://gateway.test?a=b", "/?a=b"),
+        ("http://a/http://b/v1/messages", "/http://b/v1/messages"),
+        ("http://user@a/v1/messages", "http://user@a/v1/messages"),
+        ("ftp://a/v1/messages", "ftp://a/v1/messages"),
+    ],
+)
+async def test_a_target_may_name_the_server(sent: str, taken: str) -> None:
+    async with listening(echo) as (_, port), await RawClient.connect(port) as client:
+        await client.post(sent, b"x")
+        assert (await client.response()).body == b"POST %b x" % taken.encode()
+
+
 async def test_answers_pipelined_requests_in_order() -> None:
     one = HEAD + b"content-length: 2\r\n\r\n"
     async with listening(echo) as (_, port), await RawClient.connect(port) as client:

@@ -40,6 +40,17 @@ class Asked:
     body: bytes
 
 
+def origin(target: bytes) -> bytes:
+    """Path and query, where `target` names the server as well."""
+    scheme, found, rest = target.partition(b"://")
+    if scheme.lower() not in (b"http", b"https") or not found:
+        return target
+    end = next((at for at, each in enumerate(rest) if each in b"/?#"), len(rest))
+    if re.fullmatch(rb"[A-Za-z0-9._~%:\[\]-]+", rest[:end]) is None:
+        return target
+    return rest[end:] if rest[end : end + 1] == b"/" else b"/" + rest[end:]
+
+
 class NotOne(Exception):
     """The bytes begin with no request that all readers would read alike, or with a part of one."""
 
@@ -71,7 +82,7 @@ def read_strictly(data: bytes) -> tuple[Asked, bytes]:
         if len(rest) < size:
             raise NotOne
         body, rest = rest[:size], rest[size:]
-    return Asked(line[1].decode(), line[2], tuple(headers), body), rest
+    return Asked(line[1].decode(), origin(line[2]), tuple(headers), body), rest
 
 
 def _chunks(rest: bytes) -> tuple[bytes, bytes]:
@@ -122,9 +133,8 @@ def second_witness(data: bytes) -> Asked | None:
     if not payload.is_eof() or payload.exception() is not None:
         return None
     headers = tuple((name.lower(), value) for name, value in message.raw_headers)
-    return Asked(
-        message.method, message.path.encode("utf-8", "surrogateescape"), headers, payload.read_nowait()
-    )
+    target = origin(message.path.encode("utf-8", "surrogateescape"))
+    return Asked(message.method, target, headers, payload.read_nowait())
 
 
 def check_crossing(asked: Asked) -> None:
@@ -213,6 +223,7 @@ def requests() -> Sequence[bytes]:
         _HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\nx-trailer: a\r\n\r\n" + whole,
         b"GET /v1/models?limit=5 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer sk-test-key\r\n\r\n",
         b"GET / HTTP/1.0\r\nhost: a\r\n\r\n",
+        b"GET http://gateway.test:80/v1/models?limit=5 HTTP/1.1\r\nhost: a\r\n\r\n",
         _HEAD + b"connection: x-a, keep-alive\r\nx-a: 1\r\nanthropic-beta: a\r\nanthropic-beta: b\r\n\r\n",
         b"POST //v1/./Messages/%2e%2e/x;a HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n"
         b"content-length: 0\r\n\r\n",
@@ -227,6 +238,7 @@ _WORDS = (
     b"expect: 100-continue\r\n", b"HTTP/1.1", b"HTTP/1.0", b"+4", b"-4", b"0x4", b"4,4",
     b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"x-gateway-cache: off\r\n",
     b"anthropic-workspace-id: w\r\n", b"content-encoding: gzip\r\n",
+    b"http://a", b"HTTPS://[::1]:1/", b"://", b"@", b"\\",
 )  # fmt: skip
 
 TARGETS = (Target(name="request", open=_listening, seeds=requests, words=_WORDS, rounds=800),)
