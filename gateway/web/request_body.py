@@ -24,7 +24,7 @@ _OFF_LOOP_BYTES = 16_384
 
 _SLICE_BYTES = 65_536
 """Given to zlib at a time: it copies what it does not take, once for each member."""
-_MOST_MEMBERS = 1_000
+_MOST_MEMBERS = 10_000
 """Of one gzip body: who compresses in blocks makes one of every 64 kB; an empty one is sent in 20 bytes."""
 
 _AT_ONCE_BYTES = 1 << 19
