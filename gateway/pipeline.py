@@ -359,6 +359,7 @@ class Pipeline:
             model=exchange.model,
             prices=rules.prices,
             at=exchange.received_at,
+            seconds=self._clock.monotonic() - (exchange.sent_at or exchange.started),
         )
         if self._batching is not None and exchange.endpoint == Endpoint.BATCHES:
             kept = await self._batching.is_kept(admitted.creation if admitted else None)

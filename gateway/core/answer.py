@@ -79,6 +79,8 @@ _MAX_DEPTH = 2
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _WANTED = frozenset((b"message_start", b"content_block_delta", b"message_delta", b"message_stop", b"error"))
 _BARE = frozenset((b"content_block_start",))
+_HIDING = re.compile(rb'"(?:redacted_)?thinking"')
+"""In the beginning of a block: upstream bills what it thinks, and may show less of it, or nothing."""
 _NO_CONTENT = re.compile(rb"null|\[[ \t\n\r]*\]|")
 # Up to the text itself. Spaces after separators are allowed for.
 _TEXT_DELTA = re.compile(
@@ -92,8 +94,8 @@ class _Seen:
     """What has been read of one message so far."""
 
     __slots__ = (
-        "category", "disordered", "ended", "error_type", "has_content", "has_final_output", "message_id",
-        "model", "parse_errors", "stop_reason", "text_bytes", "usage",
+        "category", "disordered", "ended", "error_type", "has_content", "has_final_output", "has_thinking",
+        "message_id", "model", "output_is_final", "parse_errors", "stop_reason", "text_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -106,6 +108,8 @@ class _Seen:
         self.ended = False
         self.has_final_output = False
         self.has_content = False
+        self.has_thinking = False
+        self.output_is_final = False
         self.disordered = False
         self.text_bytes = 0
         self.parse_errors = 0
@@ -123,6 +127,11 @@ class _Seen:
         if _NO_CONTENT.fullmatch(wire.content) is None:
             self.has_content = True
         self.take_stop(wire.stop_reason, wire.stop_details)
+
+    def take_block(self, payload: bytes) -> None:
+        """The beginning of a block, which is not decoded: a tool's result may be long."""
+        self.has_content = True
+        self.has_thinking = self.has_thinking or _HIDING.search(payload) is not None
 
     def take_stop(self, reason: object, details: object) -> None:
         self.stop_reason = as_text(reason) or self.stop_reason
@@ -147,6 +156,8 @@ class _Seen:
             return
         self.has_final_output |= is_count(fresh.get("output_tokens"))
         known = self.usage or {}
+        # Of several the last one names why it stopped.
+        self.output_is_final |= "output_tokens" in fresh and isinstance(delta.get("stop_reason"), str)
         if self.disordered:  # whose counts these are cannot be told
             self.usage = _larger_usage(known, fresh)
             return
@@ -163,6 +174,7 @@ class _Seen:
             errors += unread_counts(self.usage)
             if is_readable(self.usage):
                 usage = read_usage(self.usage, model=self.model)
+        complete = self.ended and self.has_final_output
         return Report(
             usage=usage,
             message_id=self.message_id,
@@ -171,8 +183,10 @@ class _Seen:
             refusal_category=self.category,
             error_type=self.error_type,
             ended=self.ended,
-            complete=self.ended and self.has_final_output,
+            complete=complete,
+            output_is_final=(complete or self.output_is_final) and not self.disordered,
             has_content=self.has_content,
+            has_thinking=self.has_thinking,
             output_text_bytes=self.text_bytes,
             parse_errors=errors,
         )
@@ -225,7 +239,7 @@ class StreamReader:
                 self._seen.has_content = True
                 self._seen.text_bytes += _text_bytes(payload)
             elif name in _BARE:
-                self._seen.has_content = True
+                self._seen.take_block(payload)
             elif name or payload.startswith(b"{"):  # some relays end with a nameless `[DONE]`
                 _fold(self._seen, name, payload)
 
@@ -290,7 +304,7 @@ def _fold(seen: _Seen, name: bytes, payload: bytes) -> None:
             case "error":
                 seen.take_error(wire.error)
             case "content_block_start":
-                seen.has_content = True
+                seen.take_block(payload)
             case "content_block_delta":
                 seen.has_content = True
                 seen.text_bytes += _text_bytes(payload)

@@ -50,6 +50,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     mode."""
     cost: Cost = NO_COST
     """That of `usage`."""
+    room_tokens: int = 0
+    """The most output that was asked for."""
     guess: Guess | None = None
     """What was expected before anything learned was applied: tell `LearnedEstimates.billed` of it, with what
     was billed. None in strict mode."""
@@ -108,34 +110,47 @@ def estimate_spend(
     if counted is not None and guess.prompt_tokens:
         known = known._replace(input_ratio=counted / guess.prompt_tokens)
     output = output_cap_tokens if known.output_tokens is None else known.output_tokens
-    usage = _expected(basis, guess, known, placement, ttl, min(_room(prompt, facts), output))
+    room = _room(prompt, facts)
+    usage = _expected(basis, guess, known, placement, ttl, min(room, output))
     cost = prices.cost(usage, model=prompt.model, at=at, batch=batch)
     return Estimate(
         amounts=_amounts(usage, usage.prompt_tokens - usage.cache_read_tokens, usage.prompt_tokens, cost),
         usage=usage,
         bounded=False,
         cost=cost,
+        room_tokens=room,
         guess=guess,
     )
 
 
-def presumed_usage(report: Report | None, estimate: Estimate, facts: ModelFacts) -> Usage:
-    """Usage to settle on where the answer did not come to its end.
+def presumed_usage(report: Report | None, estimate: Estimate, facts: ModelFacts, seconds: float) -> Usage:
+    """Usage to settle on where the answer did not come to its end, `seconds` after its request was sent.
 
-    What upstream had reported, with output of at least the text that was seen; without any report all that
-    was set aside. Never less than upstream surely bills for what was seen; hidden thinking is not in it.
+    What upstream had reported: its input; and its output, where that was its last word. Else the output has
+    a floor, as who leaves is billed for what was generated, and leaving early must get nobody past a limit.
+    Strict mode takes all that may come. Estimate mode takes the text that was seen, and where there may have
+    been more, what the model is presumed to write in that time. Without any report the whole was unseen, and
+    no less is taken than was set aside.
     """
+    written = min(estimate.room_tokens, ceil(seconds * facts.output_tokens_per_second))
     if report is None or report.usage is None:
-        return estimate.usage
+        usage = estimate.usage
+        return replace(usage, output_tokens=max(usage.output_tokens, written))
     usage = report.usage
-    seen = ceil(report.output_text_bytes / facts.bytes_per_token)
-    missing = seen - sum(part.output_tokens for part in usage.iterations or (usage,))
+    if report.output_is_final:
+        return usage
+    floor = ceil(report.output_text_bytes / facts.bytes_per_token)
+    if estimate.guess is None:
+        floor = max(floor, estimate.usage.output_tokens)
+    elif report.has_thinking or not report.output_text_bytes:
+        floor = max(floor, written)
+    missing = floor - sum(part.output_tokens for part in usage.iterations or (usage,))
     if missing <= 0:
         return usage
     if usage.iterations:
         rest = Usage(output_tokens=missing, model=usage.model)
         return replace(usage, iterations=(*usage.iterations, rest))
-    return replace(usage, output_tokens=seen)
+    return replace(usage, output_tokens=floor)
 
 
 def _at_most(
@@ -171,6 +186,7 @@ def _at_most(
         bounded=not reasons,
         unbounded_by=reasons,
         cost=cost,
+        room_tokens=output,
     )
 
 

@@ -29,6 +29,8 @@ class ModelFacts:
     """Typical UTF-8 bytes of English and JSON per token, for this model's tokenizer family."""
     context_tokens: int = 1_000_000
     max_output_tokens: int = 128_000
+    output_tokens_per_second: float = 100.0
+    """What an answer that was cut is presumed to have had written, where nobody saw it."""
     known: bool = True
     """False for a model that no row names: then these are the stated fallback facts."""
 

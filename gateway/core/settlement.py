@@ -1,7 +1,7 @@
 """What a finished exchange used and cost, and on what basis that is known. Pure.
 
 Reported usage where there is any; else what a cut answer had reported, with a floor for its output; else
-what was estimated. A rejected or refused call costs nothing.
+what was estimated, and no less than it may have come to since. A rejected or refused call costs nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def settle_exchange(
     model: str | None,
     prices: PriceTable,
     at: float,
+    seconds: float,
 ) -> Settlement:
-    """`estimate` and `facts` are None for calls that are counted by request only."""
+    """`estimate` and `facts` are None for calls that are counted by request only; `seconds` have passed since
+    the call was sent."""
     if closing is not Closing.SETTLE or (report is not None and _failed_at_once(report)):
         return Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
     if estimate is None or facts is None or model is None:
@@ -54,7 +56,7 @@ def settle_exchange(
     usage = (
         report.usage
         if basis is Basis.REPORTED and report is not None
-        else presumed_usage(report if basis is Basis.PARTIAL else None, estimate, facts)
+        else presumed_usage(report if basis is Basis.PARTIAL else None, estimate, facts, seconds)
     )
     assert usage is not None
     cost = prices.cost(usage, model=model, at=at, report=report)

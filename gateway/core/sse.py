@@ -27,8 +27,8 @@ class SseReader:
 
     Line ends may be LF, CR or CRLF; comments, `id`, `retry` and unknown fields are passed over; events
     without data are not events. Names outside `wanted` are dropped unread; nameless events are always
-    handed on. Of names in `bare` only the name is, without its data, however long that is. Memory is bounded
-    by twice `max_event_bytes`; `oversized` counts wanted events above it.
+    handed on. Of names in `bare` the data is no loss: where it is too long, or there is none, only the name
+    is. Memory is bounded by twice `max_event_bytes`; `oversized` counts wanted events above it.
     """
 
     __slots__ = (
@@ -142,7 +142,7 @@ class SseReader:
         self._clean = _DELTA_NAME in self._wanted
         if name and name not in self._wanted:
             if name in self._bare and (overlong or data is not None):
-                events.append((name, b""))
+                events.append((name, b"" if overlong or data is None else bytes(data)))
             return
         if overlong:
             self.oversized += 1

@@ -71,9 +71,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error_type: str | None = None
     ended: bool = False
     complete: bool = False
+    output_is_final: bool = False
+    """Whether it is complete, or the `message_delta` was read that says why the answer stopped and what it
+    came to: nothing was generated after that, even where the stream was cut then."""
     has_content: bool = False
     """Whether there was any content block, be it an empty one: what parts a refusal before any output, which
     is mostly free, from one in the middle."""
+    has_thinking: bool = False
+    """Whether a block of thinking began, redacted or not, of which upstream may show less than it bills."""
     output_text_bytes: int = 0
     """Bytes of generated text seen in deltas: the floor for settling a stream that was cut. Escapes count as
     one byte, thinking that upstream does not show counts nothing: never more than there was."""

@@ -130,8 +130,19 @@ class FactSettings(Section):
     """Shorter prefixes are not cached, and nobody says so."""
     context_tokens: Annotated[int, Field(ge=1)] = 1_000_000
     max_output_tokens: Annotated[int, Field(ge=1)] = 128_000
+    output_tokens_per_second: Annotated[float, Field(gt=0, le=100_000)] = 100.0
+    """What a call is presumed to have written in each second that it ran, where it was cut and more may have
+    been written than was seen. The API states no speed, so this is assumed: more of it books such calls
+    higher, less lets them get past limits."""
     assumed: tuple[
-        Literal["tokenizer", "minimum_cacheable_tokens", "context_tokens", "max_output_tokens"], ...
+        Literal[
+            "tokenizer",
+            "minimum_cacheable_tokens",
+            "context_tokens",
+            "max_output_tokens",
+            "output_tokens_per_second",
+        ],
+        ...,
     ] = ()
     """Facts that no official page was seen to state."""
 
@@ -142,6 +153,7 @@ class FactSettings(Section):
             bytes_per_token=bytes_per_token,
             context_tokens=self.context_tokens,
             max_output_tokens=self.max_output_tokens,
+            output_tokens_per_second=self.output_tokens_per_second,
             known=known,
         )
 

@@ -9,7 +9,18 @@ import pytest
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.exchange import Basis, State
-from tests.support.fakes import STREAM_HEAD, FakeReply, Played, Stage, World, a_body, a_message, a_stream
+from tests.support.clock import FakeClock
+from tests.support.fakes import (
+    STREAM_HEAD,
+    FakeReply,
+    Played,
+    Stage,
+    World,
+    a_body,
+    a_message,
+    a_stream,
+    an_event,
+)
 
 SCRIPTS = {
     "plain": ([Played(pieces=[a_message()])], False),
@@ -84,3 +95,51 @@ async def test_trap_41_settles_on_partial_usage_when_client_leaves_a_stream(tmp_
     assert record.usage.uncached_input_tokens == 10
     assert 1 < record.usage.output_tokens < 60
     assert await world.spent_nanousd() == record.cost.total_nanousd  # type: ignore[union-attr]
+
+
+class _Patience(Stage):
+    """So many seconds pass before the client leaves."""
+
+    clock: FakeClock
+    seconds: float
+
+    async def step(self) -> None:
+        if self.passed + 1 == self.cut_at:
+            self.clock.advance(self.seconds)
+        await super().step()
+
+
+async def _left_after(tmp_path: Path, seconds: float, played: Played, cut_at: int, **body: object) -> World:
+    stage = _Patience(cut_at)
+    world = World(tmp_path, played, stage=stage)
+    stage.clock, stage.seconds = world.clock, seconds
+    with pytest.raises(asyncio.CancelledError):
+        await world.call(body=a_body(max_tokens=64_000, **body))
+    return world
+
+
+async def test_trap_41_a_call_that_is_given_up_after_minutes_is_booked_at_what_it_may_have_written(
+    tmp_path: Path,
+) -> None:
+    """Not at what those came to that ended: others like it are shorter, or it would not be given up."""
+    world = await _left_after(tmp_path, 200.0, Played(pieces=[a_message()]), 5)
+
+    record = world.seen.records[0]
+    assert record.basis is Basis.ESTIMATED
+    assert record.usage is not None
+    assert record.usage.output_tokens == 20_000
+    assert await world.spent_nanousd() == record.cost.total_nanousd  # type: ignore[union-attr]
+
+
+async def test_trap_41_a_stream_that_is_left_while_it_thinks_is_booked_at_what_it_may_have_written(
+    tmp_path: Path,
+) -> None:
+    start, *rest = a_stream(20)
+    thinks = an_event("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
+    pieces = [start, thinks, *rest]
+    world = await _left_after(tmp_path, 30.0, Played(headers=STREAM_HEAD, pieces=pieces), 9, stream=True)
+
+    record = world.seen.records[0]
+    assert (record.basis, record.usage and record.usage.uncached_input_tokens) == (Basis.PARTIAL, 10)
+    assert record.usage is not None
+    assert record.usage.output_tokens == 3_000

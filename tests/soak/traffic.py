@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 MODEL, SMALL_MODEL = "claude-opus-5-5", "claude-haiku-5-5"
+MAX_TOKENS = 120
 SYSTEM = "You are brief and kind, and you keep to what is asked of you. " * 120
 HANGS_SECONDS = 40.0
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -96,7 +97,7 @@ class Traffic:
         words = chance.randint(5, 60)
         return {
             "model": chance.choice((MODEL, SMALL_MODEL)),
-            "max_tokens": 120,
+            "max_tokens": MAX_TOKENS,
             "metadata": {"user_id": name},
             "system": SYSTEM + chance.choice(("", "Answer in verse.", "Answer in prose.")),
             "messages": [{"role": "user", "content": f"{chance.random()} Say {words} words."}],

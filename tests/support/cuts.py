@@ -166,12 +166,12 @@ def fault_in(entry: Booked, lines: Sequence[BillLine]) -> str:
     """What is wrong with how a call is booked, beside its lines of the bill; nothing: empty.
 
     Reported: to the nano-dollar. Partial: its input to the nano-dollar, and of its output no less than was
-    reported, at most what it may generate. Estimated: no less than the bill, and no more than was set aside.
+    billed, at most what it may generate. Estimated: no less than the bill, and no more than was set aside.
     None: not billed."""
     billed = sum(line.cost_nanousd for line in lines)
     right = {
         "reported": entry.nanousd == billed,
-        "partial": abs(entry.nanousd - billed) < MAX_TOKENS * OUTPUT_NANOUSD
+        "partial": 0 <= entry.nanousd - billed < MAX_TOKENS * OUTPUT_NANOUSD
         and entry.input_nanousd == sum(_input_nanousd(line) for line in lines),
         "estimated": billed <= entry.nanousd == entry.estimated_nanousd,
         "none": entry.nanousd == 0 == billed,

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.estimate import ASSUMED_SEARCHES, Estimate, estimate_spend, presumed_usage
 from gateway.core.learned_estimates import LearnedEstimates, enough
@@ -322,25 +323,63 @@ def test_clearing_the_context_is_no_compaction() -> None:
 def test_trap_41_settles_on_what_was_reported_with_the_output_that_was_seen() -> None:
     """Who hangs up pays for what was generated."""
     facts = model_table().facts(MODEL)
-    guess = estimate(body())
+    guess = estimate(body(), TYPICAL)
     report = Report(usage=Usage(uncached_input_tokens=50, output_tokens=1), output_text_bytes=1_399)
 
-    used = presumed_usage(report, guess, facts)
+    used = presumed_usage(report, guess, facts, 60.0)
 
     assert (used.uncached_input_tokens, used.output_tokens) == (50, 500)
+
+
+SEEN = {"output_text_bytes": 28}
+THOUGHT = {"has_thinking": True, **SEEN}
+
+
+@pytest.mark.parametrize(
+    ("mode", "seen", "seconds", "expected"),
+    [
+        (TYPICAL, SEEN, 9.0, 10),  # all of it was seen
+        (TYPICAL, THOUGHT, 9.0, 900),
+        (TYPICAL, {}, 9.0, 900),  # nothing came but the beginning
+        (TYPICAL, THOUGHT, 0.01, 10),
+        (TYPICAL, THOUGHT, 900.0, 2_000),
+        (TYPICAL, {**THOUGHT, "output_is_final": True}, 9.0, 3),
+        (STRICT, SEEN, 0.01, 2_000),
+        (STRICT, {**SEEN, "output_is_final": True}, 9.0, 3),
+    ],
+)
+def test_trap_41_leaving_while_more_is_written_than_shown_gets_nobody_past_a_limit(
+    mode: EstimateMode, seen: dict[str, Any], seconds: float, expected: int
+) -> None:
+    guess = estimate(body(max_tokens=2_000), mode)
+    report = Report(usage=Usage(uncached_input_tokens=50, output_tokens=3), **seen)
+
+    used = presumed_usage(report, guess, model_table().facts(MODEL), seconds)
+
+    assert (used.uncached_input_tokens, used.output_tokens) == (50, expected)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(2.0, 500), (60.0, 6_000), (900.0, 64_000)])
+def test_a_call_of_which_nothing_came_wrote_for_as_long_as_it_ran(seconds: float, expected: int) -> None:
+    """Those that are given up are the long ones; what others like it were billed says little of them."""
+    guess = estimate(body(max_tokens=64_000), TYPICAL)
+    guess = replace(guess, usage=replace(guess.usage, output_tokens=500))
+
+    assert presumed_usage(None, guess, model_table().facts(MODEL), seconds).output_tokens == expected
 
 
 def test_never_presumes_less_output_than_was_reported() -> None:
     report = Report(usage=Usage(output_tokens=900), output_text_bytes=10)
 
-    assert presumed_usage(report, estimate(body()), model_table().facts(MODEL)).output_tokens == 900
+    guess = estimate(body(), TYPICAL)
+
+    assert presumed_usage(report, guess, model_table().facts(MODEL), 0.0).output_tokens == 900
 
 
 def test_adds_seen_output_to_iterations_as_one_more() -> None:
     usage = Usage(output_tokens=1, model=MODEL, iterations=(Usage(output_tokens=30, model=MODEL),))
-    used = presumed_usage(
-        Report(usage=usage, output_text_bytes=280), estimate(body()), model_table().facts(MODEL)
-    )
+    report = Report(usage=usage, output_text_bytes=280)
+    used = presumed_usage(report, estimate(body(), TYPICAL), model_table().facts(MODEL), 0.0)
 
     assert [part.output_tokens for part in used.iterations] == [30, 70]
 
@@ -348,6 +387,6 @@ def test_adds_seen_output_to_iterations_as_one_more() -> None:
 @pytest.mark.parametrize("report", [None, Report(), Report(output_text_bytes=99)])
 def test_settles_on_all_that_was_set_aside_where_nothing_was_reported(report: Report | None) -> None:
     guess = estimate(body(), STRICT, TTL.ONE_HOUR)
-    used = presumed_usage(report, guess, model_table().facts(MODEL))
+    used = presumed_usage(report, guess, model_table().facts(MODEL), 9.0)
 
     assert price_table().cost(used, model=MODEL, at=NOW).total_nanousd == guess.nanousd

@@ -39,6 +39,7 @@ def settle(
         model=MODEL,
         prices=rules.prices,
         at=1_795_000_000.0,
+        seconds=1.0,
     )
 
 
@@ -103,6 +104,7 @@ def test_calls_that_nobody_meters_say_so(tmp_path: Path) -> None:
         model=None,
         prices=make_rules(tmp_path, {}).prices,
         at=1.8e9,
+        seconds=1.0,
     )
 
     assert (settled.basis, settled.cost, settled.amounts) == (Basis.UNMETERED, None, Amounts(requests=1))

@@ -79,12 +79,14 @@ def test_counts_no_oversized_event_that_nobody_wanted() -> None:
 
 @pytest.mark.parametrize("size", [None, 1, 13])
 def test_of_a_bare_name_it_hands_on_the_name_however_long_the_data_is(size: int | None) -> None:
-    data = b"event: content_block_start\ndata: " + b"x" * 100 + b"\n\nevent: content_block_start\n\n" + DELTA
+    name = b"event: content_block_start\n"
+    data = name + b"data: " + b"x" * 100 + b"\n\n" + name + b"data: y\n\n" + name + b"\n" + DELTA
     reader = SseReader(WANTED, bare=frozenset({b"content_block_start"}), max_event_bytes=64)
     size = size or len(data)
     events = [event for at in range(0, len(data), size) for event in reader.feed(data[at : at + size])]
 
-    assert events == [(b"content_block_start", b""), (b"content_block_delta", b'{"n":1}')]
+    starts = [(b"content_block_start", b""), (b"content_block_start", b"y")]
+    assert events == [*starts, (b"content_block_delta", b'{"n":1}')]
     assert reader.oversized == 0
 
 
