@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import quote
 
 from gateway.adapters.redis_budgets import RedisBudgets
 from gateway.adapters.redis_scripts import AT_ONCE, Script
@@ -115,7 +116,7 @@ class RedisFence:
         tag = budgets.tag
         self._generation_key = f"{tag}:generation"
         self._gathering = [self._generation_key, f"{tag}:rebuild", f"{tag}:rebuild:spent"]
-        self._after = f"{tag}:rebuild:after"
+        self._after, self._staying = f"{tag}:rebuild:after", f"{tag}:rebuild:staying"
         self._ledgers, self._beats = f"{tag}:rebuild:ledgers", f"{tag}:budgets:beats"
         self._announced = f"{tag}:rebuild:announced"
         self._leases = [f"{tag}:leases", f"{tag}:leases:lost"]
@@ -196,7 +197,7 @@ class RedisFence:
         tag, windows = self._budgets.tag, {f"{span.period} {span.window.label}" for span in spans}
         reply: list[bytes | int] = await self._scripts.run(
             self._lua["rebuild_look"],
-            [*self._gathering, self._ledgers, *self._leases, self._after],
+            [*self._gathering, self._ledgers, *self._leases, self._after, self._staying],
             [
                 *(self._replica, ledger, int(shared), int(self._alone or len(self._living) > 0)),
                 *(CLAIM_MS, GATHER_LEAST_MS, self._gather_most_ms),
@@ -267,10 +268,12 @@ class RedisFence:
         """This replica's ledger is in the counters that were found: from now on it reserves there."""
         self._joined = self.generation = self.found
 
-    async def take_away(self, generation: str = "") -> None:
-        """Have the counters rebuilt, whatever they say; with a generation, only its own. Raises
-        `StoreUnavailable`."""
-        await self._scripts.run(self._lua["rebuild_raise"], self._gathering, [generation])
+    async def take_away(self, generation: str = "", staying: Iterable[str] = ()) -> None:
+        """Have the counters rebuilt, whatever they say; with a generation, only its own. Those of the limits
+        `staying` get to say no less than they do. Raises `StoreUnavailable`."""
+        limits = [quote(limit, safe="") for limit in staying]  # as in their buckets' ids
+        keys = [*self._gathering, self._staying]
+        await self._scripts.run(self._lua["rebuild_raise"], keys, [generation, *limits])
         self.gone(generation or self.found)
 
     def _note(self, reservation_id: ReservationId, state: str) -> None:

@@ -4,9 +4,10 @@ Of all counters those that are money can be computed again: each ledger entry sa
 made it and when. Here sums of entries become sums of windows, through the same `Limits` that bound the calls.
 What reads ledgers and writes counters is in `adapters/` and `workers/rebuild.py`.
 
-Exact but for two edges: an entry belongs to the window of the instant at which its call was received, while
-the store took the window of the reservation, milliseconds later; and a configuration that changed within a
-window counts as if it had been in force all along.
+Exact but for three edges: an entry belongs to the window of the instant at which its call was received, while
+the store took the window of the reservation, milliseconds later; a configuration that changed within a window
+counts as if it had been in force all along; and of a limit for some models the ledger tells by which model
+was answered, not for which was asked.
 """
 
 from __future__ import annotations

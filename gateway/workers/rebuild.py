@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, Protocol
@@ -76,7 +76,7 @@ class Fence(Protocol):
 
     def join(self) -> None: ...
 
-    async def take_away(self, generation: str = "") -> None: ...
+    async def take_away(self, generation: str = "", staying: Iterable[str] = ()) -> None: ...
 
 
 class Guard(Protocol):
@@ -207,12 +207,14 @@ class Rebuilding:
 
     async def mend(self, keys: Collection[str]) -> None:
         """See that these counters, of the current windows, say as much as the ledger. Behind a fence all are
-        rebuilt. Elsewhere, where whoever counts writes one ledger, they are raised by what they lack; one at
-        a time of those processes does it, and reads them again first. Raises `StoreUnavailable`,
-        `ConfigError`, OSError."""
+        rebuilt, but for limits of some models, which only rise: the ledger has the model that answered, they
+        count by those that were asked for. Elsewhere, where whoever counts writes one ledger, they are raised
+        by what they lack; one at a time of those processes does it, and reads them again first. Raises
+        `StoreUnavailable`, `ConfigError`, OSError."""
         if self._fence is not None:
             if self._fence.generation:
-                await self._fence.take_away(self._fence.generation)
+                staying = [limit.id for limit in self._rules().limits.all if limit.models]
+                await self._fence.take_away(self._fence.generation, staying)
             return
         async with self._reading:
             for drift in await self.audit():

@@ -138,11 +138,10 @@ class BudgetReplica:
         record = a_record(
             id=id,
             principal=WHO,
-            model=MODEL,
             cost=cost,
             received_at=at,
             timings=timings,
-            **{"reservation": held} | changes,
+            **{"reservation": held, "model": MODEL} | changes,
         )
         self.ledger.observe(record)
 

@@ -1,5 +1,5 @@
--- KEYS: generation, gathering, staged, ledgers, leases, lost leases, which generations the gathering comes after. ARGV:
--- replica, its ledger, whether there is one that all share and that comes first, whether it knew the living ones, for
+-- KEYS: generation, gathering, staged, ledgers, leases, lost leases, which generations the gathering comes after, limits
+-- whose counters stay. ARGV: replica, its ledger, whether there is one that all share and that comes first, whether it knew the living ones, for
 -- how many ms a claim holds, how long is gathered at least and at most, the beginning of the records' keys, how many
 -- reservations are closed at once, a random text, after how many ms the gathering begins anew, how ids end under which
 -- is booked afterwards, a pattern of the counters of dollars, how many keys are looked at for it at once, the last
@@ -60,6 +60,13 @@ for i = 1, #lost, 2 do
 end
 if #lost == 2 * ARGV[9] then return {'', 3, begun} end
 
+-- What the counter of a limit says that is to stay at least; false for all others.
+local function stays(key)
+  local limit = string.match(key, '/([^/]*)/nanousd/calendar_')
+  if not limit or redis.call('SISMEMBER', KEYS[8], limit) == 0 then return false end
+  return tonumber(record_of(key, 'spent')[1])
+end
+
 -- What no ledger says anything of was never spent: all counters of the windows that are computed anew begin at zero.
 local cursor = redis.call('HGET', KEYS[2], 'cursor') or '0'
 if cursor ~= 'done' then
@@ -68,7 +75,9 @@ if cursor ~= 'done' then
   local found = redis.call('SCAN', cursor, 'MATCH', ARGV[13], 'COUNT', ARGV[14])
   for _, key in ipairs(found[2]) do
     local period, label = string.match(key, '/nanousd/(calendar_%a+)/.-([^/]*)$')
-    if period and windows[period .. ' ' .. label] then redis.call('DEL', key) end
+    if period and windows[period .. ' ' .. label] then
+      if stays(key) then redis.call('HSET', key, 'set_aside', 0) else redis.call('DEL', key) end
+    end
   end
   cursor = found[1] == '0' and 'done' or found[1]
   redis.call('HSET', KEYS[2], 'cursor', cursor)
@@ -117,8 +126,9 @@ generation = string.format('%d-%s', now, ARGV[10])
 redis.call('SET', KEYS[1], generation)
 local staged = redis.call('HGETALL', KEYS[3])
 for i = 1, #staged, 2 do
-  redis.call('HSET', staged[i], 'spent', saturated(tonumber(staged[i + 1])), 'set_aside', 0)
+  local spent = math.max(tonumber(staged[i + 1]), stays(staged[i]) or 0)
+  redis.call('HSET', staged[i], 'spent', saturated(spent), 'set_aside', 0)
   redis.call('PEXPIRE', staged[i], 3456000000) -- 40 days: a month and a week, and more
 end
-redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[8])
 return {generation, 0, begun}
