@@ -32,7 +32,7 @@ from gateway.core.headers import (
 from gateway.core.learned_estimates import LearnedEstimates
 from gateway.core.models import ModelFacts
 from gateway.core.own_headers import answer_headers
-from gateway.core.permission import allows, permit_endpoint, permit_model
+from gateway.core.permission import allows, permit_endpoint, permit_models
 from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import find_credential
 from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
@@ -190,7 +190,7 @@ class Pipeline:
             decoded = body.decoded
             caller = exchange.principal
             plan = await self._placing.plan(call, body.data, rules, workspace, exchange.hold, caller)
-            permit_model(plan.prompt.model, workspace, rules)
+            exchange.other_models = permit_models(plan.prompt, workspace, rules)
             self._note(exchange, plan)
             pieces = plan.pieces
             if call.endpoint not in FREE:

@@ -197,6 +197,9 @@ def _binding(call: Call, rules: Rules, principal: Principal, exchange: Exchange)
         return binding_limits(rules, principal, exchange.batch, exchange.tags)
     model = exchange.model or ""
     limits = rules.limits.binding(principal, rules.models.canonical(model) or model, exchange.tags)
+    if exchange.other_models:  # a limit for some models counts the whole of a call that may come to one
+        models = (rules.models.canonical(each) or each for each in (model, *exchange.other_models))
+        limits = rules.limits.binding_any(principal, models, exchange.tags)
     if call.endpoint in FREE:
         return tuple(bound for bound in limits if bound.limit.unit in COUNTED_OF_FREE)
     return limits

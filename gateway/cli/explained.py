@@ -12,6 +12,7 @@ from gateway.core.headers import Headers
 from gateway.core.ids import KeyId
 from gateway.core.limits import BoundLimit
 from gateway.core.misses import Miss
+from gateway.core.other_models import other_models
 from gateway.core.placement import PlacementPolicy
 from gateway.core.plan import Plan, estimate_plan, place_call, read_call, wants_placement
 from gateway.core.prefix import cache_scope, prefix_keys
@@ -127,7 +128,8 @@ def explain_body(body: bytes, asking: Asking, previous: bytes | None = None) -> 
         organisation=workspace.organisation,
         team=workspace.team,
     )
-    limits = rules.limits.binding(nobody, rules.models.canonical(plan.prompt.model) or plan.prompt.model)
+    names = (plan.prompt.model, *other_models(plan.prompt))
+    limits = rules.limits.binding_any(nobody, (rules.models.canonical(name) or name for name in names))
     return Explained(
         workspace=workspace.id,
         model=ModelShown(

@@ -20,6 +20,7 @@ from gateway.core.errors import BadRequest, Forbidden
 from gateway.core.estimate import Estimate, estimate_spend
 from gateway.core.exchange import Basis, Closing
 from gateway.core.limits import BoundLimit, Tags, Unit
+from gateway.core.other_models import other_models
 from gateway.core.permission import permit_model
 from gateway.core.plan import UNPLACED
 from gateway.core.pricing import Cost
@@ -52,6 +53,8 @@ class BatchPlan:
     estimate: Estimate
     cost: Cost
     shares: tuple[Share, ...]
+    other_models: tuple[str, ...] = ()
+    """What items may come to besides the models that they ask for."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -131,15 +134,11 @@ def binding_limits(rules: Rules, principal: Principal, plan: BatchPlan, tags: Ta
     batches, and works them through at its own pace (rate limits page, 2026-08-21). A limit for some models
     counts the whole of a batch in which one of them occurs: never too little.
     """
-    tags = tuple(tags)
-    models = dict.fromkeys(rules.models.canonical(model) or model for model in plan.models)
-    bound = (each for model in models for each in rules.limits.binding(principal, model, tags))
+    models = (rules.models.canonical(model) or model for model in (*plan.models, *plan.other_models))
     return tuple(
-        {
-            each.bucket_id: each
-            for each in bound
-            if each.limit.unit is Unit.NANOUSD or each.limit.period.is_calendar
-        }.values()
+        each
+        for each in rules.limits.binding_any(principal, models, tags)
+        if each.limit.unit is Unit.NANOUSD or each.limit.period.is_calendar
     )
 
 
@@ -170,6 +169,7 @@ class _Reading:
         self._items = 0
         self._sums: dict[str, ShareSum] = {}
         self._amounts = dict.fromkeys(Amounts.__struct_fields__, 0)
+        self._others: dict[str, None] = {}
         self._refused: dict[str, list[str]] = {}
         self._refusals: dict[str, Forbidden | None] = {}
         self._unbounded: dict[str, None] = {}
@@ -187,13 +187,16 @@ class _Reading:
             if (params := members.get("params")) is None:
                 raise BadRequest("It has no `params`.")
             prompt = read_prompt(bytes(params))
+            others = other_models(prompt)
         except NoModel:  # upstream takes the batch and tells of it in the results, at no cost
             self._amounts["requests"] += 1
             return
         except BadRequest as error:
             raise BadRequest(f"{where}: {error.message}") from None
-        if self._is_refused(prompt.model, custom_id):
+        refused = [model for model in (prompt.model, *others) if self._is_refused(model, custom_id)]
+        if refused:
             return
+        self._others |= dict.fromkeys(others)
         estimate = estimate_spend(
             prompt,
             UNPLACED,
@@ -229,7 +232,8 @@ class _Reading:
             bounded=self._bounded,
             unbounded_by=tuple(self._unbounded),
         )
-        return BatchPlan(items=self._items, estimate=estimate, cost=cost, shares=shares)
+        others = tuple(self._others)
+        return BatchPlan(items=self._items, estimate=estimate, cost=cost, shares=shares, other_models=others)
 
     def _is_refused(self, model: str, custom_id: str) -> bool:
         if model not in self._refusals:

@@ -206,6 +206,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     principal: Principal | None = None
     route: str | None = None
     model: str | None = None
+    other_models: tuple[str, ...] = ()
+    """What it may come to besides: fallbacks and advisors that it names."""
     streaming: bool = False
     placement: Placement | None = None
     placement_applied: bool = True

@@ -167,6 +167,14 @@ class Limits:
         # Not remembered: their values come from clients, and each may come once.
         return bound + _bind(self._tagged, principal, model, dict(reversed(tuple(tags))))
 
+    def binding_any(
+        self, principal: Principal, models: Iterable[str], tags: Tags = ()
+    ) -> tuple[BoundLimit, ...]:
+        """Those of what may come to several models, each once."""
+        tags = tuple(tags)
+        bound = (each for model in dict.fromkeys(models) for each in self.binding(principal, model, tags))
+        return tuple({each.bucket_id: each for each in bound}.values())
+
 
 _CACHE_ENTRIES = 4096
 

@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 
 from gateway.core.endpoints import Endpoint, creates_batch, runs_models
 from gateway.core.errors import Forbidden, NotFound
+from gateway.core.other_models import falls_back_by_default, other_models
+from gateway.core.prompt import Prompt
 from gateway.core.rules import Rules, UnknownModels, Workspace
 
 SHOWN_CHARACTERS = 100
@@ -64,3 +66,18 @@ def permit_model(model: str, workspace: Workspace, rules: Rules) -> None:
             f"This gateway has no price for model {model[:SHOWN_CHARACTERS]!r} and is set to refuse such "
             "models. Check the spelling, or ask whoever runs the gateway to add a price row."
         )
+
+
+def permit_models(prompt: Prompt, workspace: Workspace, rules: Rules) -> tuple[str, ...]:
+    """The same for all models that a call may come to: the one that it asks for, and the others that it names
+    as fallbacks and advisors, which are returned. Raises `BadRequest` where these cannot be read."""
+    permit_model(prompt.model, workspace, rules)
+    others = other_models(prompt)
+    for model in others:
+        permit_model(model, workspace, rules)
+    if falls_back_by_default(prompt) and not all(allows(workspace, each.id) for each in rules.models.known()):
+        raise Forbidden(
+            f"Workspace {workspace.id} may use certain models only, and the API chooses if `fallbacks` are "
+            f"'default'. Name the fallbacks; it may use: {', '.join(workspace.models)}."
+        )
+    return others

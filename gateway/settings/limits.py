@@ -127,7 +127,8 @@ class DefaultLimit(Section):
     N replicas together go over the amount by N times that at most, beyond what calls cost more than
     estimated. It is settled once the store is back."""
     models: tuple[ModelGlob, ...] = ()
-    """Globs of the models it counts, or names of `classes`; all where empty."""
+    """Globs of the models it counts, or names of `classes`; all where empty. A call that names one of them as
+    a fallback or an advisor counts as a whole."""
     warn_at: tuple[Share, ...] = ()
     """Shares of the amount, as [0.5, 0.8], of `day`, `week` and `month`: when so much is spent, the log and a
     metric say so."""

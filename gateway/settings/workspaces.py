@@ -59,7 +59,8 @@ class WorkspaceSettings(Section):
     team: Name | None = None
     """Which team's limits count it as well; none where it is not said."""
     models: tuple[ModelGlob, ...] = ()
-    """Globs of the models it may use, as claude-haiku-*; all where empty."""
+    """Globs of the models it may use, as claude-haiku-*; all where empty. Fallbacks and advisors that a call
+    names have to be among them."""
     placement: PlacementMode = PlacementMode.ON
     """`on`, `shadow` or `off`; the gateway's own mode can only lower it."""
     client_marks: ClientMarks = ClientMarks.HANDS_OFF

@@ -57,6 +57,27 @@ def rate_limits(headers: Headers) -> dict[bytes, bytes]:
     return {name: value for name, value in headers if name.startswith(b"anthropic-")}
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"fallbacks": [{"model": "claude-fable-5-2"}]},
+        {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5-2"}]},
+    ],
+    ids=lambda named: next(iter(named)),
+)
+async def test_a_limit_for_some_models_binds_calls_that_name_one_as_fallback_or_advisor(
+    tmp_path: Path, named: dict[str, Any]
+) -> None:
+    fable = a_limit("fable", amount=1, models=("claude-fable-*",))
+    world = a_world(tmp_path, fable, a_limit("all"), answers=1)
+    await world.call()
+    with pytest.raises(BudgetExhausted) as refused:
+        await world.call(body=a_body(**named))
+
+    assert refused.value.limit_id == "fable"
+    assert world.upstream.opened == 1
+
+
 async def test_a_second_request_at_the_same_time_is_refused_and_one_after_it_is_not(tmp_path: Path) -> None:
     world = World(tmp_path, Played(headers=STREAM_HEAD, pieces=a_stream()), Played(pieces=[a_message()]))
     world.rules = replace(world.rules, limits=Limits((AT_ONCE,)))

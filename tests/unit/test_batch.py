@@ -99,6 +99,26 @@ def test_models_are_permitted_item_by_item(rules: Rules, demo: Workspace) -> Non
         plan(rules, only_haiku, params(HAIKU), *[params(OPUS)] * 8)
 
 
+def test_models_that_items_name_besides_are_permitted_and_bound_too(rules: Rules, demo: Workspace) -> None:
+    advisor = {"type": "advisor_20260301", "name": "advisor", "model": OPUS}
+    item = params(HAIKU, tools=[advisor])
+    with pytest.raises(Forbidden, match=r"claude-haiku.*In this batch: i1\."):
+        plan(rules, replace(demo, models=("claude-haiku-*",)), params(HAIKU), item)
+
+    day = Limit(
+        id="opus",
+        scope=Scope.WORKSPACE,
+        unit=Unit.NANOUSD,
+        amount=1000,
+        period=Period.CALENDAR_DAY,
+        models=(OPUS,),
+    )
+    limited, principal = replace(rules, limits=Limits((day,))), rules.keyring.identify(KEY, AT)
+    bound = binding_limits(limited, principal, plan(rules, demo, item), ())
+    assert [each.limit.id for each in bound] == ["opus"]
+    assert binding_limits(limited, principal, plan(rules, demo, params(HAIKU)), ()) == ()
+
+
 def test_a_model_without_a_price_is_refused_where_rules_say_so(rules: Rules, demo: Workspace) -> None:
     refusing = replace(rules, unknown_models=UnknownModels.REFUSE)
     with pytest.raises(Forbidden, match="i0"):

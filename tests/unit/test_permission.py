@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import Forbidden, NotFound
 from gateway.core.ids import WorkspaceId
-from gateway.core.permission import allows, permit_endpoint, permit_model
+from gateway.core.permission import allows, permit_endpoint, permit_model, permit_models
+from gateway.core.prompt import Prompt
+from gateway.core.prompt_reader import read_prompt
 from gateway.core.rules import UnknownModels, Workspace
 from tests.support.fakes import make_rules
 
@@ -83,3 +86,39 @@ def test_batches_do_not_get_past_a_list_of_models_where_they_are_not_read() -> N
     permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches", ANY, reads_batches=False)
     permit_endpoint(Endpoint.BATCHES, "GET", "/v1/messages/batches", HAIKU, reads_batches=False)
     permit_endpoint(Endpoint.BATCHES, "POST", "/v1/messages/batches/b1/cancel", HAIKU, reads_batches=False)
+
+
+FABLE = "claude-fable-5-2"
+
+
+def a_body(**more: object) -> Prompt:
+    return read_prompt(json.dumps({"model": "claude-haiku-5-5", "max_tokens": 9, **more}).encode())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"fallbacks": [{"model": "claude-haiku-5-5"}, {"model": FABLE}]},
+        {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": FABLE}]},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_models_that_a_call_names_besides_are_permitted_too(more: dict[str, object], tmp_path: Path) -> None:
+    """A fallback or an advisor answers, and is billed, as any model."""
+    rules = make_rules(tmp_path, {})
+
+    assert FABLE in permit_models(a_body(**more), ANY, rules)
+    assert permit_models(a_body(), HAIKU, rules) == ()
+    with pytest.raises(Forbidden, match=f"may not use model '{FABLE}'"):
+        permit_models(a_body(**more), HAIKU, rules)
+
+
+def test_fallbacks_that_upstream_chooses_are_refused_where_only_some_models_are_allowed(
+    tmp_path: Path,
+) -> None:
+    rules, prompt = make_rules(tmp_path, {}), a_body(fallbacks="default")
+
+    assert permit_models(prompt, ANY, rules) == ()
+    assert permit_models(prompt, replace(ANY, models=("claude-*",)), rules) == ()
+    with pytest.raises(Forbidden, match="Name the fallbacks"):
+        permit_models(prompt, HAIKU, rules)
