@@ -239,31 +239,37 @@ async def test_a_limit_that_is_added_within_its_month_counts_what_was_spent_sinc
 
 
 @pytest.mark.parametrize(
-    ("settled", "missing", "expected"),
-    [("other", "other", 150), (MODEL, "other", 150), ("other", MODEL, 450), (MODEL, MODEL, 600)],
+    ("settled", "dollars", "missing", "expected"),
+    [
+        ("other", 150, "other", 150),
+        (MODEL, 150, "other", 150),
+        ("other", 150, MODEL, 450),
+        ("other", 800, MODEL, 800),
+        (MODEL, 150, MODEL, 600),
+    ],
 )
 async def test_a_limit_for_some_models_is_not_lowered_when_others_are_mended(
-    own_redis: RedisServer, tmp_path: Path, settled: str, missing: str, expected: int
+    own_redis: RedisServer, tmp_path: Path, settled: str, dollars: int, missing: str, expected: int
 ) -> None:
     """It counts by the model that was asked for; the ledger has the one that answered, perhaps another."""
     dear = replace(MONEY, id="dear/month", models=(MODEL,))
     one = BudgetReplica(own_redis.url, tmp_path / "one", [MONEY, dear])
     await one.until_open()
-    assert await one.reserve("a", 150 * USD)
-    one.write_down("a", 150 * USD, model=settled)
-    await one.settle("a", 150 * USD)
+    assert await one.reserve("a", dollars * USD)
+    one.write_down("a", dollars * USD, model=settled)
+    await one.settle("a", dollars * USD)
     one.write_down("b", 450 * USD, model=missing)
     audits = audits_of(one)
     await audits.turn()
     assert audits.is_rebuilding
     await one.until_open()
 
-    assert await one.spent() == 600 * USD
+    assert await one.spent() == (dollars + 450) * USD
     assert await one.spent("dear/month") == expected * USD
 
     await one.rebuilding.repair()
     await one.until_open()
-    by_answers = 150 * (settled == MODEL) + 450 * (missing == MODEL)
+    by_answers = dollars * (settled == MODEL) + 450 * (missing == MODEL)
     assert await one.spent("dear/month") == by_answers * USD, "all that is known once counters are lost"
     await one.close()
 
