@@ -35,7 +35,7 @@ from gateway.core.own_headers import answer_headers
 from gateway.core.permission import allows, permit_endpoint, permit_models
 from gateway.core.plan import Plan, estimate_plan
 from gateway.core.principal import find_credential
-from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, plan_retry
+from gateway.core.retry import Failure, RetryBudget, RetryDecision, failure_of, has_retried, plan_retry
 from gateway.core.rewrite import models_page, point_results_home, whole_list
 from gateway.core.rules import Route, Rules, Workspace
 from gateway.core.savings import reckon_savings
@@ -286,7 +286,7 @@ class Pipeline:
             Failure.BEGUN if begun else failure,
             attempts=exchange.attempts,
             most_attempts=admitted.rules.attempts,
-            client_retries=_is_above_zero(value_of(call.headers, b"x-stainless-retry-count")),
+            client_retries=has_retried(value_of(call.headers, b"x-stainless-retry-count")),
             free=call.method in ("GET", "HEAD"),
             continues_thread=admitted.continues_thread,
             budget=self._retries,
@@ -395,7 +395,3 @@ async def _credential(route: Route) -> Headers:
 def _rejected(status: int) -> bool:
     """Whether upstream did not do what it was asked, and so bills nothing: a redirect is no answer either."""
     return not 200 <= status < 300
-
-
-def _is_above_zero(value: bytes | None) -> bool:
-    return value is not None and value.isdigit() and bool(value.strip(b"0"))  # int() refuses 5,000 digits

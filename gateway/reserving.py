@@ -155,7 +155,7 @@ class Reserving:
             if delay:
                 await self._clock.sleep(delay)
             try:
-                if exchange.closing is Closing.SETTLE:
+                if exchange.closing in (Closing.COUNT, Closing.SETTLE):
                     await self._budgets.settle(reservation.id, amounts)
                 else:
                     await self._budgets.release(reservation.id)

@@ -88,6 +88,7 @@ def test_the_diagram_of_an_exchange_is_the_table() -> None:
         closing = {
             Closing.OPEN: "open",
             Closing.RELEASE: "release",
+            Closing.COUNT: "count",
             Closing.SETTLE: f"settle, {step.basis.value}",
             Closing.NONE: "none",
         }[step.closing]

@@ -64,6 +64,9 @@ class Closing(StrEnum):
     NONE = "none"
     OPEN = "open"
     RELEASE = "release"
+    COUNT = "count"
+    """Upstream was asked and did nothing: it costs nothing, but limits of requests count it, or a loop on an
+    error would never end."""
     SETTLE = "settle"
 
 
@@ -96,13 +99,13 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.RECEIVED, Event.NEVER_REACHED): Step(State.FAILED, Closing.RELEASE, Basis.NONE),
     (State.RECEIVED, Event.ADMITTED): Step(State.ADMITTED, Closing.OPEN, Basis.NONE),
     (State.ADMITTED, Event.REFUSED): Step(State.REFUSED, Closing.RELEASE, Basis.NONE),
-    (State.ADMITTED, Event.UPSTREAM_REJECTED): Step(State.ANSWERED, Closing.RELEASE, Basis.NONE),
+    (State.ADMITTED, Event.UPSTREAM_REJECTED): Step(State.ANSWERED, Closing.COUNT, Basis.NONE),
     (State.ADMITTED, Event.NEVER_REACHED): Step(State.FAILED, Closing.RELEASE, Basis.NONE),
     (State.ADMITTED, Event.NO_ANSWER): Step(State.FAILED, Closing.SETTLE, Basis.ESTIMATED),
     (State.ADMITTED, Event.CLIENT_GONE): Step(State.CUT_BY_CLIENT, Closing.SETTLE, Basis.ESTIMATED),
     (State.ADMITTED, Event.RESPONSE_BEGAN): Step(State.RELAYING, Closing.OPEN, Basis.NONE),
     (State.RELAYING, Event.RESPONSE_ENDED): Step(State.ANSWERED, Closing.SETTLE, Basis.REPORTED),
-    (State.RELAYING, Event.UPSTREAM_REJECTED): Step(State.ANSWERED, Closing.RELEASE, Basis.NONE),
+    (State.RELAYING, Event.UPSTREAM_REJECTED): Step(State.ANSWERED, Closing.COUNT, Basis.NONE),
     (State.RELAYING, Event.CLIENT_GONE): Step(State.CUT_BY_CLIENT, Closing.SETTLE, Basis.PARTIAL),
     (State.RELAYING, Event.UPSTREAM_GONE): Step(State.CUT_BY_UPSTREAM, Closing.SETTLE, Basis.PARTIAL),
     (State.RECEIVED, Event.DRAINED): Step(State.CUT_BY_GATEWAY, Closing.RELEASE, Basis.NONE),

@@ -138,3 +138,8 @@ def failure_of(error: UpstreamFailure) -> Failure:
     if not error.request_sent:
         return Failure.NOT_SENT
     return Failure.SILENT if isinstance(error, UpstreamTimeout) else Failure.BROKE
+
+
+def has_retried(count: bytes | None) -> bool:
+    """Whether a client says that it has tried before, by whatever number it counts that with."""
+    return count is not None and count.isdigit() and bool(count.strip(b"0"))  # int() refuses 5,000 digits

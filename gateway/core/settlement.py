@@ -46,7 +46,8 @@ def settle_exchange(
     """`estimate` and `facts` are None for calls that are counted by request only; `seconds` have passed since
     the call was sent."""
     if closing is not Closing.SETTLE or (report is not None and _failed_at_once(report)):
-        return Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
+        amounts = ONE_REQUEST if closing in (Closing.COUNT, Closing.SETTLE) else Amounts()
+        return Settlement(usage=None, cost=None, amounts=amounts, basis=Basis.NONE)
     if estimate is None or facts is None or model is None:
         return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=Basis.UNMETERED)
     if report is None or report.usage is None or report.message_id is None:

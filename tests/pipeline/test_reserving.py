@@ -231,6 +231,23 @@ async def test_what_nothing_bounds_goes_through_where_nothing_is_promised(tmp_pa
     assert reply.status == 200
 
 
+@pytest.mark.parametrize("status", [400, 404, 529])
+async def test_a_loop_on_an_error_of_upstream_ends_at_a_limit_of_requests(
+    tmp_path: Path, status: int
+) -> None:
+    few = a_limit("few", unit=Unit.REQUESTS, amount=3, period=Period.MINUTE)
+    world = a_world(tmp_path, few, a_limit("day"), answers=0)
+    world.upstream.script += [Played(status=status, pieces=[b"{}"])] * 3
+    for _ in range(3):
+        assert (await world.call()).status == status
+
+    with pytest.raises(BudgetExhausted) as refused:
+        await world.call()
+
+    assert refused.value.limit_id == "few"
+    assert await world.spent_nanousd() == 0
+
+
 async def test_what_is_never_priced_is_refused_where_a_limit_of_dollars_is_enforced(tmp_path: Path) -> None:
     world = a_world(tmp_path, a_limit("day"), a_limit("few", unit=Unit.REQUESTS), answers=2)
     with pytest.raises(Unbounded, match=r"'day'.*POST /v1/sessions"):

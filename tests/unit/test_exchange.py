@@ -88,7 +88,7 @@ def test_every_path_ends_and_closes_the_reservation_exactly_once() -> None:
     for path in paths:
         *before, last = (step.closing for step in path)
         assert set(before) <= {Closing.OPEN}
-        assert last in (Closing.RELEASE, Closing.SETTLE)
+        assert last in (Closing.RELEASE, Closing.COUNT, Closing.SETTLE)
 
 
 def test_only_what_is_settled_has_a_basis() -> None:
@@ -140,7 +140,7 @@ SENT = UpstreamTimeout("silent", request_sent=True)
         (State.RELAYING, 200, False, ClientGone(), State.CUT_BY_CLIENT, Closing.SETTLE),
         (State.RELAYING, 200, False, GeneratorExit(), State.CUT_BY_CLIENT, Closing.SETTLE),
         (State.RELAYING, 200, False, UpstreamCut("cut"), State.CUT_BY_UPSTREAM, Closing.SETTLE),
-        (State.RELAYING, 529, False, ClientGone(), State.ANSWERED, Closing.RELEASE),
+        (State.RELAYING, 529, False, ClientGone(), State.ANSWERED, Closing.COUNT),
     ],
 )
 def test_what_ends_an_exchange_early_is_settled_where_it_may_have_cost(
@@ -173,7 +173,7 @@ def test_whatever_goes_wrong_first_ends_it_and_nothing_later_changes_that(
         exchange.interrupted(error)
 
     assert exchange.over
-    assert exchange.closing in (Closing.RELEASE, Closing.SETTLE)
+    assert exchange.closing in (Closing.RELEASE, Closing.COUNT, Closing.SETTLE)
     assert ended == (exchange.state, exchange.closing, exchange.basis, exchange.error_code)
     if state is State.ADMITTED and maybe_billed:
         assert exchange.closing is Closing.SETTLE

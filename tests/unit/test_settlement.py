@@ -13,7 +13,7 @@ from gateway.core.estimate import Estimate
 from gateway.core.exchange import Basis, Closing
 from gateway.core.ids import ReservationId
 from gateway.core.limits import BoundLimit, Limit, Mode, Period, Scope, Unit
-from gateway.core.settlement import Settlement, afterwards, late_id, settle_exchange
+from gateway.core.settlement import ONE_REQUEST, Settlement, afterwards, late_id, settle_exchange
 from gateway.core.usage import Report, Usage
 from tests.support.fakes import MODEL, make_rules
 
@@ -137,7 +137,13 @@ def test_trap_41_an_abort_is_booked_at_least_at_the_text_that_was_seen(tmp_path:
 def test_trap_40_an_error_that_is_all_there_was_costs_nothing(tmp_path: Path) -> None:
     settled = settle(tmp_path, report=Report(error_type="overloaded_error"))
 
-    assert settled == Settlement(usage=None, cost=None, amounts=Amounts(), basis=Basis.NONE)
+    assert settled == Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=Basis.NONE)
+
+
+def test_what_upstream_rejected_is_one_request_and_costs_nothing(tmp_path: Path) -> None:
+    settled = settle(tmp_path, closing=Closing.COUNT, report=Report(error_type="not_found_error"))
+
+    assert settled == Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=Basis.NONE)
 
 
 @pytest.mark.parametrize(

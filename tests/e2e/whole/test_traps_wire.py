@@ -222,29 +222,6 @@ async def test_trap_44_a_target_goes_up_as_it_was_spelled_and_no_redirect_leads_
     assert [asked.line for asked in upstream.requests] == [f"{method} {target} HTTP/1.1".encode()]
 
 
-@pytest.mark.parametrize(
-    ("target", "status", "sent"),
-    [
-        ("http://gateway.test/v1/messages?beta=true", 200, [b"POST /v1/messages?beta=true HTTP/1.1"]),
-        ("http://gateway.test/v1//messages", 404, []),
-        ("http://gateway.test/v1/organizations/users", 403, []),
-        ("http://gateway.test@b/v1/messages", 404, []),
-    ],
-)
-async def test_a_target_that_names_the_server_is_judged_and_sent_by_its_path(
-    target: str, status: int, sent: list[bytes], tmp_path: Path
-) -> None:
-    async with in_front_of(forever(plain(b"{}")), tmp_path) as (stack, upstream):
-        port = int(stack.url.rpartition(":")[2])
-        async with await RawClient.connect(port) as client:
-            key = b"x-api-key: " + stack.keys["demo"].encode()
-            await client.post(target, json.dumps(ASK).encode(), key)
-            got = await client.response()
-
-    assert got.status == status
-    assert [asked.line for asked in upstream.requests] == sent
-
-
 async def test_trap_46_upstreams_request_id_is_left_alone_and_local_errors_have_one(stack: Stack) -> None:
     answered = await call(stack, ASK)
     rejected = await call(stack, {**ASK, "max_tokens": "x"})
