@@ -27,6 +27,7 @@ from tests.deploy.chart import (
     objects,
     one,
     pod_of,
+    read_yaml,
     rendered,
     values_of,
     workload,
@@ -58,6 +59,14 @@ RESTARTED: dict[str, Any] = {
     "placement": {"hold": "1s"},
 }
 """A change to each section of gateway.yaml that the chart leaves to its values."""
+CHARTS_OWN = {
+    "listen": ["data", "admin", "admin_token", "metrics_token"],
+    "state": ["directory"],
+    "store": ["kind", "url"],
+    "ledger": ["kind", "url", "key"],
+    "prefixes": ["secret"],
+}
+"""What it writes there itself."""
 
 
 def laid_out(found: tuple[Object, ...], folder: Path, number: int = 1) -> Path:
@@ -93,6 +102,23 @@ def references(model: object) -> Iterator[SecretRef]:
     elif isinstance(model, BaseModel):
         for name in type(model).model_fields:
             yield from references(getattr(model, name))
+
+
+def test_each_setting_of_the_shipped_file_may_stand_in_the_values(tmp_path: Path) -> None:
+    given = read_yaml((packaged_directory() / "gateway.yaml").read_text())
+    upstream = given.pop("upstreams")["default"]
+    for section, names in CHARTS_OWN.items():
+        for name in names:
+            del given[section][name]
+    for name in ("credential", "federation"):
+        del upstream[name]
+
+    found = objects({"config": {"gateway": given}, "upstreams": {"default": {"settings": upstream}}})
+
+    written, defaults = loaded(found, tmp_path).gateway, GatewayFile()
+    for section in GatewayFile.model_fields:
+        if section not in (*CHARTS_OWN, "upstreams"):
+            assert getattr(written, section) == getattr(defaults, section), section
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.deploy.chart import CHART, read_yaml, schema
-from tests.deploy.update_examples import MAKERS, README, updated, values_table
+from tests.deploy.update_examples import MAKERS, README, SCHEMA, updated, updated_schema, values_table
 
 
 def test_the_readme_shows_what_the_chart_renders() -> None:
@@ -14,6 +14,10 @@ def test_the_readme_shows_what_the_chart_renders() -> None:
     used = set(re.findall(r"<!-- made: (\w+)", text))
     assert used == set(MAKERS)
     assert updated(text) == text, "run: python -m tests.deploy.update_examples"
+
+
+def test_the_schema_of_values_knows_gateway_yaml_as_the_gateway_does() -> None:
+    assert SCHEMA.read_text() == updated_schema(), "run: python -m tests.deploy.update_examples"
 
 
 def test_an_example_that_is_out_of_date_is_written_anew() -> None:

@@ -15,6 +15,7 @@ REDIS: dict[str, Any] = {
     "store": {"kind": "redis", "redis": {"existingSecret": "redis"}},
     "prefixes": {"existingSecret": "prefixes"},
 }
+SIGN_IN = {"issuer": "https://login.example", "client_id": "gw"}
 
 
 def settings(**gateway: Any) -> dict[str, Any]:
@@ -45,12 +46,23 @@ MISSHAPEN: list[tuple[dict[str, Any], str, str]] = [
     ({"networkPolicy": {"admin": {"from": []}}}, "/networkPolicy/admin/from", "minItems"),
     ({"upstreamIdentity": {"expirationSeconds": 60}}, "/upstreamIdentity/expirationSeconds", "minimum"),
     ({"extraEnv": {"A": "b"}}, "/extraEnv", "want array"),
+    (settings(placment={"mode": "shadow"}), "/config/gateway", "'placment' not allowed"),
+    (settings(placement={"mode": "shdow"}), "/config/gateway/placement/mode", "'shadow'"),
+    (settings(responses={"limit_headers": True}), "/config/gateway/responses/limit_headers", "'own'"),
+    (settings(store={"lease": "abc"}), "/config/gateway/store/lease", "pattern"),
+    (settings(drain={"timeout": 300}), "/config/gateway/drain/timeout", "want string"),
+    (settings(drain={"timeout": "5 minutes"}), "/config/gateway/drain/timeout", "pattern"),
+    (
+        {"upstreams": {"default": {"settings": {"heder": "bearer"}}}},
+        "/upstreams/default/settings",
+        "'heder' not allowed",
+    ),
 ]
 
 TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"image": {"repository": ""}}, "image.repository is empty: push the image"),
     (settings(page={"public_url": "https://gw.example"}), "page.public_url needs admin.token.existingSecret"),
-    (settings(page={"sign_in": {"client_id": "gw"}}), "page.sign_in needs admin.token.existingSecret"),
+    (settings(page={"sign_in": SIGN_IN}), "page.sign_in needs admin.token.existingSecret"),
     (
         {"serviceMonitor": {"enabled": True}, "admin": {"token": {"existingSecret": "a"}}},
         "admin.metricsToken.existingSecret",
@@ -77,8 +89,6 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (settings(listen={"data": "0.0.0.0:80"}), "config.gateway.listen.data is written by the chart"),
     (settings(upstreams={"a": {}}), "config.gateway.upstreams is written by the chart: set upstreams"),
     (settings(prefixes={"secret": {"env": "A"}}), "config.gateway.prefixes.secret is written by the chart"),
-    (settings(drain={"timeout": 300}), "300 is not a duration; write for example 30s or 5m"),
-    (settings(drain={"timeout": "5 minutes"}), "5 minutes is not a duration"),
     (
         {"extraEnv": [{"name": "GATEWAY_DRAIN__TIMEOUT", "value": "1h"}]},
         "is a setting; write it in config.gateway",

@@ -1,6 +1,7 @@
-"""The parts of helm/README.md that are the chart's own. `python -m tests.deploy.update_examples` writes them.
+"""What of the chart is made from something else. `python -m tests.deploy.update_examples` writes it.
 
-A part stands between `<!-- made: NAME ARGUMENT -->` and `<!-- end -->`; the names are those of `MAKERS`.
+The parts of helm/README.md that are the chart's own stand between `<!-- made: NAME ARGUMENT -->` and
+`<!-- end -->`; the names are those of `MAKERS`. In values.schema.json it is what gateway.yaml may hold.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.deploy.chart import CHART, ROOT, Object, one, pod_of, render, rendered, values_of, workload
+from gateway.settings.gateway import GatewayFile
+from tests.deploy.chart import CHART, ROOT, Object, one, pod_of, render, rendered, schema, values_of, workload
 
 README = ROOT / "helm" / "README.md"
+SCHEMA = CHART / "values.schema.json"
 _PART = re.compile(r"(<!-- made: (\w+) ?(\w*) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KEY = re.compile(r"^( *)([A-Za-z]\w*):")
 _LONGEST_DEFAULT = 60
+_WIDTH = 120
 
 
 def updated(text: str) -> str:
@@ -61,6 +66,16 @@ def values_table(_: str) -> str:
     return "\n".join(["| Value | Default | Meaning |", "|---|---|---|", *rows])
 
 
+def updated_schema() -> str:
+    """values.schema.json with gateway.yaml as the gateway has it now: the definitions with a capital."""
+    values = schema()
+    kept = {name: part for name, part in values["definitions"].items() if name[0].islower()}
+    made = GatewayFile.model_json_schema(ref_template="#/definitions/{model}")
+    shapes = {name: _shape(part) for name, part in made.pop("$defs").items()}
+    values["definitions"] = kept | shapes | {GatewayFile.__name__: _shape(made)}
+    return _json(values) + "\n"
+
+
 MAKERS: dict[str, Callable[[str], str]] = {
     "values_file": values_file,
     "settings_file": settings_file,
@@ -69,6 +84,46 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "grace_period": grace_period,
     "values_table": values_table,
 }
+
+
+def _shape(part: Any) -> Any:
+    """What refuses something, and the texts that editors show. The gateway itself knows the defaults."""
+    if isinstance(part, list):
+        return [_shape(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    shape: Object = {}
+    for key, value in part.items():
+        if key in ("properties", "patternProperties"):
+            shape[key] = {name: _shape(each) for name, each in value.items()}
+        elif key == "description":
+            shape[key] = " ".join(value.split())
+        elif key not in ("title", "default"):
+            shape[key] = _shape(value)
+    if words := shape.get("enum"):
+        # Helm reads the words `on` and `off` as true and false, and the chart turns them back.
+        del shape["type"]
+        shape["enum"] = words + [word == "on" for word in ("on", "off") if word in words]
+    return shape
+
+
+def _json(value: Any, indent: int = 0, before: int = 0, after: int = 0) -> str:
+    """On one line where it fits between what stands `before` and `after` it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value or before + len(text) + after <= _WIDTH:
+        return text
+    pairs: list[tuple[str, Any]] = (
+        [(f"{json.dumps(name)}: ", each) for name, each in value.items()]
+        if isinstance(value, dict)
+        else [("", each) for each in value]
+    )
+    pad = " " * (indent + 2)
+    lines = [
+        pad + name + _json(each, indent + 2, len(pad + name), number < len(pairs))
+        for number, (name, each) in enumerate(pairs, start=1)
+    ]
+    opened, closed = "{}" if isinstance(value, dict) else "[]"
+    return "\n".join([opened, ",\n".join(lines), " " * indent + closed])
 
 
 def _block(language: str, text: str) -> str:
@@ -107,4 +162,5 @@ def _comments(text: str) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
+    SCHEMA.write_text(updated_schema())
     README.write_text(updated(README.read_text()))

@@ -56,11 +56,8 @@ app.kubernetes.io/component: gateway
 {{- end -}}
 {{- end -}}
 
-{{/* Whole seconds, rounded up, of a duration as gateway.yaml has it. */}}
+{{/* Whole seconds, rounded up, of a duration as gateway.yaml has it; the schema has seen that it is one. */}}
 {{- define "claude-cache-gateway.seconds" -}}
-{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$" (toString .)) -}}
-{{- fail (printf "config.gateway.drain: %v is not a duration; write for example 30s or 5m" .) -}}
-{{- end -}}
 {{- $unit := regexFind "(ms|s|m|h|d)$" . -}}
 {{- $each := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit -}}
 {{- mulf (trimSuffix $unit . | float64) $each | ceil | int64 -}}
