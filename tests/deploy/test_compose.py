@@ -193,6 +193,14 @@ def test_the_demo_puts_the_simulator_behind_the_gateway(compose: Document, secre
     assert (secrets / "anthropic_api_key").read_text() == "simulated"
 
 
+def test_no_log_grows_until_the_disk_is_full(compose: Document) -> None:
+    for name, service in compose["services"].items():
+        log = service["logging"]
+        # json-file, which is taken where nothing is said, does not rotate.
+        assert log["driver"] == "local", name
+        assert set(log["options"]) == {"max-size", "max-file"}, name
+
+
 @pytest.mark.parametrize("service", ["gateway", "ledger", "simulator"])
 def test_command_lines_are_known(compose: Document, service: str) -> None:
     command = compose["services"][service].get("command", ["run"])
