@@ -96,10 +96,10 @@ def until_ended(work: Coroutine[object, object, int]) -> None:
         try:
             code = runner.run(work)
         except ConfigError as error:
-            typer.echo(f"The gateway cannot start:\n{error}", err=True)
+            _say(f"The gateway cannot start:\n{error}", logging.CRITICAL)
             raise typer.Exit(1) from None
         except OSError as error:
-            typer.echo(f"The gateway cannot listen: {error.strerror or error}.{_hint(error)}", err=True)
+            _say(f"The gateway cannot listen: {error.strerror or error}.{_hint(error)}", logging.CRITICAL)
             raise typer.Exit(1) from None
     if code:
         raise typer.Exit(code)
@@ -172,11 +172,11 @@ async def serve_until_asked(stopping: Stopping, service: Service) -> int:
     """Until it is asked to stop, and has; the exit code: 1 where the ledger lacks entries."""
     await stopping.asked.wait()
     if service.worker is None:
-        typer.echo(DRAINING, err=True)
+        _say(DRAINING)
     stopping.asked.clear()
     await _drain_unless(stopping, service)
     if spilled := await service.stop():
-        typer.echo(SPILLED.format(spilled), err=True)
+        _say(SPILLED.format(spilled), logging.CRITICAL)
     return 1 if spilled else 0
 
 
@@ -192,7 +192,7 @@ async def _until_over(stopping: Stopping, supervisor: Supervisor) -> int:
             if stopping.asked.is_set():
                 stopping.asked.clear()
                 if not told:
-                    typer.echo(DRAINING, err=True)
+                    _say(DRAINING)
                 told = True
                 supervisor.drain(announce=not stopping.by_hand)
     return ending.result()
@@ -281,6 +281,14 @@ def configure_logging(settings: Settings, worker: int | None = None) -> None:
     logging.basicConfig(level=level, handlers=[lines], force=True)
 
 
+def _say(text: str, level: int = logging.INFO) -> None:
+    """On standard error: a line of the log where that is JSON, since a program reads it; else as it is."""
+    if any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers):
+        log.log(level, "%s", text)
+    else:
+        typer.echo(text, err=True)
+
+
 class Serving(Protocol):
     """What listens."""
 
@@ -292,20 +300,27 @@ class Serving(Protocol):
 
 
 def _greet(service: Serving, key: str, simulated: bool, settings: Settings, *, workers: int = 1) -> None:
+    """On standard output for people: at a terminal, in text, or with a `key` that they asked for, which must
+    not be in a log. Else in the process's log: a program reads standard output, one JSON object a line."""
+    lines = [f"Workers         {workers}"] if workers > 1 else []
+    lines.append(f"Apps call       {service.data_url}")
+    lines.append(f"Metrics, health {service.admin_url}/metrics, {service.admin_url}/readyz")
+    if settings.gateway.page.enabled:
+        lines.append(f"Page            {service.admin_url}/page")
+    if not key and settings.gateway.logging.format is LogFormat.JSON and not sys.stdout.isatty():
+        for line in lines:
+            log.info("%s", " ".join(line.split()))
+        return
     if simulated:
-        typer.echo(
+        lines.insert(
+            0,
             f"No {CREDENTIAL_VARIABLE} in the environment: a simulated Claude API answers, at no cost.\n"
             "Keys and books are kept apart; `gateway report`, `keys` and others look there with\n"
-            f"{STATE_VARIABLE}={settings.gateway.state.directory} in their environment."
+            f"{STATE_VARIABLE}={settings.gateway.state.directory} in their environment.",
         )
-    if workers > 1:
-        typer.echo(f"Workers         {workers}")
-    typer.echo(f"Apps call       {service.data_url}")
-    typer.echo(f"Metrics, health {service.admin_url}/metrics, {service.admin_url}/readyz")
-    if settings.gateway.page.enabled:
-        typer.echo(f"Page            {service.admin_url}/page")
     if key:
-        typer.echo(_EXAMPLE.format(url=service.data_url, key=key, model=DEMO_MODEL))
+        lines.append(_EXAMPLE.format(url=service.data_url, key=key, model=DEMO_MODEL))
+    typer.echo("\n".join(lines))
     sys.stdout.flush()
 
 

@@ -65,7 +65,7 @@ async def a_gateway_process(
         yield Running(
             process=process,
             greeting=greeting,
-            url=_found(r"Apps call\s+(\S+)", greeting),
+            url=_found(r"Apps call\s+([^\s\"]+)", greeting),
             admin_url=_found(r"health (\S+)/metrics", greeting),
             key=_found(r"(cgw_\w+)", greeting) if "--demo" in arguments else "",
             ledger=state / "simulated" / LEDGER_FILE,

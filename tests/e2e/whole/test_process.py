@@ -60,6 +60,30 @@ async def test_says_what_a_newcomer_needs_and_the_python_it_prints_works(tmp_pat
         assert 'gateway_requests_total{endpoint="messages",model="claude-opus-5-5"' in page
 
 
+async def test_all_that_it_says_to_a_program_is_one_json_object_a_line(tmp_path: Path) -> None:
+    """From where it listens to that it drains; and why it cannot start."""
+    environ = {"ANTHROPIC_API_KEY": "none", "GATEWAY_DRAIN__ANNOUNCE": "100ms"}
+    async with a_gateway_process(tmp_path, environ=environ) as running:
+        assert (await get(running.url, "/v1/models"))[0] == 401
+        running.signal(signal.SIGTERM)
+        assert running.process.stdout is not None
+        said = running.greeting + (await asyncio.wait_for(running.process.stdout.read(), 60)).decode()
+        assert await running.ended() == 0
+    lines = [json.loads(line) for line in said.splitlines()]
+    messages = [line["message"] for line in lines if "message" in line]
+    assert f"Apps call {running.url}" in messages
+    assert any(message.startswith("Draining") for message in messages)
+    assert [line["status"] for line in lines if "status" in line] == [401]
+
+    (tmp_path / "ledger.sqlite3").write_bytes(b"no database" * 100)
+    with pytest.raises(AssertionError, match="the gateway ended: ") as ended:
+        async with a_gateway_process(tmp_path, environ=environ):
+            pass
+    (line,) = str(ended.value).partition("the gateway ended: ")[2].splitlines()
+    assert json.loads(line)["message"].startswith("The gateway cannot start:\n")
+    assert json.loads(line)["level"] == "critical"
+
+
 async def test_drains_long_streams_on_sigterm_and_writes_everything_down(tmp_path: Path) -> None:
     async with a_gateway_process(tmp_path, "--demo", environ={"GATEWAY_DRAIN__ANNOUNCE": "1s"}) as running:
         async with (
