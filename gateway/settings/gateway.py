@@ -93,7 +93,8 @@ class Listen(Section):
 
 
 class State(Section):
-    """What a replica keeps: budgets, keys and ledger (.sqlite3), learned.bin, open-calls.txt, two secrets."""
+    """What a replica keeps: ledger, its sums and id, budgets, keys, adjustments, batches, alerts, sign-outs,
+    learned.bin, open-calls.txt, two secrets. deploy/RUNBOOK.md says how to back it up."""
 
     directory: Annotated[str, Field(min_length=1)] = "var"
     """From the working directory; made where it is missing. It must outlive restarts, on a local disk."""

@@ -9,7 +9,9 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from gateway.settings.gateway import RESTART_SECTIONS, GatewayFile
+from gateway.page_books import ROLLUP_FILE
+from gateway.settings import gateway as settings_of_gateway
+from gateway.settings.gateway import LEDGER_FILE, RESTART_SECTIONS, GatewayFile
 from gateway.settings.load import load_settings, packaged_directory
 from gateway.settings.schema import FILE_MODELS, schema_texts, settings_table
 
@@ -72,6 +74,15 @@ def test_sections_that_need_a_restart_are_marked_in_the_sample() -> None:
         assert comment is not None, name
 
         assert (name in RESTART_SECTIONS) == comment[1].startswith("# (restart)"), name
+
+
+def test_the_sample_and_the_runbook_name_every_file_of_the_state_directory() -> None:
+    files = {value for name, value in vars(settings_of_gateway).items() if name.endswith("_FILE")}
+    files |= {ROLLUP_FILE, f"{LEDGER_FILE}.id"}
+    runbook = (CONFIG.parent / "deploy/RUNBOOK.md").read_text().partition("## Backup and restore")[2]
+
+    for text in ((CONFIG / "gateway.yaml").read_text(), runbook):
+        assert {name for name in files if name not in text} == set()
 
 
 def _as_written(model: BaseModel) -> dict[str, object]:
