@@ -103,8 +103,8 @@ class DefaultLimit(Section):
     shared: bool = False
     """`true`: a pool, one bucket for all that it binds."""
     unit: LimitUnit
-    """`usd`, `requests`, `input_tokens` (uncached input and cache writes), `output_tokens`, or `concurrent`:
-    requests that are open at the same time."""
+    """`usd`, `requests` (those that upstream rejects, too), `input_tokens` (uncached input and cache writes),
+    `output_tokens`, or `concurrent`: requests that are open at the same time."""
     cache_reads: CacheReads = CacheReads.FREE
     """Of `input_tokens`: `free`, as in the API's own limits; or `counted`: tokens read from the cache too."""
     amount: Amount
