@@ -34,6 +34,10 @@ _MAX_QUEUED = 8
 
 
 _WRONG = {LineTooLong: "a line of its head is too long", HeadTooLong: "its head is too long"}
+_MOST_REFUSED = 64
+"""Connections beyond the bound that are told so. More are closed in silence: until it is read, a refusal takes
+an open file, too."""
+
 
 Handle = Callable[[InboundRequest, ClientReply], Awaitable[None]]
 
@@ -148,9 +152,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         tcp_keepalive(self.transport)
-        over = len(self._owner.open) >= self._owner.limits.connections
+        beyond = len(self._owner.open) - self._owner.limits.connections
         self._owner.open.add(self)
-        if over:
+        if beyond >= _MOST_REFUSED:
+            self.transport.abort()
+        elif beyond >= 0:
             self._refuse(
                 Overloaded("This gateway has as many connections open as it may.", retry_after_seconds=1)
             )

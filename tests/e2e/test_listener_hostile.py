@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -189,6 +190,18 @@ async def test_refuses_connections_beyond_its_limit() -> None:
             assert await second.ended()
         await first.post(body=b"y")
         assert (await first.response()).status == 200
+
+
+async def test_a_flood_of_connections_takes_no_open_files() -> None:
+    """Also a refusal takes one until it is read."""
+    limits = ListenerLimits(connections=1, linger_seconds=60.0)
+    async with listening(echo, limits) as (listener, port), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(port)) for _ in range(150)]
+        assert await clients[-1].ended()
+        assert len(listener.open) < 80
+        assert (await clients[1].response()).status == 529
+        await clients[0].post(body=b"x")
+        assert (await clients[0].response()).status == 200
 
 
 async def test_a_connection_beyond_the_limit_is_not_kept_by_sending_on() -> None:

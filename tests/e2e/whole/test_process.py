@@ -79,9 +79,11 @@ async def test_all_that_it_says_to_a_program_is_one_json_object_a_line(tmp_path:
     with pytest.raises(AssertionError, match="the gateway ended: ") as ended:
         async with a_gateway_process(tmp_path, environ=environ):
             pass
-    (line,) = str(ended.value).partition("the gateway ended: ")[2].splitlines()
-    assert json.loads(line)["message"].startswith("The gateway cannot start:\n")
-    assert json.loads(line)["level"] == "critical"
+    *_, last = [
+        json.loads(line) for line in str(ended.value).partition("the gateway ended: ")[2].splitlines()
+    ]
+    assert last["message"].startswith("The gateway cannot start:\n")
+    assert last["level"] == "critical"
 
 
 async def test_drains_long_streams_on_sigterm_and_writes_everything_down(tmp_path: Path) -> None:
