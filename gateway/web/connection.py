@@ -35,8 +35,8 @@ _MAX_QUEUED = 8
 
 _WRONG = {LineTooLong: "a line of its head is too long", HeadTooLong: "its head is too long"}
 _MOST_REFUSED = 64
-"""Connections beyond the bound that are told so. More are closed in silence: until it is read, a refusal takes
-an open file, too."""
+"""Connections beyond the bound that are told so. More are closed in silence: a refusal takes an open file,
+too, until it is read."""
 
 
 Handle = Callable[[InboundRequest, ClientReply], Awaitable[None]]
