@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from gateway.core.bucket import Amounts, Decision, Reservation, Verdict
 from gateway.core.errors import BudgetExhausted, Unbounded
 from gateway.core.headers import Header
-from gateway.core.limits import BoundLimit, Mode, Period, Scope, Unit
+from gateway.core.limits import BoundLimit, Limit, Mode, Period, Scope, Unit
 from gateway.core.principal import Principal
 
 _UNITS = {
@@ -66,34 +66,40 @@ def budget_message(verdict: Verdict, needed: Amounts, principal: Principal) -> s
     elif verdict.reset_at is not None:
         when = datetime.fromtimestamp(verdict.reset_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         parts.append(f"It is full again at {when}.")
-    parts.append(f"To have it raised, ask {limit.contact or 'whoever runs this gateway'}.")
+    parts.append(f"To have it raised, ask {_contact(limit)}.")
     return " ".join(parts)
 
 
 def unbounded(reasons: Sequence[str], limits: Sequence[BoundLimit], principal: Principal) -> Unbounded | None:
     """The refusal of a call that `reasons` leave without a bound, where one of `limits` is of dollars and
     enforced; None where there is none."""
-    for bound in limits:
-        if bound.limit.unit is Unit.NANOUSD and bound.limit.mode is Mode.ENFORCE:
-            contact = bound.limit.contact or "whoever runs this gateway"
-            return Unbounded(
-                f"Workspace {principal.workspace} promises never to exceed the limit {bound.limit.id!r}, and "
-                f"nothing bounds what this request may cost: {'; '.join(reasons)}. Change that, or ask "
-                f"{contact} for a workspace with `unbounded: allow` or `estimate: estimate`."
-            )
-    return None
+    bound = _enforced_dollars(limits)
+    if bound is None:
+        return None
+    return Unbounded(
+        f"Workspace {principal.workspace} promises never to exceed the limit {bound.limit.id!r}, and nothing "
+        f"bounds what this request may cost: {'; '.join(reasons)}. Change that, or ask "
+        f"{_contact(bound.limit)} for a workspace with `unbounded: allow` or `estimate: estimate`."
+    )
 
 
 def unpriced(path: str, limits: Sequence[BoundLimit], principal: Principal) -> Unbounded | None:
     """The refusal of a call whose cost nobody is told, as `unbounded`."""
-    for bound in limits:
-        if bound.limit.unit is Unit.NANOUSD and bound.limit.mode is Mode.ENFORCE:
-            contact = bound.limit.contact or "whoever runs this gateway"
-            return Unbounded(
-                f"Workspace {principal.workspace} has the limit {bound.limit.id!r}, and what POST {path} "
-                f"costs cannot be counted against it. Ask {contact} for a workspace with `unbounded: allow`."
-            )
-    return None
+    bound = _enforced_dollars(limits)
+    if bound is None:
+        return None
+    return Unbounded(
+        f"Workspace {principal.workspace} has the limit {bound.limit.id!r}, and what POST {path} costs "
+        f"cannot be counted against it. Ask {_contact(bound.limit)} for a workspace with `unbounded: allow`."
+    )
+
+
+def _enforced_dollars(limits: Sequence[BoundLimit]) -> BoundLimit | None:
+    return next((b for b in limits if b.limit.unit is Unit.NANOUSD and b.limit.mode is Mode.ENFORCE), None)
+
+
+def _contact(limit: Limit) -> str:
+    return limit.contact or "whoever runs this gateway"
 
 
 def show_amount(amount: int, unit: Unit) -> str:
