@@ -22,7 +22,7 @@ from gateway.core.endpoints import Endpoint, runs_models
 from gateway.core.entry import MAX_TEXT
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import Estimate
-from gateway.core.exchange import Basis, Closing, Exchange
+from gateway.core.exchange import Basis, Exchange
 from gateway.core.ids import ReservationId
 from gateway.core.limit_headers import limit_headers
 from gateway.core.limits import BoundLimit, Mode, Scope, Unit
@@ -155,7 +155,7 @@ class Reserving:
             if delay:
                 await self._clock.sleep(delay)
             try:
-                if exchange.closing in (Closing.COUNT, Closing.SETTLE):
+                if exchange.closing.counts:
                     await self._budgets.settle(reservation.id, amounts)
                 else:
                     await self._budgets.release(reservation.id)
@@ -195,10 +195,10 @@ class Reserving:
 def _binding(call: Call, rules: Rules, principal: Principal, exchange: Exchange) -> tuple[BoundLimit, ...]:
     if exchange.batch is not None:
         return binding_limits(rules, principal, exchange.batch, exchange.tags)
-    model = exchange.model or ""
-    limits = rules.limits.binding(principal, rules.models.canonical(model) or model, exchange.tags)
-    if exchange.other_models:  # a limit for some models counts the whole of a call that may come to one
-        models = (rules.models.canonical(each) or each for each in (model, *exchange.other_models))
+    models = [rules.models.canonical(each) or each for each in (exchange.model or "", *exchange.other_models)]
+    if len(models) == 1:
+        limits = rules.limits.binding(principal, models[0], exchange.tags)
+    else:  # a limit for some models counts the whole of a call that may come to one
         limits = rules.limits.binding_any(principal, models, exchange.tags)
     if call.endpoint in FREE:
         return tuple(bound for bound in limits if bound.limit.unit in COUNTED_OF_FREE)

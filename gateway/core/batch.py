@@ -147,7 +147,7 @@ def settle_batch_call(closing: Closing, plan: BatchPlan | None, *, kept: bool) -
     is `kept`, as its cost is booked once it has ended; all that was set aside where its id is not known, or
     could not be kept. All others are free."""
     if closing is not Closing.SETTLE or plan is None:
-        amounts = ONE_REQUEST if closing in (Closing.COUNT, Closing.SETTLE) else Amounts()
+        amounts = ONE_REQUEST if closing.counts else Amounts()
         return Settlement(usage=None, cost=None, amounts=amounts, basis=Basis.NONE)
     if kept:
         return Settlement(usage=None, cost=None, amounts=plan.estimate.amounts, basis=Basis.PENDING)

@@ -69,6 +69,11 @@ class Closing(StrEnum):
     error would never end."""
     SETTLE = "settle"
 
+    @property
+    def counts(self) -> bool:
+        """Whether limits of requests count the call."""
+        return self in (Closing.COUNT, Closing.SETTLE)
+
 
 class Basis(StrEnum):
     """How the usage of a ledger entry is known. Guessed numbers stay recognisable for ever."""

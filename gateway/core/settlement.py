@@ -46,7 +46,7 @@ def settle_exchange(
     """`estimate` and `facts` are None for calls that are counted by request only; `seconds` have passed since
     the call was sent."""
     if closing is not Closing.SETTLE or (report is not None and _failed_at_once(report)):
-        amounts = ONE_REQUEST if closing in (Closing.COUNT, Closing.SETTLE) else Amounts()
+        amounts = ONE_REQUEST if closing.counts else Amounts()
         return Settlement(usage=None, cost=None, amounts=amounts, basis=Basis.NONE)
     if estimate is None or facts is None or model is None:
         return Settlement(usage=None, cost=None, amounts=ONE_REQUEST, basis=Basis.UNMETERED)
