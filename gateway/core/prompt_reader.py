@@ -61,8 +61,8 @@ def read_prompt(body: bytes, like: Prompt | None = None, pause: Callable[[], Non
 
     Raises `BadRequest` where the body is not a JSON object in UTF-8 without byte order mark, names no model
     (`NoModel`), repeats a member at a level that we read, has more messages than the API takes, or nests
-    deeper than the interpreter's recursion limit allows (several hundred levels; upstream's own parser stops
-    at about a thousand).
+    deeper than the interpreter allows (a thousand levels with Python 3.11, ten thousand and more with newer
+    ones; upstream's own parser stops at about a thousand).
     """
     reader = _Reader(body, like, pause)
     try:

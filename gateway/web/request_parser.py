@@ -22,6 +22,9 @@ from gateway.web.inbound import ListenerLimits
 
 Message = tuple[RawRequestMessage, StreamReader]
 
+_PIECES = 4
+"""So many make up the longest head: what is held of one is never longer than that by more than a piece."""
+
 
 class HeadTooLong(HttpProcessingError):
     """A head is longer than it may be as a whole."""
@@ -67,6 +70,25 @@ class RequestParser:
     def feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
         """The requests whose heads end in `data`, and whether nothing after them is to be read. `queued`: how
         many wait already. Raises aiohttp's `HttpProcessingError`."""
+        piece = self._limits.head_bytes // _PIECES
+        if len(data) <= self._limits.head_bytes or not self._may_hold_a_head():
+            return self._feed(data, queued)
+        # In pieces, since what came behind the last body in one of them is not counted.
+        found: list[Message] = []
+        at, ended = 0, False
+        while at < len(data) and not ended:
+            # Where a body began whose length is known, the rest is that, or little else.
+            end = at + piece if self._may_hold_a_head() else len(data)
+            messages, ended = self._feed(data[at:end], queued + len(found))
+            found += messages
+            at = end
+        return found, ended
+
+    def _may_hold_a_head(self) -> bool:
+        """Whether what comes next may be a head, or trailers, which are to be bounded."""
+        return self._unfinished is None or self._unfinished is self._chunked
+
+    def _feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
         first = self._parser is None
         if self._parser is None:
             if not data:

@@ -121,6 +121,7 @@ async def test_a_head_of_some_long_lines_passes() -> None:
         assert (await client.response()).status == 200
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["bit by bit", "at once"])
 @pytest.mark.parametrize(
     "before",
     [
@@ -128,8 +129,9 @@ async def test_a_head_of_some_long_lines_passes() -> None:
         pytest.param(HEAD + b"content-length: 0\r\n\r\n" + HEAD, id="the next head"),
     ],
 )
-async def test_what_comes_behind_a_request_is_bounded_too(before: bytes) -> None:
+async def test_what_comes_behind_a_request_is_bounded_too(before: bytes, at_once: bool) -> None:
     """Trailers, and the next head while nothing is answered yet: each could hold megabytes."""
+    sent = [before, *(b"x%d: %b\r\n" % (n, b"a" * 1_000) for n in range(100))]
 
     async def handle(request: InboundRequest, reply: ClientReply) -> None:
         if not request.payload.is_eof():
@@ -139,9 +141,8 @@ async def test_what_comes_behind_a_request_is_bounded_too(before: bytes) -> None
             await echo(request, reply)
 
     async with listening(handle, QUICK) as (_, port), await RawClient.connect(port) as client:
-        await client.send(before)
-        for n in range(100):
-            await client.send(b"x%d: %b\r\n" % (n, b"a" * 1_000))
+        for piece in [b"".join(sent)] if at_once else sent:
+            await client.send(piece)
         statuses = [(await client.response()).status]
         if statuses == [200]:
             statuses.append((await client.response()).status)
