@@ -76,6 +76,11 @@ class BatchWriter(Generic[T]):
         return self._done
 
     @property
+    def ended(self) -> bool:
+        """Whether the thread is done, so that what it wrote to can be closed."""
+        return not self._thread.is_alive()
+
+    @property
     def backlog(self) -> int:
         """Items not yet written, also those that the thread has just taken up."""
         return self._taken - self._done

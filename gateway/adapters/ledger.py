@@ -151,7 +151,7 @@ class Ledger:
         left = self._writer.close(timeout_seconds)
         for entry in left:
             self._spill(entry)
-        if not left:
+        if self._writer.ended:  # a thread that hangs on a disk still has it
             self._connection.close()
         return len(left)
 

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.core.headers import Header, betas
 from gateway.core.ids import PrefixKey, WorkspaceId
-from gateway.core.prompt import Block, Level, Prompt
+from gateway.core.prompt import PAUSE_EVERY, Block, Level, Prompt
 from gateway.core.spans import OBJECT, OPEN_OBJECT, Members
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def key_chain(
     blocks = prompt.blocks[len(keys) :]
     last_messages = blocks[-1].message - CONTINUED_MESSAGES if blocks else 0
     for block in blocks:
-        if pause is not None:
+        if pause is not None and not len(keys) % PAUSE_EVERY:
             pause()
         if block.in_prefix:
             if block.level is not level:

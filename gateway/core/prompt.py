@@ -16,6 +16,10 @@ from gateway.core.spans import Span
 if TYPE_CHECKING:
     from gateway.core.outline import Outline
 
+PAUSE_EVERY = 8
+"""Who reads or digests a large prompt offers a pause after so many blocks, of some 30 µs in all.
+Offered after each, that alone took 0.4 ms of CPU for a body of 2 MB."""
+
 
 class Level(StrEnum):
     """The three levels of a prompt, in the order in which the API caches them."""

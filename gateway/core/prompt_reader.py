@@ -24,7 +24,7 @@ from gateway.core.api_facts import (
 )
 from gateway.core.errors import BadRequest
 from gateway.core.outline import outline_of
-from gateway.core.prompt import TTL, Block, Level, Prompt
+from gateway.core.prompt import PAUSE_EVERY, TTL, Block, Level, Prompt
 from gateway.core.spans import (
     ARRAY,
     COMMA,
@@ -221,7 +221,7 @@ class _Reader:
         if not known:
             messages = self._objects(raw, span, "a message", MAX_MESSAGES.value)
         for index, (members, place, spans) in enumerate(messages, known):
-            if self.pause is not None:
+            if self.pause is not None and not index % PAUSE_EVERY:
                 self.pause()
             self.message_ends.append(place[1])
             role = members.get("role")
@@ -314,7 +314,7 @@ class _Reader:
         may_be_marked: bool,
         in_prefix: bool,
     ) -> None:
-        if self.pause is not None:
+        if self.pause is not None and not len(self.blocks) % PAUSE_EVERY:
             self.pause()
         start, end = place
         marked = "cache_control" in members

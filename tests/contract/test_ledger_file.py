@@ -143,6 +143,7 @@ def test_over_the_bound_and_at_the_end_entries_go_to_the_log_and_can_be_put_back
     assert spilled_before >= 10
     assert spilled_before + left == 30
     assert ledger.status().spilled == 31
+    assert not [file for file in Path("/proc/self/fd").iterdir() if file.resolve() == path]  # it is closed
     assert _rows(path) == []
     assert restore(path, [*lines, "another line"]) == 31
     assert restore(path, lines) == 0
