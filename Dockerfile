@@ -2,8 +2,9 @@
 # The gateway with all of its extras, run by a user without rights. Built from the lock files alone, every package
 # checked by hash. What is built and started here is done step by step in tests/deploy/test_image.py.
 
-# The Python that the tests run on. For a build that can be repeated, pin it: --build-arg PYTHON_DIGEST=sha256:...
-ARG PYTHON_TAG=3.11-slim-bookworm
+# Of the versions that the gateway runs on, the one that takes least CPU (tests/bench/README.md). For a build that can be
+# repeated, pin it: --build-arg PYTHON_DIGEST=sha256:...
+ARG PYTHON_TAG=3.14-slim-trixie
 ARG PYTHON_DIGEST=
 
 FROM python:${PYTHON_TAG}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS build
