@@ -145,7 +145,9 @@ def connection_names(headers: Headers) -> frozenset[bytes]:
     return frozenset(names - {b"", b"close"} - _NEVER_NAMED)
 
 
-_NEVER_NAMED = frozenset({b"content-type", b"content-encoding", b"anthropic-version", b"anthropic-beta"})
+_NEVER_NAMED = frozenset(
+    (b"content-type", b"content-encoding", b"content-length", b"anthropic-version", b"anthropic-beta")
+)
 
 
 def repeated(headers: Headers) -> bytes | None:
