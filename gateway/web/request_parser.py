@@ -70,23 +70,18 @@ class RequestParser:
     def feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
         """The requests whose heads end in `data`, and whether nothing after them is to be read. `queued`: how
         many wait already. Raises aiohttp's `HttpProcessingError`."""
-        piece = self._limits.head_bytes // _PIECES
-        if len(data) <= self._limits.head_bytes or not self._may_hold_a_head():
+        if len(data) <= self._limits.head_bytes:
             return self._feed(data, queued)
-        # In pieces, since what came behind the last body in one of them is not counted.
+        # What comes in one feed with the end of a body is not counted, so no more than a piece goes with it.
+        piece = self._limits.head_bytes // _PIECES
         found: list[Message] = []
         at, ended = 0, False
         while at < len(data) and not ended:
-            # Where a body began whose length is known, the rest is that, or little else.
-            end = at + piece if self._may_hold_a_head() else len(data)
+            end = at + max(piece, 0 if self._body is None else self._left)
             messages, ended = self._feed(data[at:end], queued + len(found))
             found += messages
             at = end
         return found, ended
-
-    def _may_hold_a_head(self) -> bool:
-        """Whether what comes next may be a head, or trailers, which are to be bounded."""
-        return self._unfinished is None or self._unfinished is self._chunked
 
     def _feed(self, data: bytes, queued: int) -> tuple[Sequence[Message], bool]:
         first = self._parser is None

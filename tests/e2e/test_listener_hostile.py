@@ -151,6 +151,19 @@ async def test_what_comes_behind_a_request_is_bounded_too(before: bytes, at_once
         assert await client.ended()
 
 
+async def test_what_comes_in_one_read_behind_a_long_body_is_bounded_too() -> None:
+    body = b"content-length: 40000\r\n\r\n" + b"b" * 40_000
+    lines = b"".join(b"x%d: %b\r\n" % (n, b"a" * 1_000) for n in range(100))
+    async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
+        await client.send(HEAD + body + HEAD + lines)
+        statuses = [(await client.response()).status]
+        if statuses == [200]:
+            statuses.append((await client.response()).status)
+
+        assert statuses[-1] == 400
+        assert await client.ended()
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/mess", HEAD + b"x: y\r\n"])
 async def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
     async with listening(echo, QUICK) as (_, port), await RawClient.connect(port) as client:
