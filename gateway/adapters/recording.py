@@ -109,7 +109,7 @@ class Recording:
         """Write what waits; how many news could not be. Blocks for at most a second over the timeout."""
         left = len(self._writer.close(timeout_seconds))
         self.dropped += left
-        if not left:
+        if self._writer.ended:
             os.close(self._fd)
         return left
 
