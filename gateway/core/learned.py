@@ -4,8 +4,8 @@ Here a body becomes a question, a decision becomes a placement, and reported usa
 of this replica's calls or, from their news, of others'. What is decided, and on what grounds, is the
 planner's. Prompts that carry breakpoints of the client's and those for which the API runs tools go by rule,
 as far as the bound on what may be lost allows what is added, and the planner learns from them; so it does
-from warm-ups, of which it only learns what they wrote. Calls of message threads get nothing and teach
-nothing.
+from warm-ups, of which it only learns what they wrote. Calls of message threads, and those far too short to
+be cached, get nothing and teach nothing.
 
 Replicas that tell each other their news keep equal accounts: each counts every call of a workspace once, its
 own as it is planned and others' as they are heard, so that what trying may lose is bounded for all of them
@@ -40,9 +40,14 @@ from gateway.core.questions import (
 )
 from gateway.core.rule_policy import RulePolicy
 from gateway.core.rules import PlacementMode, Workspace
+from gateway.core.typical import block_tokens
 from gateway.core.usage import Usage
 from gateway.core.warmup import why_not_warmable
 
+FAR_TOO_SHORT = 1.5
+"""A prompt below the model's minimum by this factor can hardly be cached, nor its next turn: nothing is
+learned of it. Nearer to the minimum, conversations teach how those go on that outgrow it: with 1.0 in its
+place a recorded trace of chats cost 4% more."""
 HELD_SECONDS = 0.05
 """A call that asked with claims and comes back later than this was held by whoever had them."""
 
@@ -131,6 +136,8 @@ class LearnedPolicy:
             given = given_placement(
                 prompt, keys, facts, workspace, occasion, holdout_share=self._holdout_share
             )
+            if given is None and _far_too_short(prompt, facts):
+                return self._by_rule.plan(prompt, keys, facts, workspace, occasion)
             question = self._question(prompt, keys, facts, workspace, occasion, given)
         now = self._time.at(occasion.at)
         decision = self._decide(question, occasion, now, send=not shadow)
@@ -379,3 +386,7 @@ def _of_holding(asked: Decision, decision: Decision, seconds: float) -> str:
     if more <= 0:
         return f"was held {seconds:.1f} s for another request, in vain; "
     return f"was held {seconds:.1f} s, and reads {more:,} tokens that another request wrote meanwhile; "
+
+
+def _far_too_short(prompt: Prompt, facts: ModelFacts) -> bool:
+    return block_tokens(prompt, facts)[-1] * FAR_TOO_SHORT < facts.minimum_cacheable_tokens

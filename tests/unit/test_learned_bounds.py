@@ -57,6 +57,28 @@ def test_a_thread_gets_nothing_and_teaches_nothing(tmp_path: Path) -> None:
     assert not len(caller.policy._calls)
 
 
+def test_what_is_far_too_short_to_be_cached_teaches_nothing_and_what_nears_the_minimum_does(
+    tmp_path: Path,
+) -> None:
+    caller = Caller(tmp_path)
+    short = caller.ask(a_call("q"), answer=False)
+    least = short.facts.minimum_cacheable_tokens * short.facts.bytes_per_token
+    caller.ask(a_call("q", system="w" * int(0.6 * least)), answer=False)
+
+    assert f"caches from {short.facts.minimum_cacheable_tokens} on" in short.placement.reason
+    assert not len(caller.policy._calls)
+    caller.ask(a_call("q", system="w" * int(0.8 * least)), answer=False)
+    assert len(caller.policy._calls) == 1
+
+
+def test_a_short_call_may_be_held_out_as_any_other(tmp_path: Path) -> None:
+    """Else those that were would be compared with all that were not and the short ones."""
+    caller = Caller(tmp_path, policy=LearnedPolicy(PlannerOptions(capacity=1 << 12), holdout_share=0.5))
+    held_out = [caller.ask(a_call(f"{number}")).placement.holdout for number in range(40)]
+
+    assert {True, False} == set(held_out)
+
+
 def test_warm_ups_of_what_clients_mark_never_stop_placement_for_the_others(tmp_path: Path) -> None:
     policy = LearnedPolicy(PlannerOptions(capacity=1 << 12, layered_trust=0.0))
     caller = Caller(tmp_path, policy=policy, warming_nanousd_per_day=10**12)
