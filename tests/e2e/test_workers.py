@@ -50,6 +50,8 @@ LIMITS = """\
 defaults:
   - {id: month, scope: workspace, unit: usd, amount: $%s, per: month, comment: test}
 """
+LONG = "word " * 5_000
+"""A prompt that workers tell each other of; of those too short to be cached they do not."""
 Series = dict[tuple[str, str], float]
 """Values by name and labels."""
 
@@ -87,12 +89,15 @@ class Ground:
         """Of the process that is this worker now."""
         return int(re.findall(rf"worker {worker} is process (\d+)", "\n".join(self.log))[-1])
 
-    async def call(self, running: Running, *, words: int = 5, stream: bool = False) -> int:
+    async def call(
+        self, running: Running, *, words: int = 5, stream: bool = False, system: str = "Be brief."
+    ) -> int:
         """Its status; 0 where it was cut. On a connection of its own."""
         body = {
             "model": MODEL,
             "max_tokens": words,
             "stream": stream,
+            "system": system,
             "messages": [{"role": "user", "content": f"Say {words} words"}],
         }
         headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
@@ -104,12 +109,14 @@ class Ground:
         whole = b"event: message_stop" in said if stream else b'"stop_reason"' in said
         return answer.status if whole or answer.status != 200 else 0
 
-    async def until_both(self, running: Running, counter: str, *statuses: int) -> int:
+    async def until_both(
+        self, running: Running, counter: str, *statuses: int, system: str = "Be brief."
+    ) -> int:
         """Call until both workers have counted something there; how many calls that took. They may be
         answered with these `statuses` only."""
         calls = 0
         while True:
-            found = await asyncio.gather(*(self.call(running, words=40) for _ in range(20)))
+            found = await asyncio.gather(*(self.call(running, words=40, system=system) for _ in range(20)))
             assert set(found) <= set(statuses), found
             calls += len(found)
             counted = await self.metrics(running)
@@ -181,7 +188,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0)
 
 async def test_a_worker_is_killed_under_load_and_nothing_is_lost_but_its_open_calls(ground: Ground) -> None:
     async with ground.gateway() as running, asyncio.TaskGroup() as group:
-        calls = await ground.until_both(running, "gateway_requests_total", 200)
+        calls = await ground.until_both(running, "gateway_requests_total", 200, system=LONG)
         before = await ground.metrics(running)
         assert sum(of(before, "gateway_requests_total", each) for each in (0, 1)) == calls
         assert len((await ground.live(running))["ended"]) == calls, "whoever is asked tells of both"
