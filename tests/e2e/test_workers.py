@@ -197,7 +197,7 @@ async def test_a_worker_is_killed_under_load_and_nothing_is_lost_but_its_open_ca
         streams: list[asyncio.Task[int]] = []
 
         async def both_stream() -> bool:
-            streams.append(group.create_task(ground.call(running, words=400, stream=True)))
+            streams.append(group.create_task(ground.call(running, words=1_200, stream=True)))
             await asyncio.sleep(0.1)
             found = await ground.metrics(running)
             return all(of(found, "gateway_open_streams", each) > 0 for each in (0, 1))
