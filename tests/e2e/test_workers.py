@@ -50,8 +50,8 @@ LIMITS = """\
 defaults:
   - {id: month, scope: workspace, unit: usd, amount: $%s, per: month, comment: test}
 """
-LONG = "word " * 5_000
-"""A prompt that workers tell each other of; of those too short to be cached they do not."""
+SHORT, LONG = "Be brief.", "word " * 5_000
+"""System prompts. Workers tell each other of the second; of what is too short to be cached they do not."""
 Series = dict[tuple[str, str], float]
 """Values by name and labels."""
 
@@ -90,7 +90,7 @@ class Ground:
         return int(re.findall(rf"worker {worker} is process (\d+)", "\n".join(self.log))[-1])
 
     async def call(
-        self, running: Running, *, words: int = 5, stream: bool = False, system: str = "Be brief."
+        self, running: Running, *, words: int = 5, stream: bool = False, system: str = SHORT
     ) -> int:
         """Its status; 0 where it was cut. On a connection of its own."""
         body = {
@@ -109,9 +109,7 @@ class Ground:
         whole = b"event: message_stop" in said if stream else b'"stop_reason"' in said
         return answer.status if whole or answer.status != 200 else 0
 
-    async def until_both(
-        self, running: Running, counter: str, *statuses: int, system: str = "Be brief."
-    ) -> int:
+    async def until_both(self, running: Running, counter: str, *statuses: int, system: str = SHORT) -> int:
         """Call until both workers have counted something there; how many calls that took. They may be
         answered with these `statuses` only."""
         calls = 0
