@@ -176,7 +176,8 @@ class RedisFence:
             [self._replica, number, LIVING_MS, known, ledger, *(write.state for write in looked)],
         )
         self._number, self._beaten = max(self._number, number + 1), instant
-        while self._since and self._since[0] in since:  # another beat may have come first
+        looked_for = frozenset(since)
+        while self._since and self._since[0] in looked_for:  # another beat may have come first
             self._checked.append(self._since.popleft())
         living = tuple(name.decode() for name in reply[1:])
         if turn < self._heard or known != self.found:
@@ -297,7 +298,7 @@ class RedisFence:
         self.generation = generation if generation == self._joined else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Write:
     reservation_id: ReservationId
     state: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from contextlib import closing
@@ -88,3 +89,28 @@ async def test_after_the_close_no_log_is_left_and_nothing_is_lost(
     with closing(sqlite3.connect(path)) as file, file:
         assert file.execute("SELECT sum(set_aside) FROM bucket").fetchone() == (200,)
     file.close()
+
+
+async def test_a_log_that_grows_fast_is_carried_over_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole second of it at once kept the loop from its only core for milliseconds."""
+    monkeypatch.setattr(sqlite_budgets, "CHECKPOINT_SECONDS", 60.0)
+    path = tmp_path / "budgets.db"
+    store = await SqliteBudgets(path, FakeClock()).open()
+    limit = bound(1000)
+
+    async def carried_over_after(operations: int) -> bool:
+        for i in range(operations):
+            await store.reserve(reservation(f"r{operations}-{i}", limit, nanousd=1))
+        for _ in range(100):  # the other thread's turn
+            if path.stat().st_size > before:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    before = path.stat().st_size
+    few = sqlite_budgets.CHECKPOINT_JOBS - 1
+    assert not await carried_over_after(few)
+    assert await carried_over_after(1)
+    await store.close()
